@@ -1,0 +1,69 @@
+"""Parameters as names: flattening, regex selection that must match, counting and digests."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnnjax.types import UserError
+
+PyTree = Any
+
+
+def named_leaves(tree: PyTree) -> dict[str, Any]:
+    """Returns {"stage1/block1/conv1/kernel": leaf}, in the tree's own order."""
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def regex_mask(tree: PyTree, patterns: str | Sequence[str], what: str) -> PyTree:
+    """Returns a tree of booleans: whether some pattern matches the whole name of the leaf.
+
+    Args:
+      tree: the parameters.
+      patterns: one regular expression or several; none selects nothing.
+      what: where the patterns come from, for the message, such as "optimizer.decay".
+
+    Raises:
+      UserError: if a pattern matches no name; the message lists the names. A pattern that
+        silently selects nothing is how layers stay unfrozen or undecayed unnoticed.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    names = list(named_leaves(tree))
+    matched = set()
+    for pattern in patterns:
+        try:
+            hits = [n for n in names if re.fullmatch(pattern, n)]
+        except re.error as error:
+            raise UserError(f"{what}: {pattern!r} is not a regular expression: {error}.") from None
+        if not hits:
+            listing = "\n  ".join(names)
+            raise UserError(f"{what}: {pattern!r} matches the whole name of no parameter. "
+                            f"The names are:\n  {listing}")
+        matched.update(hits)
+    flags = [n in matched for n in names]
+    return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), flags)
+
+
+def count(tree: PyTree) -> int:
+    """Returns the number of scalars in the tree."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
+
+
+def sha256(tree: PyTree) -> str:
+    """Returns a hex digest over path, dtype, shape and little-endian bytes, in sorted path order.
+
+    Equal digests mean bit-equal trees, on any machine and any number of devices.
+    """
+    digest = hashlib.sha256()
+    for name, leaf in sorted(named_leaves(tree).items()):
+        array = np.asarray(jax.device_get(leaf))
+        little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+        digest.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
+        digest.update(np.ascontiguousarray(little).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,56 @@
+"""Small records and errors that several parts of cnnjax share. Imports nothing of cnnjax."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: the message says what, where and what to type instead.
+
+    `launch.py` prints the message alone and exits with code 2. In a notebook it is an ordinary
+    `ValueError`.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
+    """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `word`, or ""."""
+    near = difflib.get_close_matches(word, list(known), n=limit, cutoff=0.6)
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes a model's input. Stored beside the parameters, in every checkpoint.
+
+    Attributes:
+      size: (height, width) of the model's input, in pixels.
+      mean: per channel, subtracted after scaling uint8 to [0, 1].
+      std: per channel, divided by after that.
+      crop: the fraction of the short side that the centre crop keeps when images are of
+        different sizes (0.875 is the usual 224 of 256); images of one size are resized whole.
+      interpolation: "bilinear" or "bicubic", both with antialiasing when shrinking.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: float = 0.875
+    interpolation: str = "bilinear"
+
+    @property
+    def channels(self) -> int:
+        return len(self.mean)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns a dictionary of plain lists and numbers, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v
+                for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
+        """Inverse of `to_dict`."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
