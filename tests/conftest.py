@@ -1,0 +1,36 @@
+"""What every test needs: the CPU, a cold look at the environment, and real data where there is."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Before JAX is imported. The tests are about numbers, which should not depend on a GPU at hand.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.pop("TFDS_DATA_DIR", None)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory) -> Path:
+    """One cache of compiled steps for the session's processes, and none of the user's own."""
+    # Workers of pytest-xdist have folders of their own beside one another.
+    folder = tmp_path_factory.getbasetemp().parent / "compilation_cache"
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The top of the repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data that is too large for the repository: the folder CNNJAX_TEST_DATA names."""
+    folder = os.environ.get("CNNJAX_TEST_DATA")
+    if not folder:
+        pytest.skip("CNNJAX_TEST_DATA names no folder of real data")
+    return Path(folder)
