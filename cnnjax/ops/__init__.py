@@ -1,0 +1,20 @@
+"""How a convolution, a pool or a normalisation is computed on this backend.
+
+Each operation is one function of arrays in NHWC layout. Behind it stand several formulations of
+the same sum, one small file each with its maths; `conv.FORMULATIONS` says which convolution takes
+which. On CPU some are an order of magnitude faster than XLA's own; on GPU and TPU convolutions and
+pools are XLA's.
+
+    ops.conv2d(x, kernel, stride=1, padding="SAME", groups=1)
+    with ops.using("xla"): …      # the plain definitions, to compare with
+    ops.set_default("xla")        # the same for a whole program
+"""
+
+from cnnjax.ops.batch_norm import batch_norm
+from cnnjax.ops.conv import conv2d, formulation
+from cnnjax.ops.pool import avg_pool, max_pool
+from cnnjax.ops.product import dense
+from cnnjax.ops.switch import set_default, using
+
+__all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "set_default",
+           "using"]

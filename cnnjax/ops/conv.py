@@ -1,0 +1,105 @@
+"""The convolution, and the table of ways to compute it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cnnjax.ops import pointwise, switch, tiny_maps, xla
+from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
+from cnnjax.types import UserError
+
+
+class Formulation(NamedTuple):
+    """One way to compute a convolution.
+
+    Attributes:
+      name: what `formulation` returns.
+      backends: where it was measured to be faster than the rows below it; () is everywhere.
+      applies: whether it can and should compute a geometry.
+      conv2d: x (B, H, W, C), kernel (h, w, C / groups, D) of the same dtype, geometry -> y.
+    """
+
+    name: str
+    backends: tuple[str, ...]
+    applies: Callable[[ConvGeometry], bool]
+    conv2d: Callable[[jax.Array, jax.Array, ConvGeometry], jax.Array]
+
+
+# The first row that holds is taken. The last always holds, and is the only one under "xla".
+FORMULATIONS = (
+    Formulation("pointwise", ("cpu",), pointwise.applies, pointwise.conv2d),
+    Formulation("tiny_maps", ("cpu",), tiny_maps.applies, tiny_maps.conv2d),
+    Formulation("xla", (), xla.applies, xla.conv2d),
+)
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
+           padding: Padding = "SAME", groups: int = 1) -> jax.Array:
+    """Returns the two-dimensional convolution (cross-correlation, as in every CNN library).
+
+    Args:
+      x: (B, H, W, C), floating point.
+      kernel: (h, w, C / groups, D); converted to x's dtype.
+      stride: in pixels, one number or (height, width).
+      padding: "SAME" (TensorFlow's), "VALID", a number of pixels on every side, (height, width), or
+        ((top, bottom), (left, right)).
+      groups: number of channel groups; C of them is a depthwise convolution.
+
+    Returns:
+      (B, H', W', D) in x's dtype, with H' = floor((H + top + bottom - h) / stride) + 1. Sums are
+      accumulated in float32 at least. The formulation depends on the shapes, the backend and
+      `ops.using`; all agree within rounding.
+
+    Raises:
+      UserError: if the kernel does not fit the padded map, or the channels don't match.
+    """
+    g = _geometry(x, kernel, stride, padding, groups)
+    kernel = kernel.astype(x.dtype)
+    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
+        return _unfused(_choose(g).conv2d, x, kernel, g)
+    return _choose(g).conv2d(x, kernel, g)
+
+
+def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
+                padding: Padding = "SAME", groups: int = 1) -> str:
+    """Returns the name of the formulation that `conv2d` would choose for the same arguments.
+
+    Arrays may be `jax.ShapeDtypeStruct`s: nothing is computed.
+    """
+    return _choose(_geometry(x, kernel, stride, padding, groups)).name
+
+
+def _unfused(conv, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """The convolution with barriers on both sides, for its own results and its gradients.
+
+    XLA:CPU of jaxlib 0.12 fuses a bfloat16 convolution with a reduction of its result, such as
+    the mean over a map, into one kernel that reads memory it never wrote: logits are NaN or 1e36.
+    The barrier keeps them apart. Other dtypes and jaxlib 0.10 are right without it.
+    """
+    x, kernel = lax.optimization_barrier((x, kernel))
+    return lax.optimization_barrier(conv(x, kernel, g))
+
+
+def _choose(g: ConvGeometry) -> Formulation:
+    return next((row for row in FORMULATIONS
+                 if switch.tuned_for(*row.backends) and row.applies(g)), FORMULATIONS[-1])
+
+
+def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:
+    if kernel.ndim != 4:
+        raise UserError("conv2d takes a kernel of (height, width, in_channels / groups, "
+                        f"out_channels), got shape {kernel.shape}.")
+    base = geometry("conv2d", "kernel", x, kernel.shape[:2], stride, padding)
+    channels, (_, _, per_group, features) = x.shape[3], kernel.shape
+    if per_group * groups != channels or features % groups:
+        raise UserError(f"conv2d: a kernel of shape {kernel.shape} with groups={groups} needs "
+                        f"{per_group * groups} input channels and out_channels divisible by "
+                        f"{groups}; the map has {channels} channels.")
+    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
+    return ConvGeometry(**fields, in_channels=channels, out_channels=features, groups=groups)

@@ -1,0 +1,94 @@
+"""Pooling, and the ways to compute it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax.ops import argmax_pool, switch
+from cnnjax.ops.geometry import Geometry, Padding, geometry
+from cnnjax.types import UserError
+
+
+def max_pool(x: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None = None,
+             padding: Padding = 0) -> jax.Array:
+    """Returns the maximum of each window. Padding counts as minus infinity, as in torch.
+
+    Args:
+      x: (B, H, W, C), floating point.
+      window: in pixels, one number or (height, width).
+      stride: as `window`; None is the window itself.
+      padding: as in `conv2d`, each side less than the window.
+
+    Returns:
+      (B, H', W', C) in x's dtype, with H' = floor((H + top + bottom - h) / stride) + 1. Where
+      several pixels attain the maximum, the gradient goes to the first in row-major order.
+
+    Raises:
+      UserError: if the window does not fit the padded map, or would see padding alone.
+    """
+    g = _geometry("max_pool", x, window, stride, padding)
+    if switch.tuned_for("cpu") and argmax_pool.applies(g):
+        return argmax_pool.max_pool(x, g)
+    return lax.reduce_window(x, -jnp.inf, lax.max, *_reduce_window_arguments(g))
+
+
+def avg_pool(x: jax.Array, window: int | Sequence[int], stride: int | Sequence[int] | None = None,
+             padding: Padding = 0, count_include_pad: bool = True) -> jax.Array:
+    """Returns the mean of each window.
+
+    Args:
+      x: (B, H, W, C), floating point.
+      window: in pixels, one number or (height, width).
+      stride: as `window`; None is the window itself.
+      padding: as in `conv2d`, each side less than the window.
+      count_include_pad: whether padding counts as zeros in the mean (torch's default) or windows
+        at the border divide by the number of pixels they see (TensorFlow's and Keras's).
+
+    Returns:
+      (B, H', W', C) in x's dtype, with H' = floor((H + top + bottom - h) / stride) + 1. Sums are
+      accumulated in float32 at least.
+
+    Raises:
+      UserError: if the window does not fit the padded map, or would see padding alone.
+    """
+    g = _geometry("avg_pool", x, window, stride, padding)
+    if switch.tuned_for("cpu") and g.window == g.stride and not g.is_padded:
+        return _mean_of_blocks(x, g)
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    total = lax.reduce_window(wide, 0.0, lax.add, *_reduce_window_arguments(g))
+    count = math.prod(g.window) if count_include_pad or not g.is_padded else _pixels_seen(g)
+    return (total / count).astype(x.dtype)
+
+
+def _mean_of_blocks(x: jax.Array, g: Geometry) -> jax.Array:
+    """Windows that tile the map are an axis of their own after a reshape."""
+    (rows, cols), (height, width) = g.out, g.window
+    x = x[:, :rows * height, :cols * width]
+    return x.reshape(x.shape[0], rows, height, cols, width, x.shape[3]).mean((2, 4))
+
+
+def _pixels_seen(g: Geometry) -> np.ndarray:
+    """(1, H', W', 1): how many real pixels each window sees."""
+    def along(axis):
+        start = np.arange(g.out[axis]) * g.stride[axis] - g.padding[axis][0]
+        return np.minimum(start + g.window[axis], g.size[axis]) - np.maximum(start, 0)
+    return np.multiply.outer(along(0), along(1)).astype(np.float32)[None, :, :, None]
+
+
+def _reduce_window_arguments(g: Geometry):
+    return (1, *g.window, 1), (1, *g.stride, 1), ((0, 0), *g.padding, (0, 0))
+
+
+def _geometry(op, x, window, stride, padding) -> Geometry:
+    g = geometry(op, "window", x, window, window if stride is None else stride, padding)
+    if any(max(pads) >= size for pads, size in zip(g.padding, g.window, strict=True)):
+        raise UserError(f"{op}: padding {g.padding} of a {g.window[0]}x{g.window[1]} window makes "
+                        "some windows see padding alone; keep each side smaller than the window.")
+    return g
+

@@ -1,0 +1,26 @@
+"""A convolution as XLA's own operation.
+
+    y[b, i, j, d] = sum_{u, v, c} x[b, i s + u - p, j s + v - p, c] w[u, v, c, d]
+
+cuDNN, the TPU and XLA:CPU all accumulate bfloat16 products in float32. A float32
+`preferred_element_type` would say so, but its transpose multiplies a float32 cotangent with
+bfloat16 operands, off the tensor cores, so the operation is left in the input's dtype.
+"""
+
+from __future__ import annotations
+
+import jax
+from jax import lax
+
+from cnnjax.ops.geometry import ConvGeometry
+
+
+def applies(g: ConvGeometry) -> bool:
+    return True
+
+
+def conv2d(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the convolution of (B, H, W, C) with (h, w, C / groups, D), in the dtype of both."""
+    return lax.conv_general_dilated(
+        x, kernel, g.stride, g.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=g.groups)

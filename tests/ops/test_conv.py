@@ -1,0 +1,209 @@
+"""Every formulation of a convolution against lax.conv and its derivatives, in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cnnjax import ops
+from cnnjax.types import UserError
+
+
+def definition(x, kernel, stride, padding, groups):
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    padding = ((padding, padding),) * 2 if isinstance(padding, int) else padding
+    return lax.conv_general_dilated(
+        x, kernel, stride, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=groups)
+
+
+def arrays(size, window, channels, features, groups, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((3, *size, channels)).astype(dtype)
+    kernel = rng.standard_normal((*window, channels // groups, features)).astype(dtype)
+    return x, kernel
+
+
+def value_and_gradients(conv, x, kernel):
+    """The output, and the derivatives of a smooth function of it by both arguments."""
+    def loss(x, kernel):
+        y = conv(x, kernel)
+        return jnp.sum(jnp.sin(y)), y
+    gradients, y = jax.grad(loss, (0, 1), has_aux=True)(x, kernel)
+    return y, *gradients
+
+
+SAME, VALID = "SAME", "VALID"
+UNEVEN = ((0, 2), (1, 0))
+CASES = [
+    # formulation, map, kernel, stride, padding, in channels, out channels, groups
+    ("pointwise", (7, 5), (1, 1), 1, SAME, 5, 9, 1),
+    ("pointwise", (7, 6), (1, 1), 2, 0, 16, 3, 1),
+    ("pointwise", (5, 8), (1, 1), (2, 3), VALID, 4, 4, 1),
+    ("pointwise", (1, 1), (1, 1), 2, 0, 16, 8, 1),
+    ("tiny_maps", (1, 1), (3, 3), 1, 1, 16, 8, 1),
+    ("tiny_maps", (2, 2), (3, 3), 1, SAME, 17, 8, 1),
+    ("tiny_maps", (2, 2), (3, 3), 2, 1, 16, 8, 1),
+    ("tiny_maps", (1, 4), (3, 3), 1, 1, 16, 8, 1),
+    ("tiny_maps", (4, 3), (3, 3), 2, 1, 16, 8, 1),
+    ("tiny_maps", (3, 3), (5, 5), 2, 2, 16, 8, 1),
+    ("tiny_maps", (5, 5), (5, 5), 1, VALID, 16, 8, 1),
+    ("tiny_maps", (3, 2), (3, 2), (2, 1), UNEVEN, 16, 8, 1),
+    ("tiny_maps", (1, 1), (1, 1), 2, 1, 16, 8, 1),
+    ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
+    ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
+    ("xla", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
+    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
+]
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, padding, channels,
+                                                  features, groups):
+    with jax.enable_x64(True):
+        x, kernel = arrays(size, window, channels, features, groups)
+        assert ops.formulation(x, kernel, stride, padding, groups) == name
+
+        @jax.jit
+        def both(x, kernel):
+            return [value_and_gradients(conv, x, kernel) for conv in (
+                lambda x, k: ops.conv2d(x, k, stride, padding, groups),
+                lambda x, k: definition(x, k, stride, padding, groups))]
+
+        for ours, theirs in zip(*both(x, kernel), strict=True):
+            assert ours.dtype == theirs.dtype == jnp.float64
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("size,window", [((4, 4), (1, 1)), ((2, 2), (3, 3)), ((6, 6), (3, 3))])
+def test_bfloat16_is_summed_in_float32_and_returned_as_bfloat16(size, window):
+    x, kernel = arrays(size, window, 512, 4, 1)
+    x, kernel = jnp.asarray(abs(x), jnp.bfloat16), jnp.asarray(abs(kernel), jnp.bfloat16)
+    y = jax.jit(ops.conv2d)(x, kernel)
+    assert y.dtype == jnp.bfloat16
+    exact = definition(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME", 1)
+    # Half a unit in the last of bfloat16's 8 bits is 2^-9; summed in bfloat16 these would be off
+    # by tens of per cent.
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2 ** -8)
+    grads = jax.eval_shape(jax.grad(lambda *a: ops.conv2d(*a).astype(jnp.float32).sum(), (0, 1)),
+                           x, kernel)
+    assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16]
+
+
+def test_a_reduction_of_a_bfloat16_convolution_is_right_on_this_backend():
+    """XLA:CPU of jaxlib 0.12 gives NaN for the fused network without `conv._unfused`."""
+    x, kernel = arrays((16, 16), (3, 3), 32, 32, 1, np.float32)
+
+    @jax.jit
+    def pooled(x, kernel):
+        for _ in range(2):
+            x = jax.nn.relu((ops.conv2d(x, kernel) - 0.1) / 17)
+        return x.astype(jnp.float32).mean((1, 2))
+
+    exact = pooled(x, kernel)
+    low = pooled(jnp.asarray(x, jnp.bfloat16), kernel)
+    np.testing.assert_allclose(low, exact, atol=0.02 * np.abs(exact).max())
+
+
+def test_the_kernel_is_converted_to_the_dtype_of_x():
+    x, kernel = arrays((4, 4), (1, 1), 3, 4, 1, np.float32)
+    assert ops.conv2d(jnp.asarray(x, jnp.bfloat16), kernel).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("size,window", [((3, 3), (1, 1)), ((2, 2), (3, 3))])
+def test_vmap_over_images_and_kernels(size, window):
+    x, kernel = arrays(size, window, 16, 4, 1, np.float32)
+    xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
+    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(ops.conv2d(x, k) ** 2), (0, 1)))
+    mapped = jax.jit(jax.vmap(gradient))(xs, kernels)
+    looped = [gradient(x, k) for x, k in zip(xs, kernels, strict=True)]
+    for ours, theirs in zip(mapped, zip(*looped, strict=True), strict=True):
+        np.testing.assert_allclose(ours, np.stack(theirs), rtol=1e-4, atol=1e-3)
+
+
+def test_using_xla_takes_the_plain_convolution_inside_the_context_alone():
+    x, kernel = jnp.ones((1, 2, 2, 16)), jnp.ones((3, 3, 16, 4))
+    with ops.using("xla"):
+        assert ops.formulation(x, kernel) == "xla"
+        with ops.using("auto"):
+            assert ops.formulation(x, kernel) == "tiny_maps"
+    assert ops.formulation(x, kernel) == "tiny_maps"
+
+
+def test_using_is_part_of_the_key_of_the_jit_cache():
+    traced = []
+
+    @jax.jit
+    def conv(x, kernel):
+        traced.append(ops.formulation(x, kernel))
+        return ops.conv2d(x, kernel)
+
+    x, kernel = jnp.ones((1, 2, 2, 16)), jnp.ones((3, 3, 16, 4))
+    conv(x, kernel)
+    with ops.using("xla"):
+        conv(x, kernel)
+    conv(x, kernel)
+    assert traced == ["tiny_maps", "xla"]
+
+
+def test_set_default_holds_until_a_context_says_otherwise():
+    x, kernel = jnp.ones((1, 2, 2, 16)), jnp.ones((3, 3, 16, 4))
+    ops.set_default("xla")
+    try:
+        assert ops.formulation(x, kernel) == "xla"
+        with ops.using("auto"):
+            assert ops.formulation(x, kernel) == "tiny_maps"
+    finally:
+        ops.set_default("auto")
+
+
+def test_forward_mode_works_on_the_plain_definition():
+    x, kernel = jnp.ones((1, 2, 2, 16)), jnp.ones((3, 3, 16, 4))
+    with ops.using("xla"):
+        y, tangent = jax.jvp(lambda k: ops.conv2d(x, k), (kernel,), (kernel,))
+    np.testing.assert_allclose(y, tangent, rtol=1e-5)
+
+
+def test_on_an_accelerator_the_convolution_is_left_to_xla(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert ops.formulation(jnp.ones((1, 4, 4, 16)), jnp.ones((1, 1, 16, 4))) == "xla"
+
+
+@pytest.mark.parametrize("arguments,message", [
+    (dict(kernel=(5, 5, 4, 8), padding=0), "a 5x5 kernel does not fit a 3x3 map"),
+    (dict(kernel=(3, 3, 3, 8)), "the map has 4 channels"),
+    (dict(kernel=(3, 3, 2, 9), groups=2), "divisible by 2"),
+    (dict(kernel=(3, 3, 8)), "takes a kernel of"),
+    (dict(kernel=(3, 3, 4, 8), padding="SAEM"), "Did you mean 'SAME'"),
+    (dict(kernel=(3, 3, 4, 8), padding=((1, 2), (3,))), "is not known"),
+    (dict(kernel=(3, 3, 4, 8), stride=0), "stride must be a positive integer"),
+    (dict(kernel=(3, 3, 4, 8), shape=(3, 3, 4)), "takes \\(batch, height, width, channels\\)"),
+    (dict(kernel=(3, 3, 4, 8), dtype=jnp.uint8), "takes a floating-point array, got uint8"),
+])
+def test_a_mistake_is_a_user_error_that_says_which(arguments, message):
+    arguments = dict(arguments)
+    x = jnp.ones(arguments.pop("shape", (2, 3, 3, 4)), arguments.pop("dtype", jnp.float32))
+    with pytest.raises(UserError, match=message):
+        ops.conv2d(x, jnp.ones(arguments.pop("kernel")), **arguments)
+
+
+@pytest.mark.parametrize("choice", ["auto", "xla"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_dense_is_the_product_and_keeps_the_dtype_of_x(choice, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel = rng.normal(size=(2, 3, 5)).astype(np.float32), rng.normal(size=(5, 4))
+    loss = jax.value_and_grad(lambda x, k: jnp.sum(ops.dense(x, k).astype(jnp.float32)), (0, 1))
+    with ops.using(choice):
+        y = ops.dense(jnp.asarray(x, dtype), jnp.asarray(kernel))
+        _, (dx, dkernel) = loss(jnp.asarray(x, dtype), jnp.asarray(kernel))
+    assert y.dtype == dx.dtype == dtype
+    np.testing.assert_allclose(y.astype(np.float32), x @ kernel, rtol=0.03, atol=0.03)
+    np.testing.assert_allclose(dkernel, x.sum((0, 1))[:, None] + 0 * kernel, rtol=0.03, atol=0.03)
+
+
+def test_dense_with_other_inputs_than_its_kernel_is_a_user_error():
+    with pytest.raises(UserError, match="takes 5 inputs and there are 4"):
+        ops.dense(jnp.ones((2, 4)), jnp.ones((5, 3)))
