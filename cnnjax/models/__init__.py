@@ -1,0 +1,10 @@
+"""The architectures, as pure linen modules, and the table that names them.
+
+`table.TABLE` is the list of all models. Every one follows the same contract, which `create_model`
+states.
+"""
+
+from cnnjax.models.create import create_model, list_models, lookup, model_arguments
+from cnnjax.models.table import Entry
+
+__all__ = ["Entry", "create_model", "list_models", "lookup", "model_arguments"]

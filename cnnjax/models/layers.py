@@ -1,0 +1,294 @@
+"""The layers that every model is made of, as torch defines them, over `cnnjax.ops`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax import ops
+from cnnjax.ops.geometry import Padding, pair
+from cnnjax.types import UserError, did_you_mean
+
+Initializer = Callable[..., jax.Array]
+ModuleDef = Callable[..., nn.Module]
+FLOAT32 = jnp.dtype("float32")
+
+
+def _drawn(draw: Callable[..., jax.Array], key: jax.Array, shape: Sequence[int], dtype):
+    """draw(key, shape, dtype) by way of a flat array.
+
+    The values are the same, and the program that draws them compiles several times faster: JAX
+    makes the counters of a random draw with as many axes as its shape has.
+    """
+    return draw(key, (math.prod(shape),), dtype).reshape(shape)
+
+
+def he_normal(fan: Literal["fan_in", "fan_out"]) -> Initializer:
+    """Returns the initialiser N(0, 2 / fan) of He et al., arXiv 1502.01852, eqs. 10 and 14.
+
+    A kernel of (height, width, inputs, outputs) has a fan-in of height * width * inputs and a
+    fan-out of height * width * outputs, as in torch; inputs are those of one group.
+    """
+    def init(key, shape, dtype=FLOAT32):
+        size = math.prod(shape[:-1]) if fan == "fan_in" else math.prod(shape) // shape[-2]
+        return _drawn(jax.random.normal, key, shape, dtype) * (2 / size) ** 0.5
+    return init
+
+
+def torch_uniform(key: jax.Array, shape: Sequence[int], dtype=FLOAT32) -> jax.Array:
+    """The initialiser of torch.nn.Conv2d and torch.nn.Linear, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
+
+    Torch writes it as kaiming_uniform with a = sqrt(5).
+    """
+    return torch_uniform_bias(math.prod(shape[:-1]))(key, shape, dtype)
+
+
+def torch_uniform_bias(fan_in: int) -> Initializer:
+    """Returns the initialiser of torch's biases, U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+    def init(key, shape, dtype=FLOAT32):
+        return (2 * _drawn(jax.random.uniform, key, shape, dtype) - 1) * fan_in ** -0.5
+    return init
+
+
+def _check_inputs(layer: nn.Module, inputs: int) -> None:
+    """Raises a UserError if the layer's parameters were made for another input.
+
+    Flax would raise an error of its own, about initialisers, that says nothing of images.
+    """
+    if layer.has_variable("params", "kernel"):
+        expected = layer.get_variable("params", "kernel").shape[-2]
+        if expected != inputs:
+            raise UserError(f"{'/'.join(layer.path)}: its parameters take {expected} inputs and "
+                            f"there are {inputs}: they were made for images of another size or "
+                            "number of channels.")
+
+
+class Conv(nn.Module):
+    """A convolution of NHWC maps.
+
+    Parameters: kernel (height, width, in_channels / groups, features) and, if asked for, bias
+    (features,), both float32.
+
+    Attributes:
+      features: output channels.
+      kernel_size: in pixels, one number or (height, width).
+      stride: in pixels, likewise.
+      padding: as in `ops.conv2d`; None pads (kernel - 1) // 2 pixels on every side, which is
+        torch's and torchvision's usual padding and differs from "SAME" at strides above 1.
+      groups: number of channel groups.
+      use_bias: whether to add a bias.
+      dtype: of the computation and of the result.
+      kernel_init: torch's default unless a model says otherwise.
+      bias_init: None is torch's default, which depends on the kernel's fan-in.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    stride: int | Sequence[int] = 1
+    padding: Padding | None = None
+    groups: int = 1
+    use_bias: bool = False
+    dtype: np.dtype = FLOAT32
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        height, width = pair(self.kernel_size, "Conv: kernel_size")
+        padding = self.padding
+        if padding is None:
+            padding = ((height - 1) // 2, (width - 1) // 2)
+        shape = (height, width, x.shape[-1] // self.groups, self.features)
+        _check_inputs(self, shape[2])
+        kernel = self.param("kernel", self.kernel_init, shape, FLOAT32)
+        y = ops.conv2d(x.astype(self.dtype), kernel, self.stride, padding, self.groups)
+        if self.use_bias:
+            init = self.bias_init or torch_uniform_bias(math.prod(shape[:3]))
+            y += self.param("bias", init, (self.features,), FLOAT32).astype(y.dtype)
+        return y
+
+
+class Dense(nn.Module):
+    """A fully connected layer. Parameters: kernel (inputs, features) and bias (features,), float32.
+
+    Attributes:
+      features: number of outputs.
+      dtype: of the computation and of the result.
+      kernel_init: torch's default unless a model says otherwise.
+      bias_init: None is torch's default, which depends on the number of inputs.
+    """
+
+    features: int
+    dtype: np.dtype = FLOAT32
+    kernel_init: Initializer = torch_uniform
+    bias_init: Initializer | None = None
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        inputs = x.shape[-1]
+        _check_inputs(self, inputs)
+        kernel = self.param("kernel", self.kernel_init, (inputs, self.features), FLOAT32)
+        init = self.bias_init or torch_uniform_bias(inputs)
+        bias = self.param("bias", init, (self.features,), FLOAT32)
+        y = ops.dense(x.astype(self.dtype), kernel)
+        return y + bias.astype(y.dtype)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation over batch, height and width, with torch's statistics.
+
+    With `train`, each channel is normalised by the mean and the *biased* variance of the batch, and
+
+        running = momentum * running + (1 - momentum) * batch
+
+    updates the running mean, and with the *unbiased* variance (n / (n - 1) times the biased one)
+    the running variance; otherwise the running statistics normalise. Statistics are float32 at
+    least, whatever x's dtype. In a jitted computation over sharded arrays the batch is the global
+    one.
+
+    Parameters: scale and bias, (channels,) float32. Collection "batch_stats": mean and var, the
+    same, which `train` updates: pass mutable=["batch_stats"].
+
+    Attributes:
+      train: whether the batch's statistics are used.
+      momentum: a decay, the share of the old value that is kept: 0.9 is torch's momentum=0.1.
+      epsilon: added to the variance.
+      scale_init: zeros turn a residual branch off at first.
+    """
+
+    train: bool
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    scale_init: Initializer = nn.initializers.ones
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        shape = x.shape[-1:]
+        scale = self.param("scale", self.scale_init, shape, FLOAT32)
+        bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
+        mean = self.variable("batch_stats", "mean", jnp.zeros, shape, FLOAT32)
+        var = self.variable("batch_stats", "var", jnp.ones, shape, FLOAT32)
+        if not self.train:
+            factor = lax.rsqrt(var.value + self.epsilon) * scale
+            return ((x - mean.value) * factor + bias).astype(x.dtype)
+        y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)
+        if not self.is_initializing():
+            self._update(mean, batch_mean)
+            self._update(var, batch_var * self._unbiased(x))
+        return y
+
+    def _update(self, running, batch):
+        kept = self.momentum * running.value + (1 - self.momentum) * batch
+        running.value = kept.astype(running.value.dtype)
+
+    def _unbiased(self, x):
+        n = x.size // x.shape[-1]
+        if n == 1:
+            raise UserError(f"{'/'.join(self.path)}: a batch of one value a channel (shape "
+                            f"{x.shape}) has no variance to train with; use a larger batch or a "
+                            "larger image.")
+        return n / (n - 1)
+
+
+class MaxPool(nn.Module):
+    """`ops.max_pool` as a layer, so that it shows in summaries."""
+
+    window: int | Sequence[int]
+    stride: int | Sequence[int] | None = None
+    padding: Padding = 0
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return ops.max_pool(x, self.window, self.stride, self.padding)
+
+
+class AvgPool(nn.Module):
+    """`ops.avg_pool` as a layer, so that it shows in summaries."""
+
+    window: int | Sequence[int]
+    stride: int | Sequence[int] | None = None
+    padding: Padding = 0
+    count_include_pad: bool = True
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return ops.avg_pool(x, self.window, self.stride, self.padding, self.count_include_pad)
+
+
+class GlobalAvgPool(nn.Module):
+    """The mean over height and width: (B, H, W, C) -> (B, C), in x's dtype, summed in float32."""
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return x.mean((1, 2))
+
+
+class Endpoints:
+    """The named intermediates of one call of a model, of which the caller may ask for some.
+
+        end = Endpoints(("stage1", "features", "logits"), capture)
+        x = end("stage1", nn.relu(x))
+        …
+        return end.result(logits)
+
+    Args:
+      names: what the model offers.
+      capture: what the caller asks for, a name or several.
+
+    Raises:
+      UserError: if a name asked for is not offered; the message lists those that are.
+    """
+
+    def __init__(self, names: Sequence[str], capture: str | Sequence[str]):
+        self._wanted = (capture,) if isinstance(capture, str) else tuple(capture)
+        self._found: dict[str, jax.Array] = {}
+        for name in self._wanted:
+            if name not in names:
+                near = did_you_mean(str(name), names)
+                raise UserError(f"capture={name!r} is no intermediate of this model.{near} There "
+                                f"are: {', '.join(names)}.")
+
+    def __call__(self, name: str, x: jax.Array) -> jax.Array:
+        """Returns `x`, having kept it if `name` was asked for."""
+        if name in self._wanted:
+            self._found[name] = x
+        return x
+
+    def result(self, output: jax.Array) -> jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]:
+        """Returns `output`, with the intermediates beside it if any were asked for."""
+        if not self._wanted:
+            return output
+        return output, {name: self._found[name] for name in self._wanted}
+
+
+def endpoint_names(stages: Sequence[str], num_classes: int) -> tuple[str, ...]:
+    """Returns a model's endpoints: its stages, and those that `classify` adds."""
+    return (*stages, "features", *(["logits"] if num_classes else []))
+
+
+def classify(x: jax.Array, end: Endpoints, *, num_classes: int, dropout_rate: float, train: bool,
+             **dense: Any) -> jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]:
+    """Ends a model, within its `__call__`: the endpoint "features", dropout, and the layer "head".
+
+    Args:
+      x: (B, C), the pooled features.
+      end: the model's endpoints.
+      num_classes: outputs of the head; 0 leaves dropout and head out and gives the features.
+      dropout_rate: probability to drop a feature while training, from the rng stream "dropout".
+      train: whether to drop.
+      **dense: attributes of the head, such as kernel_init.
+
+    Returns:
+      What the model returns: (B, num_classes) or (B, C). Whatever dtype the model computes in, the
+      head computes in float32 at least: softmax and loss are sensitive to the eight bits of
+      bfloat16, and the head is a thousandth of the work.
+    """
+    x = end("features", x.astype(jnp.promote_types(x.dtype, FLOAT32)))
+    if num_classes:
+        x = nn.Dropout(dropout_rate, deterministic=not train)(x)
+        x = end("logits", Dense(num_classes, dtype=x.dtype, name="head", **dense)(x))
+    return end.result(x)

@@ -1,0 +1,131 @@
+"""The layers' own promises: initial values, statistics, and the architectures' particulars."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import trees
+from cnnjax.models import create_model
+from cnnjax.models.layers import BatchNorm, Conv, Dense, he_normal
+from cnnjax.models.lenet import TABLE_I, SparseConv
+from cnnjax.types import UserError
+
+
+def initial(layer, shape):
+    return jax.jit(layer.init)(jax.random.key(0), jnp.zeros(shape))["params"]
+
+
+@pytest.mark.parametrize("layer,shape,fan_in", [
+    (Conv(64, 3, use_bias=True), (1, 8, 8, 16), 144),
+    (Conv(64, 3, groups=4, use_bias=True), (1, 8, 8, 64), 144),
+    (Dense(300), (1, 100), 100),
+])
+def test_the_default_initialisation_is_torchs_uniform(layer, shape, fan_in):
+    bound = fan_in ** -0.5
+    for leaf in initial(layer, shape).values():
+        assert np.abs(leaf).max() <= bound
+        assert np.abs(leaf).max() > 0.9 * bound
+        assert abs(np.mean(leaf)) < 0.2 * bound
+
+
+@pytest.mark.parametrize("rule,fan", [("fan_in", 9 * 32), ("fan_out", 9 * 128)])
+def test_he_initialisation_has_variance_two_over_the_fan(rule, fan):
+    kernel = initial(Conv(128, 3, kernel_init=he_normal(rule)), (1, 8, 8, 32))["kernel"]
+    assert np.isclose(np.std(kernel), (2 / fan) ** 0.5, rtol=0.02)
+    # Not truncated: one in 16,000 normal values lies beyond four standard deviations.
+    assert np.abs(kernel).max() > 3.5 * np.std(kernel)
+
+
+@pytest.mark.parametrize("name,fan", [("resnet18", 9 * 64), ("resnet20_cifar", 9 * 32)])
+def test_a_resnet_starts_with_its_own_convolutions_and_torchs_head(name, fan):
+    model = create_model(name, 100, stage_sizes=(1, 1), widths=(32, 64), stem="cifar")
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    kernel = params["stage2_block1"]["conv1"]["kernel"]
+    assert np.isclose(np.std(kernel), (2 / fan) ** 0.5, rtol=0.05)
+    assert np.isclose(np.abs(params["head"]["kernel"]).max(), 64 ** -0.5, rtol=0.05)
+    scales = [leaf for path, leaf in trees.named_leaves(params).items() if "scale" in path]
+    assert all((scale == 1).all() for scale in scales)
+
+
+def test_zero_init_residual_starts_every_block_as_its_shortcut():
+    model = create_model("resnet20_cifar", 10, stage_sizes=(1, 1), widths=(4, 8),
+                         zero_init_residual=True)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    variables = jax.jit(model.init)(jax.random.key(1), x)
+    apply = jax.jit(functools.partial(model.apply, capture=("stem", "stage1", "stage2")))
+    _, found = apply(variables, x)
+    np.testing.assert_array_equal(found["stem"], found["stage1"])
+    half = found["stem"][:, ::2, ::2]
+    np.testing.assert_array_equal(found["stage2"], np.pad(half, ((0, 0),) * 3 + ((2, 2),)))
+
+
+def test_momentum_is_a_decay_and_the_running_variance_unbiased():
+    x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 4)).astype(np.float32)
+    norm = BatchNorm(train=True, momentum=0.75)
+    variables = norm.init(jax.random.key(0), x)
+    _, updated = norm.apply(variables, x, mutable=["batch_stats"])
+    stats = updated["batch_stats"]
+    np.testing.assert_allclose(stats["mean"], 0.25 * x.mean((0, 1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(stats["var"], 0.75 + 0.25 * x.var((0, 1, 2), ddof=1), rtol=1e-5)
+
+
+def test_in_evaluation_the_running_statistics_normalise_and_stay():
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
+    norm = BatchNorm(train=False, epsilon=1e-3)
+    stats = {"mean": np.float32([1, 2, 3, 4]), "var": np.float32([4, 3, 2, 1])}
+    params = {"scale": np.float32([1, -1, 2, 0.5]), "bias": np.float32([0, 1, 2, 3])}
+    y, updated = norm.apply({"params": params, "batch_stats": stats}, x, mutable=["batch_stats"])
+    expected = (x - stats["mean"]) / np.sqrt(stats["var"] + 1e-3) * params["scale"] + params["bias"]
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, dict(updated["batch_stats"]), stats)
+
+
+def test_one_value_a_channel_cannot_be_trained_on():
+    norm = BatchNorm(train=True)
+    x = jnp.ones((1, 1, 1, 4))
+    variables = norm.init(jax.random.key(0), x)
+    with pytest.raises(UserError, match="no variance to train with; use a larger batch"):
+        norm.apply(variables, x, mutable=["batch_stats"])
+
+
+def test_the_sparse_convolution_is_the_full_one_with_table_i_for_a_mask():
+    layer = SparseConv(TABLE_I, 5)
+    x = np.random.default_rng(0).normal(size=(2, 14, 14, 6)).astype(np.float32)
+    params = initial(layer, x.shape)
+    assert trees.count(params) == 1516
+    dense, slices = np.zeros((5, 5, 6, 16), np.float32), iter(np.moveaxis(params["kernel"], -1, 0))
+    for target, sources in enumerate(TABLE_I):
+        for source in sources:
+            dense[:, :, source, target] = next(slices)
+    full = Conv(16, 5, padding=0, use_bias=True)
+    expected = full.apply({"params": {"kernel": dense, "bias": params["bias"]}}, x)
+    np.testing.assert_allclose(layer.apply({"params": params}, x), expected, atol=1e-5)
+
+
+def test_table_i_connects_as_in_the_paper():
+    assert [len(sources) for sources in TABLE_I] == [3] * 6 + [4] * 9 + [6]
+    assert [sum(source in sources for sources in TABLE_I) for source in range(6)] == [10] * 6
+
+
+@pytest.mark.parametrize("size,first", [(28, 28), (32, 28), (31, 31)])
+def test_lenet5_pads_what_is_smaller_than_the_papers_32_pixels(size, first):
+    model, x = create_model("lenet5", 10), jnp.zeros((1, size, size, 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    _, found = jax.eval_shape(
+        functools.partial(model.apply, capture=("conv1", "stage2")), variables, x)
+    assert found["conv1"].shape == (1, first, first, 6)
+    assert found["stage2"].shape == (1, 5, 5, 16)
+
+
+def test_simple_cnn_is_conv_relu_pool_n_times_then_dense_m_times():
+    model = create_model("simple_cnn", 10, widths=(8, 16), hidden=(32, 24), batch_norm=False,
+                         global_pool=False)
+    x = jnp.zeros((2, 28, 28, 1))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    assert set(variables) == {"params"}
+    assert {name: layer["kernel"].shape for name, layer in variables["params"].items()} == {
+        "conv1": (3, 3, 1, 8), "conv2": (3, 3, 8, 16), "fc1": (7 * 7 * 16, 32), "fc2": (32, 24),
+        "head": (24, 10)}

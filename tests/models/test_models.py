@@ -1,0 +1,237 @@
+"""The contract that every model keeps, whatever its architecture."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import ops, trees
+from cnnjax.models import create_model, list_models, lookup, model_arguments
+from cnnjax.types import UserError
+
+# Parameters with the published number of classes; torchvision 0.28 for the ImageNet nets.
+PARAMS = {
+    "lenet5": 60_806, "lenet5_full": 61_706, "simple_cnn": 94_986,
+    "resnet18": 11_689_512, "resnet34": 21_797_672, "resnet50": 25_557_032,
+    "resnet101": 44_549_160, "resnet152": 60_192_808, "cifar_resnet18": 11_173_962,
+    "resnet20_cifar": 269_722, "resnet32_cifar": 464_154, "resnet44_cifar": 658_586,
+    "resnet56_cifar": 853_018, "resnet110_cifar": 1_727_962,
+    "plain20_cifar": 269_722, "plain32_cifar": 464_154, "plain44_cifar": 658_586,
+    "plain56_cifar": 853_018, "plain110_cifar": 1_727_962,
+}
+# Running means and variances.
+STATISTICS = {"resnet18": 9_600, "resnet34": 17_024, "resnet50": 53_120, "resnet101": 105_344,
+              "resnet152": 151_424, "cifar_resnet18": 9_600, "simple_cnn": 448, "lenet5": 0}
+# Tracing these takes seconds; their shallower siblings are built by the same lines.
+DEEP = ("resnet101", "resnet152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
+                                    for depth in (44, 56, 110)))
+EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+         for name in list_models()]
+# One of each kind: the others differ in depth alone.
+KINDS = ("lenet5", "lenet5_full", "simple_cnn", "resnet18", "resnet50", "cifar_resnet18",
+         "resnet20_cifar", "plain20_cifar")
+
+
+def classes(name):
+    return 1000 if lookup(name).input_size[0] == 224 else 10
+
+
+def specs(name, batch=2):
+    """The shape of a batch: the published size, or 64 px instead of 224, which trace the same."""
+    height, width, channels = lookup(name).input_size
+    return jax.ShapeDtypeStruct((batch, min(height, 64), min(width, 64), channels), jnp.float32)
+
+
+def shapes(model, x, train=False):
+    init = functools.partial(model.init, train=train)
+    return jax.eval_shape(init, jax.random.key(0), x)
+
+
+# A shallow one of each kind, for the tests that compile.
+SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
+         "resnet20_cifar": dict(stage_sizes=(1, 1, 1))}
+
+
+@functools.cache
+def images(name):
+    return np.random.default_rng(0).normal(size=specs(name).shape).astype(np.float32)
+
+
+@functools.cache
+def values(name):
+    """Variables of a shallow model, drawn by NumPy: compiling `init` takes longer than a test."""
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        spread = (2 / np.prod(leaf.shape[:-1])) ** 0.5 if len(leaf.shape) > 1 else 0.1
+        positive = path.endswith(("scale", "var"))
+        return rng.normal(1.0 if positive else 0.0, spread, leaf.shape).astype(np.float32)
+
+    tree = shapes(small(name), specs(name))
+    leaves = [draw(path, leaf) for path, leaf in trees.named_leaves(tree).items()]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
+
+
+def small(name, **overrides):
+    return create_model(name, num_classes=10, **SMALL[name], **overrides)
+
+
+def test_every_listed_model_has_a_published_size():
+    assert set(PARAMS) == set(list_models())
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_init_creates_the_published_parameters_whatever_train_is(name):
+    model = create_model(name, classes(name))
+    variables = shapes(model, specs(name), train=False)
+    assert trees.count(variables["params"]) == PARAMS[name]
+    assert trees.count(variables.get("batch_stats", {})) == STATISTICS.get(
+        name, trees.count(variables.get("batch_stats", {})))
+    assert variables == shapes(model, specs(name), train=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+    assert "kernel" in variables["params"]["head"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_every_endpoint_can_be_captured_and_leaves_the_logits_alone(name):
+    model, x = create_model(name, classes(name)), specs(name)
+    variables = shapes(model, x)
+    plain = jax.eval_shape(model.apply, variables, x)
+    assert (plain.shape, plain.dtype) == ((2, classes(name)), jnp.float32)
+    capture = functools.partial(model.apply, capture=model.endpoints)
+    logits, found = jax.eval_shape(capture, variables, x)
+    assert logits == found["logits"] == plain
+    assert set(found) == set(model.endpoints)
+    assert found["features"].ndim == 2
+    assert found["stage1"].ndim == 4
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_without_classes_the_output_is_the_features(name):
+    model, x = create_model(name, num_classes=0), specs(name)
+    variables = shapes(model, x)
+    assert "head" not in variables["params"]
+    output, found = jax.eval_shape(functools.partial(model.apply, capture="features"), variables, x)
+    assert output == found["features"]
+    assert "logits" not in model.endpoints
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits(name):
+    variables, x = values(name), images(name)
+    low = small(name, dtype="bfloat16")
+    exact = jax.jit(small(name).apply)(variables, x)
+    logits, found = jax.jit(functools.partial(low.apply, capture=("stage1", "features")))(
+        variables, x)
+    assert found["stage1"].dtype == jnp.bfloat16
+    assert logits.dtype == found["features"].dtype == jnp.float32
+    assert np.abs(logits - exact).max() < 0.1 * exact.std()
+
+
+def test_a_training_step_of_a_bfloat16_model_gives_float32_gradients_and_statistics():
+    variables, x = values("resnet20_cifar"), images("resnet20_cifar")
+    model = small("resnet20_cifar", dtype="bfloat16")
+
+    def loss(params):
+        logits, updated = model.apply({**variables, "params": params}, x, train=True,
+                                      mutable=["batch_stats"])
+        return jnp.square(logits).mean(), updated
+
+    gradients, updated = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+    assert {leaf.dtype for leaf in jax.tree.leaves((gradients, updated))} == {jnp.dtype("float32")}
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((gradients, updated)))
+
+
+def test_both_formulations_give_the_same_logits_and_only_xla_has_forward_mode():
+    variables, x = values("resnet20_cifar"), images("resnet20_cifar")
+    apply = jax.jit(small("resnet20_cifar").apply)
+    fast = apply(variables, x)
+    with ops.using("xla"):
+        plain, tangent = jax.jvp(lambda x: apply(variables, x), (x,), (x,))
+    np.testing.assert_allclose(fast, plain, atol=1e-5 * np.std(plain))
+    assert np.isfinite(tangent).all()
+
+
+@pytest.mark.parametrize("name", ["lenet5", "simple_cnn"])
+def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
+    model, variables, x = small(name, dropout_rate=0.5), values(name), images(name)
+    np.testing.assert_array_equal(jax.jit(model.apply)(variables, x),
+                                  jax.jit(small(name).apply)(variables, x))
+    apply = jax.jit(functools.partial(model.apply, train=True, mutable=["batch_stats"]))
+    one, again, other = (apply(variables, x, rngs={"dropout": jax.random.key(seed)})[0]
+                         for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert np.abs(one - other).max() > 0
+    shapes(model, specs(name), train=True)
+
+
+def test_names_are_listed_by_pattern_in_the_order_of_the_table():
+    assert list_models("resnet?? ") == []
+    assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]
+    assert list_models("plain*") == [f"plain{depth}_cifar" for depth in (20, 32, 44, 56, 110)]
+
+
+def test_model_arguments_are_plain_values_of_this_variant():
+    assert model_arguments("simple_cnn") == {
+        "widths": (32, 64, 128), "hidden": (), "batch_norm": True, "global_pool": True,
+        "dropout_rate": 0.0, "bn_momentum": 0.9, "dtype": "float32"}
+    assert model_arguments("resnet50")["block"] == "bottleneck"
+    assert model_arguments("plain56_cifar")["stage_sizes"] == (9, 9, 9)
+    for name in list_models():
+        arguments = model_arguments(name)
+        assert not {"num_classes", "parent", "name"} & set(arguments)
+        assert create_model(name, 10, **arguments) == create_model(name, 10)
+
+
+def test_overrides_may_come_as_lists_and_strings():
+    model = create_model("simple_cnn", 10, widths=[8, 16], hidden=[32], dtype="bfloat16",
+                         dropout_rate=0)
+    assert (model.widths, model.hidden, model.dtype) == ((8, 16), (32,), jnp.bfloat16)
+    hash(model)
+
+
+@pytest.mark.parametrize("name,arguments,message", [
+    ("resnet51", {}, "no model 'resnet51'. Did you mean 'resnet50'"),
+    ("resnet50", dict(droput_rate=0.1), "no argument 'droput_rate'. Did you mean 'dropout_rate'"),
+    ("resnet50", dict(num_class=3), "Did you mean 'num_classes'"),
+    ("resnet50", dict(num_classes=-1), "num_classes must be 0 or more"),
+    ("resnet50", dict(num_classes="ten"), "num_classes must be an integer, got 'ten'"),
+    ("resnet50", dict(dropout_rate=1.0), "dropout_rate must be from 0 to below 1"),
+    ("resnet50", dict(dropout_rate="high"), "dropout_rate must be a number"),
+    ("resnet50", dict(bn_momentum=1.5), "bn_momentum must be from 0 to below 1"),
+    ("resnet50", dict(dtype="bf16"), "dtype must be a floating-point dtype"),
+    ("resnet50", dict(dtype="int8"), "dtype must be a floating-point dtype"),
+    ("resnet50", dict(shortcut="conv"), "must be 'projection' or 'pad' or 'none'"),
+    ("resnet50", dict(zero_init_residual=1), "must be True or False"),
+    ("resnet50", dict(stage_sizes=(3, 4)), "one entry for each stage"),
+    ("resnet50", dict(widths=(64, 0, 256, 512)), "must be positive"),
+    ("plain20_cifar", dict(zero_init_residual=True), "all outputs and gradients"),
+    ("simple_cnn", dict(widths=32), "widths must be a tuple of integers, got 32"),
+    ("simple_cnn", dict(widths=()), "at least one width"),
+    ("lenet5", dict(padding="SAME"), "padding must be an integer or None"),
+])
+def test_a_mistaken_argument_is_a_user_error_that_says_which(name, arguments, message):
+    with pytest.raises(UserError, match=message):
+        create_model(name, **arguments)
+
+
+def test_an_unknown_endpoint_lists_those_there_are():
+    model, x = create_model("simple_cnn", 10), specs("simple_cnn")
+    with pytest.raises(UserError, match="'stage4'.*Did you mean 'stage3'.*conv1, stage1, conv2"):
+        jax.eval_shape(functools.partial(model.apply, capture=("stage1", "stage4")),
+                       shapes(model, x), x)
+
+
+@pytest.mark.parametrize("shape,layer", [((1, 64, 64, 1), "fc1"), ((1, 28, 28, 3), "conv1")])
+def test_images_that_the_parameters_were_not_made_for_are_a_user_error(shape, layer):
+    model = create_model("lenet5", 10)
+    variables = shapes(model, specs("lenet5"))
+    with pytest.raises(UserError, match=f"{layer}: its parameters take .* another size or number"):
+        jax.eval_shape(model.apply, variables, jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
+def test_an_image_too_small_is_a_user_error():
+    with pytest.raises(UserError, match="does not fit a .* map .* input image is too small"):
+        shapes(create_model("lenet5", 10), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
