@@ -1,0 +1,90 @@
+"""The summary against published tables."""
+
+import flax.linen as nn
+import pytest
+
+import cnnjax
+from cnnjax.types import UserError
+
+LENET5 = """\
+layer  type      output    kernel  stride  parameters  multiply-adds
+conv1  conv      28x28x6   5x5     1x1            156        117,600
+pool1  avg_pool  14x14x6   2x2     2x2              0              0
+conv2  conv      10x10x16  5x5     1x1          1,516        150,000
+pool2  avg_pool  5x5x16    2x2     2x2              0              0
+fc1    dense     120                           48,120         48,000
+fc2    dense     84                            10,164         10,080
+head   dense     10                               850            840
+total                                          60,806        326,520"""
+
+
+def summary(name, num_classes, shape, **overrides):
+    return cnnjax.summarize(cnnjax.create_model(name, num_classes, **overrides), shape)
+
+
+def test_the_table_of_lenet5_is_the_papers():
+    assert summary("lenet5", 10, (1, 28, 28, 1)).format_table() == LENET5
+    assert summary("lenet5", 10, (1, 32, 32, 1)).format_table() == LENET5
+
+
+# Parameters and 1e9 multiply-adds of an image: torchvision 0.28 and the torch twins of the tests.
+@pytest.mark.parametrize("name,num_classes,size,channels,params,gmacs", [
+    ("lenet5_full", 10, 28, 1, 61_706, 0.000417),
+    ("cifar_resnet18", 10, 32, 3, 11_173_962, 0.555423),
+    ("resnet18", 1000, 224, 3, 11_689_512, 1.814073),
+    ("resnet34", 1000, 224, 3, 21_797_672, 3.663761),
+    ("resnet50", 1000, 224, 3, 25_557_032, 4.089184),
+    pytest.param("resnet101", 1000, 224, 3, 44_549_160, 7.801405, marks=pytest.mark.slow),
+    pytest.param("resnet152", 1000, 224, 3, 60_192_808, 11.513627, marks=pytest.mark.slow),
+])
+def test_parameters_and_multiply_adds_are_the_published(name, num_classes, size, channels, params,
+                                                        gmacs):
+    found = summary(name, num_classes, (1, size, size, channels))
+    assert found.params == params == sum(row.params for row in found.rows)
+    assert round(found.macs / 1e9, 6) == gmacs
+
+
+def test_the_batch_changes_output_shapes_alone():
+    one, five = (summary("simple_cnn", 10, (n, 32, 32, 3)) for n in (1, 5))
+    assert (one.params, one.macs) == (five.params, five.macs) == (94_986, 10_323_200)
+    assert one.format_table() == five.format_table()
+    assert five.rows[0].output_shape == (5, 32, 32, 32)
+
+
+def test_rows_name_their_layers_as_the_parameters_do():
+    found = summary("resnet50", 1000, (1, 64, 64, 3))
+    rows = {row.name: row for row in found.rows}
+    assert len(rows) == len(found.rows)
+    row = rows["stage2_block1/conv2"]
+    assert (row.kind, row.kernel, row.stride) == ("conv", (3, 3), (2, 2))
+    assert (row.output_shape, row.params) == ((1, 8, 8, 128), 9 * 128 * 128)
+    assert rows["stem_pool"].kernel == (3, 3)
+    assert rows["pool"].kernel is None
+
+
+def test_flax_layers_and_parameters_of_ones_own_are_counted_once():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            conv = nn.Conv(3, (3, 3), strides=2, name="conv")
+            x = conv(x)
+            x = conv(x)
+            x = x * self.param("gain", nn.initializers.ones, (3,))
+            return nn.Dense(4, name="dense")(x.mean((1, 2)))
+
+    found = cnnjax.summarize(Own(), (2, 8, 8, 3))
+    assert [(row.name, row.kind, row.params, row.macs) for row in found.rows] == [
+        ("conv", "conv", 84, 16 * 81), ("conv", "conv", 0, 4 * 81), ("dense", "dense", 16, 12),
+        ("", "Own", 3, 0)]
+    assert found.params == 103
+
+
+@pytest.mark.parametrize("shape", [(28, 28, 1), (1, 28, 28, 0), (1, 28.5, 28, 1)])
+def test_a_wrong_input_shape_is_a_user_error(shape):
+    with pytest.raises(UserError, match=r"summarize takes the \(N, H, W, C\)"):
+        summary("lenet5", 10, shape)
+
+
+def test_shapes_alone_are_traced():
+    # A batch of this size would need terabytes.
+    assert summary("resnet18", 1000, (1024, 1024, 1024, 3)).macs > 37e9
