@@ -1,0 +1,61 @@
+"""Data: sources of images, the host's part, batches on the device, and augmentation there.
+
+    dataset = open_dataset("digits")
+    feed = make_train_feed(dataset.train, batch_size=64, seed=0, mesh=mesh, image_size=(8, 8))
+    for k, batch in feed.batches(0, 100):        # on the devices already, [k, 64, …]
+        state = step(state, feed.constants, batch)
+
+Nothing heavy is imported before it is needed, and TensorFlow by nothing but `prepare`.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cnnjax.data.dataset import Dataset, NotPrepared, Split
+from cnnjax.data.eval_feed import EvalFeed, ResidentEvalFeed, StreamEvalFeed, make_eval_feed
+from cnnjax.data.feed import Feed, ResidentFeed, StreamFeed, check_batch_size, make_train_feed
+from cnnjax.data.host import decode_image, read_image, resize_center_crop
+from cnnjax.data.order import TrainOrder
+from cnnjax.data.prepare import prepare
+
+__all__ = [
+    "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed", "ResidentFeed", "Split",
+    "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size", "decode_image",
+    "make_eval_feed", "make_train_feed", "open_dataset", "prepare", "read_image",
+    "resize_center_crop",
+]
+
+
+def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
+                 train_split: str | None = None, eval_split: str | None = None,
+                 val_fraction: float = 0.2, split_seed: int = 0) -> Dataset:
+    """Opens a data set by name.
+
+    Args:
+      name: "digits", embedded in the package (`open_digits`); "folder:PATH", a folder of images
+        (`open_folder`); "npz:PATH", arrays in a file (`open_npz`); or a TFDS data set that was
+        prepared, "name", "name/config" or "name/config:version" (`open_tfds`).
+      data_dir: where TFDS data sets are; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      train_split: "train" by default; a part is written "train[:90%]".
+      eval_split: by default the validation split if there is one, else the test split.
+      val_fraction: share of the training examples to evaluate on, for a folder or file that has
+        no others to evaluate on.
+      split_seed: of that division.
+
+    Raises:
+      UserError: for whatever is wrong with the name or with what is found there.
+      NotPrepared: if it is a TFDS data set that is not on this machine.
+    """
+    kind, _, path = name.partition(":")
+    if name == "digits":
+        from cnnjax.data.digits import open_digits
+        return open_digits(train_split, eval_split)
+    if kind == "folder":
+        from cnnjax.data.folder import open_folder
+        return open_folder(path, train_split, eval_split, val_fraction, split_seed)
+    if kind == "npz":
+        from cnnjax.data.npz import open_npz
+        return open_npz(path, train_split, eval_split, val_fraction, split_seed)
+    from cnnjax.data.tfds_source import open_tfds
+    return open_tfds(name, data_dir, train_split, eval_split)

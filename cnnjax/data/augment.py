@@ -1,0 +1,81 @@
+"""Preprocessing and augmentation on the device, inside the jitted step.
+
+Pure functions over a batch [B, H, W, C]. What is random is a function of the key and of the row,
+so that it does not depend on how the batch is divided over devices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+_METHODS = {"bilinear": "linear", "bicubic": "cubic"}
+
+
+def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float],
+              dtype: jnp.dtype = jnp.float32) -> jax.Array:
+    """Returns (images / 255 - mean) / std.
+
+    Args:
+      images: [B, H, W, C], uint8 or float, from 0 to 255.
+      mean: per channel, of images scaled to [0, 1].
+      std: likewise.
+      dtype: of the result; the arithmetic is float32.
+    """
+    mean, std = jnp.asarray(mean, jnp.float32), jnp.asarray(std, jnp.float32)
+    return ((images.astype(jnp.float32) / 255 - mean) / std).astype(dtype)
+
+
+def resize(images: jax.Array, size: tuple[int, int], method: str = "bilinear") -> jax.Array:
+    """Resizes with antialiasing when shrinking, as Pillow and torchvision do.
+
+    Args:
+      images: [B, h, w, C].
+      size: (H, W); images of that size are returned as they are.
+      method: "bilinear" or "bicubic".
+
+    Returns:
+      [B, H, W, C] of the same dtype; integers are rounded and kept in their range.
+    """
+    if images.shape[1:3] == tuple(size):
+        return images
+    shape = (images.shape[0], *size, images.shape[3])
+    dtype = images.dtype
+    if not jnp.issubdtype(dtype, jnp.integer):
+        return jax.image.resize(images, shape, _METHODS[method], antialias=True)
+    limits = jnp.iinfo(dtype)
+    out = jax.image.resize(images.astype(jnp.float32), shape, _METHODS[method], antialias=True)
+    return jnp.clip(jnp.round(out), limits.min, limits.max).astype(dtype)
+
+
+def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
+    """Mirrors each image left to right with probability 1/2: [B, H, W, C] of any dtype."""
+    flip = jax.random.bernoulli(key, shape=(images.shape[0], 1, 1, 1))
+    return jnp.where(flip, images[:, :, ::-1], images)
+
+
+def random_pad_crop(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array:
+    """Pads each image with `pixels` zeros on every side and cuts it out again at a random place.
+
+    The augmentation of CIFAR since arXiv 1409.5185. Zeros are what the images have as zero: black
+    before `normalize`, the mean colour after it.
+
+    Args:
+      key: of this step.
+      images: [B, H, W, C] of any dtype.
+      pixels: the largest shift, 0 or more.
+
+    Returns:
+      The shifted images, of the same shape and dtype.
+    """
+    if not pixels:
+        return images
+    padded = jnp.pad(images, ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0)))
+    offsets = jax.random.randint(key, (images.shape[0], 2), 0, 2 * pixels + 1)
+    # One gather of whole rows of pixels. On CPU it takes 0.1 ms for 128 images of 32x32x3, where
+    # indexing each pixel takes twice that, selecting among all shifts three times, and products
+    # with one-hot matrices ten times.
+    return jax.vmap(lambda image, at: jax.lax.dynamic_slice(
+        image, (at[0], at[1], 0), images.shape[1:]))(padded, offsets)

@@ -1,0 +1,56 @@
+"""ArrayRecord files for TFDS data sets that were prepared as TFRecord."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from cnnjax.types import UserError
+
+
+def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) -> None:
+    """Writes ArrayRecord shards beside the TFRecord shards of a data set, and registers them.
+
+    This is the layout that TFDS calls an alternative file format: whoever reads the TFRecord
+    files goes on doing so. Shards that were converted before an interruption are kept. It needs
+    TensorFlow, to read.
+
+    Args:
+      folder: DATA_DIR/name[/config]/version.
+      log: called with lines for the user.
+
+    Raises:
+      UserError: if there are no shards, some are missing, or the folder cannot be written.
+    """
+    import tensorflow as tf
+    from array_record.python import array_record_module
+
+    info_path = folder / "dataset_info.json"
+    info = json.loads(info_path.read_text())
+    expected = sum(len(split["shardLengths"]) for split in info["splits"])
+    shards = sorted(p for p in folder.iterdir() if ".tfrecord-" in p.name)
+    if len(shards) != expected:
+        raise UserError(f"{folder} has {len(shards)} TFRecord files of {expected}: delete the "
+                        "folder and prepare the data set anew.")
+    log(f"Converting {expected} TFRecord files in {folder} to ArrayRecord")
+    try:
+        for shard in shards:
+            target = shard.with_name(shard.name.replace(".tfrecord-", ".array_record-"))
+            if target.exists():
+                continue
+            # Under its own name only when it is whole.
+            unfinished = target.with_name(f"incomplete.{target.name}")
+            # One record a group, as TFDS writes them: reading is at random.
+            writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
+            for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+                writer.write(record)
+            writer.close()
+            unfinished.rename(target)
+        info["alternativeFileFormats"] = [*info.get("alternativeFileFormats", ()), "array_record"]
+        unfinished = info_path.with_name("incomplete.dataset_info.json")
+        unfinished.write_text(json.dumps(info, indent=2, sort_keys=True))
+        unfinished.replace(info_path)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): copy it into a directory "
+                        "that can, and name that with --config.data.data_dir=DIR.") from error

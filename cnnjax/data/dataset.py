@@ -1,0 +1,249 @@
+"""What every source of images gives: records `Dataset` and `Split`, and what builds them."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from cnnjax.data import order
+from cnnjax.types import UserError
+
+# Examples that one thread reads at a time: enough that handing out work costs nothing.
+_BLOCK = 256
+
+
+class RandomAccess(Protocol):
+    """A sequence of examples. `source[i]` may be called from many threads at once.
+
+    A source whose images differ in size also has `channels`, 1 or 3. One that reads several
+    examples faster than one by one has `many(indices)`, which yields them in order; one that has
+    all of them in memory has `arrays()`, which returns what `Split.arrays` does.
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        """Returns (image uint8 [H, W, C], label)."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """A part of a data set.
+
+    Attributes:
+      name: such as "train" or "test[:50%]".
+      source: the examples: `source[i]` is (image uint8 [H, W, C], label int).
+      image_shape: (H, W, C) of every image, or None when they differ in size.
+    """
+
+    name: str
+    source: RandomAccess
+    image_shape: tuple[int, int, int] | None
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return self.image_shape[-1] if self.image_shape else self.source.channels
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns all examples: images uint8 [N, H, W, C] and labels int32 [N], read-only.
+
+        They are read once, by all cores, and kept.
+
+        Raises:
+          UserError: if an example cannot be read, or its label is not a class.
+          ValueError: if the images differ in size.
+        """
+        return self._arrays
+
+    @functools.cached_property
+    def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        if self.image_shape is None:
+            raise ValueError(f"The images of {self.name} differ in size; there is no one array.")
+        if hasattr(self.source, "arrays"):
+            arrays = self.source.arrays()
+        else:
+            arrays = read_arrays(lambda rows: read_many(self.source, rows), len(self),
+                                 self.image_shape)
+        for array in arrays:  # Shared by all who ask, and on CPU with the device.
+            array.flags.writeable = False
+        return arrays
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """An image classification data set, opened.
+
+    Attributes:
+      name: as given to `open_dataset`.
+      class_names: in the order of the labels.
+      train: the examples to train on.
+      eval: the examples to evaluate on.
+      mean: per channel, of images scaled to [0, 1].
+      std: likewise.
+      fingerprint: 16 hex digits that change when the data change.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Split
+    eval: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+    @property
+    def channels(self) -> int:
+        """1 for grey images, 3 for RGB."""
+        return len(self.mean)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class ArraySource:
+    """Examples in memory: images uint8 [N, H, W, C] and labels int32 [N]."""
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray):
+        self._images, self._labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._images[index], int(self._labels[index])
+
+    def arrays(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._images, self._labels
+
+
+class NotPrepared(UserError):
+    """A TFDS data set is not on this machine, or not in a form that can be read here.
+
+    Attributes:
+      name: the data set, as the user wrote it.
+      data_dir: the directory that was looked in.
+      reason: what is wrong with the data there, if it is not simply absent.
+    """
+
+    def __init__(self, name: str, data_dir: str | os.PathLike[str], *, reason: str = "",
+                 command: str = "python launch.py --job=prepare --config=FILE[:PRESET]"):
+        self.name, self.data_dir, self.reason = name, str(data_dir), reason
+        reason = reason or (f"is not prepared in {self.data_dir}. This command downloads and "
+                            "prepares it there")
+        super().__init__(
+            f"The data set {name!r} {reason}:\n  {command}\n"
+            "Another directory is named by --config.data.data_dir=DIR or by the environment "
+            "variable TFDS_DATA_DIR.")
+
+
+def available_cores() -> int:
+    """Returns the number of cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def read_many(source: RandomAccess, indices: Sequence[int]) -> Iterable[tuple[np.ndarray, int]]:
+    """Yields source[i] for the indices, by the fastest way that the source has."""
+    if hasattr(source, "many"):
+        return source.many(indices)
+    return (source[i] for i in indices)
+
+
+def read_arrays(load: Callable[[range], Iterable[tuple[np.ndarray, int]]], count: int,
+                shape: tuple[int, int, int], threads: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the examples 0..count-1 with many threads.
+
+    Args:
+      load: (consecutive indices) -> (image uint8 [*shape], label) of each, in order.
+      count: number of examples.
+      shape: (H, W, C).
+      threads: 0 for one a core.
+
+    Returns:
+      images uint8 [count, H, W, C] and labels int32 [count].
+
+    Raises:
+      UserError: if an image has another shape; and whatever `load` raises.
+    """
+    images = np.empty((count, *shape), np.uint8)
+    labels = np.empty(count, np.int32)
+
+    def read(start: int) -> None:
+        rows = range(start, min(start + _BLOCK, count))
+        for i, (image, label) in zip(rows, load(rows), strict=True):
+            if image.shape != shape:
+                raise UserError(f"Example {i} is an image of {image.shape}, but the data set says "
+                                f"that all are {shape}: prepare it anew, or remove that image.")
+            images[i], labels[i] = image, label
+
+    with concurrent.futures.ThreadPoolExecutor(threads or available_cores()) as pool:
+        for _ in pool.map(read, range(0, count, _BLOCK)):
+            pass
+    return images, labels
+
+
+def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
+    """Raises a UserError that names the first label outside 0..num_classes-1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= num_classes))
+    if wrong.size:
+        raise UserError(
+            f"{where}: the label of example {wrong[0]} is {labels[wrong[0]]}, but there are "
+            f"{num_classes} classes, 0 to {num_classes - 1} ({wrong.size} such labels). "
+            "Number the classes from 0, or take a split that has labels.")
+
+
+def stratified_split(labels: np.ndarray, fraction: float, seed: int
+                     ) -> tuple[np.ndarray, np.ndarray]:
+    """Divides examples at random so that each class keeps its share in both parts.
+
+    The second part gets ceil(fraction * N) examples, divided over the classes by largest
+    remainder; beyond that every class of two or more is in both parts, and one of a single
+    example in the first. A pure function of the arguments, on any version of NumPy.
+
+    Args:
+      labels: int [N], from 0.
+      fraction: of the second part, between 0 and 1.
+      seed: any integer.
+
+    Returns:
+      The indices of the first and of the second part, each ascending, int32.
+
+    Raises:
+      UserError: if the fraction is not between 0 and 1.
+    """
+    if not 0 < fraction < 1:
+        raise UserError(f"val_fraction is {fraction}; it is a share between 0 and 1, such as 0.2.")
+    counts = np.bincount(labels)
+    quota = counts * fraction
+    take = np.floor(quota).astype(int)
+    missing = max(0, math.ceil(len(labels) * fraction - 1e-9) - take.sum())
+    take[np.argsort(take - quota, kind="stable")[:missing]] += 1
+    take = np.clip(take, np.minimum(1, counts - 1).clip(0), np.maximum(counts - 1, 0))
+    shuffled = order.permutation(seed, 0, order.SPLIT, len(labels))
+    chosen = [shuffled[labels[shuffled] == c][:n] for c, n in enumerate(take)]
+    second = np.sort(np.concatenate(chosen)).astype(np.int32)
+    return np.setdiff1d(np.arange(len(labels), dtype=np.int32), second), second
+
+
+def digest(*parts: Any) -> str:
+    """Returns 16 hex digits of what the arguments are: bytes, or anything that JSON can hold."""
+    sha = hashlib.sha256()
+    for part in parts:
+        sha.update(part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode())
+        sha.update(b"\0")
+    return sha.hexdigest()[:16]

@@ -1,0 +1,154 @@
+"""What evaluation consumes: every example of a split, each counted once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.data import feed
+from cnnjax.data import placement as place
+from cnnjax.data.dataset import Split
+from cnnjax.data.feed import Batch
+from cnnjax.data.stream import HostStream
+
+
+class EvalFeed(Protocol):
+    """Evaluation batches.
+
+    Attributes:
+      constants: as in `Feed`.
+      image_shape: (H, W, C) of the images that `fetch` gives.
+      batch_size: rows of a batch, over all devices and processes; a multiple of the number of
+        devices.
+      num_examples: rows that count.
+    """
+
+    constants: dict[str, jax.Array]
+    image_shape: tuple[int, int, int]
+    batch_size: int
+    num_examples: int
+
+    def batches(self) -> Iterator[Batch]:
+        """Yields ceil(num_examples / batch_size) batches, in the order of the split.
+
+        The arrays are [batch_size, …], sharded over the mesh axis "data" along dimension 0, on
+        the devices or on their way there, the next two behind them. Where the last batch goes
+        beyond the split, it repeats the last example with mask 0.
+        """
+        ...
+
+    @staticmethod
+    def fetch(constants: Any, batch: Batch) -> Batch:
+        """Returns the examples of a batch; to be called inside the jitted step.
+
+        Returns:
+          {"image": uint8 [B, H, W, C], "label": int32 [B], "index": int32 [B],
+          "mask": float32 [B]}: the mask is 1 for rows that count, 0 for padding.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResidentEvalFeed:
+    """An `EvalFeed` from data that live on the device."""
+
+    constants: dict[str, jax.Array]
+    num_examples: int
+    batch_size: int
+    mesh: Mesh
+    prefetch: int = 2
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.constants["image"].shape[1:]
+
+    def batches(self) -> Iterator[Batch]:
+        rows = place.local_rows(self.mesh, self.batch_size)
+
+        def put(step: int) -> Batch:
+            index, mask = _padded(step * self.batch_size + rows, self.num_examples)
+            return place.put_rows(self.mesh, {"index": index, "mask": mask}, self.batch_size, 0)
+
+        return place.ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
+
+    fetch = staticmethod(feed.ResidentFeed.fetch)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamEvalFeed:
+    """An `EvalFeed` from data that are read and decoded on the host, ahead of the device."""
+
+    stream: HostStream
+    batch_size: int
+    mesh: Mesh
+    prefetch: int = 2
+    constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.stream.split)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.stream.image_shape
+
+    def batches(self) -> Iterator[Batch]:
+        rows = place.local_rows(self.mesh, self.batch_size)
+        steps = -(-self.num_examples // self.batch_size)
+
+        def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+            index, _ = _padded(step * self.batch_size + rows, self.num_examples)
+            return index, np.zeros_like(index)
+
+        def put(item: tuple[int, dict[str, np.ndarray]]) -> Batch:
+            step, batch = item
+            _, mask = _padded(step * self.batch_size + rows, self.num_examples)
+            batch = {**{name: array[0] for name, array in batch.items()}, "mask": mask}
+            return place.put_rows(self.mesh, batch, self.batch_size, axis=0)
+
+        host = enumerate(self.stream.calls(examples_of, len(rows), range(steps)))
+        return place.ahead(host, put, self.prefetch)
+
+    fetch = staticmethod(feed.StreamFeed.fetch)
+
+
+def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
+                   crop: float = 0.875, placement: str = "auto", threads: int = 0,
+                   interpolation: str = "bilinear", prefetch: int = 2) -> EvalFeed:
+    """Makes the feed of an evaluation.
+
+    Images of one size come out as they are, to be resized on the device; images of different
+    sizes come out as `image_size`, cut at the centre.
+
+    Args:
+      split: the examples.
+      batch_size: over all devices and processes; rounded up to a multiple of the number of
+        devices, and no more than the split needs.
+      mesh: with the one axis "data".
+      image_size: (H, W) in pixels, what the model takes.
+      crop: share of the side that the centre crop keeps.
+      placement: as in `make_train_feed`.
+      threads: that read and decode; 0 for one a core.
+      interpolation: "bilinear" or "bicubic".
+      prefetch: batches on the device beyond the one in use.
+
+    Raises:
+      UserError: if an argument is out of range.
+    """
+    rows = -(-min(max(batch_size, 1), len(split)) // mesh.size) * mesh.size
+    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, seed=0)
+    if feed.is_resident(stream, placement, mesh):
+        constants = feed.make_resident(stream, mesh)
+        return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch)
+    return StreamEvalFeed(stream, rows, mesh, prefetch)
+
+
+def _padded(positions: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (example int32, mask float32) of positions that may lie beyond the last example."""
+    return (np.minimum(positions, count - 1).astype(np.int32),
+            (positions < count).astype(np.float32))

@@ -1,0 +1,226 @@
+"""What the training loop consumes: batches on the device, from any step on.
+
+Two implementations of one contract. `ResidentFeed` keeps the whole data set on the device, and a
+batch is a row of indices; `StreamFeed` reads, decodes and cuts on the host ahead of the device.
+For the same data, seed and step both give the same batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.data import placement as place
+from cnnjax.data.dataset import Split
+from cnnjax.data.host import HostTransform
+from cnnjax.data.order import TrainOrder
+from cnnjax.data.stream import HostStream
+from cnnjax.types import UserError
+
+PLACEMENTS = ("auto", "device", "stream")
+Batch = dict[str, jax.Array]
+
+
+class Feed(Protocol):
+    """Training batches.
+
+    Attributes:
+      constants: arrays that every step needs, to be passed into it (not closed over, which would
+        compile them in): {"image": uint8 [N, H, W, C], "label": int32 [N]}, whole on every
+        device; {} when streaming.
+      image_shape: (H, W, C) of the images that `fetch` gives.
+      batch_size: rows of a batch, over all devices and processes.
+    """
+
+    constants: dict[str, jax.Array]
+    image_shape: tuple[int, int, int]
+    batch_size: int
+
+    def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                ) -> Iterator[tuple[int, Batch]]:
+        """Yields (k, batch) for the steps start_step..stop_step-1.
+
+        A batch holds k steps: `steps_per_call`, at the end what is left. Its arrays are
+        [k, batch_size, …] (also for k = 1), sharded over the mesh axis "data" along dimension 1,
+        on the devices or on their way there, the next two behind them. What comes for a step
+        depends on the step alone, not on where the iteration began.
+        """
+        ...
+
+    @staticmethod
+    def fetch(constants: Any, batch: Batch) -> Batch:
+        """Returns the examples of one step; to be called inside the jitted step.
+
+        Args:
+          constants: `Feed.constants`.
+          batch: one step of a batch, arrays [B, …].
+
+        Returns:
+          {"image": uint8 [B, H, W, C], "label": int32 [B], "index": int32 [B]}: the last is the
+          example's number in the split.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ResidentFeed:
+    """A `Feed` from data that live on the device."""
+
+    constants: dict[str, jax.Array]
+    order: TrainOrder
+    batch_size: int
+    mesh: Mesh
+    prefetch: int = 2
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.constants["image"].shape[1:]
+
+    def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                ) -> Iterator[tuple[int, Batch]]:
+        rows = place.local_rows(self.mesh, self.batch_size)
+
+        def put(start: int) -> tuple[int, Batch]:
+            steps = np.arange(start, min(start + steps_per_call, stop_step), dtype=np.int64)
+            batch = {"index": self.order.at(steps[:, None] * self.batch_size + rows)}
+            return len(steps), place.put_rows(self.mesh, batch, self.batch_size, axis=1)
+
+        return place.ahead(range(start_step, stop_step, steps_per_call), put, self.prefetch)
+
+    @staticmethod
+    def fetch(constants: Any, batch: Batch) -> Batch:
+        # The indices are in range by construction: no clamping, and no filling in.
+        gathered = {name: array.at[batch["index"]].get(mode="promise_in_bounds")
+                    for name, array in constants.items()}
+        return {**batch, **gathered}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamFeed:
+    """A `Feed` from data that are read and decoded on the host, ahead of the device."""
+
+    stream: HostStream
+    order: TrainOrder
+    batch_size: int
+    mesh: Mesh
+    prefetch: int = 2
+    constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.stream.image_shape
+
+    def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                ) -> Iterator[tuple[int, Batch]]:
+        rows = place.local_rows(self.mesh, self.batch_size)
+
+        def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
+            positions = step * self.batch_size + rows
+            return self.order.at(positions), positions // self.order.n
+
+        def put(batch: dict[str, np.ndarray]) -> tuple[int, Batch]:
+            return len(batch["label"]), place.put_rows(self.mesh, batch, self.batch_size, axis=1)
+
+        host = self.stream.calls(examples_of, len(rows), range(start_step, stop_step),
+                                 steps_per_call)
+        return place.ahead(host, put, self.prefetch)
+
+    @staticmethod
+    def fetch(constants: Any, batch: Batch) -> Batch:
+        del constants
+        return batch
+
+
+def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
+                    image_size: tuple[int, int], crop: float = 0.875,
+                    random_resized_crop: tuple[float, float] | None = None,
+                    placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
+                    prefetch: int = 2) -> Feed:
+    """Makes the feed of a training run.
+
+    Images of one size come out as they are, to be resized on the device; images of different
+    sizes come out as `image_size`, cut at the centre or, with `random_resized_crop`, at random
+    (which applies to images of one size too).
+
+    Args:
+      split: the examples.
+      batch_size: over all devices and processes.
+      seed: of the order and of the random crops.
+      mesh: with the one axis "data".
+      image_size: (H, W) in pixels, what the model takes.
+      crop: share of the side that the centre crop keeps.
+      random_resized_crop: smallest and largest share of the area; None for the centre.
+      placement: "device" keeps the whole split on every device, "stream" reads as it goes, and
+        "auto" chooses the former if the images are the same in every epoch and fit
+        (`resident_limit`).
+      threads: that read and decode; 0 for one a core.
+      interpolation: "bilinear" or "bicubic".
+      prefetch: batches on the device beyond the one in use.
+
+    Raises:
+      UserError: if the batch is larger than the split or cannot be divided by the devices, or an
+        argument is out of range.
+    """
+    check_batch_size(batch_size, len(split), mesh)
+    stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed)
+    order = TrainOrder(seed, len(split))
+    if is_resident(stream, placement, mesh):
+        return ResidentFeed(make_resident(stream, mesh), order, batch_size, mesh, prefetch)
+    return StreamFeed(stream, order, batch_size, mesh, prefetch)
+
+
+def make_stream(split: Split, image_size: tuple[int, int], crop: float,
+                random_resized_crop: tuple[float, float] | None, interpolation: str, threads: int,
+                seed: int) -> HostStream:
+    """Returns the host's part of a feed, with a transform if the images need one."""
+    # Made even if it is not needed, so that a wrong value is found out on any data set.
+    transform = HostTransform(tuple(image_size), crop, interpolation, random_resized_crop, seed)
+    needed = split.image_shape is None or not transform.deterministic
+    return HostStream(split, transform if needed else None, threads)
+
+
+def make_resident(stream: HostStream, mesh: Mesh) -> dict[str, jax.Array]:
+    """Reads a whole split and puts it onto every device."""
+    images, labels = stream.read_all()
+    return place.put_everywhere(mesh, {"image": images, "label": labels})
+
+
+def is_resident(stream: HostStream, placement: str, mesh: Mesh) -> bool:
+    """Whether to keep the split on the device.
+
+    Raises:
+      UserError: for an unknown placement, or "device" for crops that differ in every epoch.
+    """
+    if placement not in PLACEMENTS:
+        raise UserError(f"data.placement is {placement!r}; it is one of {', '.join(PLACEMENTS)}.")
+    same_every_epoch = stream.transform is None or stream.transform.deterministic
+    if placement == "device" and not same_every_epoch:
+        raise UserError("Random resized crops are made on the host, so the data cannot stay on the "
+                        "device: set --config.data.placement=auto, or "
+                        "--config.augment.random_resized_crop=None.")
+    size = len(stream.split) * int(np.prod(stream.image_shape))
+    return placement == "device" or (
+        placement == "auto" and same_every_epoch and size <= place.resident_limit(mesh))
+
+
+def check_batch_size(batch_size: int, examples: int, mesh: Mesh) -> None:
+    """Raises a UserError if a training batch is larger than the data or cannot be divided."""
+    devices = mesh.size
+    largest = examples // devices * devices
+    if not largest:
+        raise UserError(f"There are {examples} training examples for {devices} devices: set "
+                        f"--config.devices={examples} or less.")
+    if batch_size > examples:
+        raise UserError(f"A batch of {batch_size} is larger than the data: there are only "
+                        f"{examples} training examples. Set --config.train.batch_size={largest} "
+                        "or smaller.")
+    if batch_size < 1 or batch_size % devices:
+        below = batch_size // devices * devices
+        near = [n for n in (below, below + devices) if 0 < n <= largest]
+        raise UserError(f"A batch of {batch_size} cannot be divided over {devices} devices. Set "
+                        f"--config.train.batch_size={' or '.join(map(str, near))}.")

@@ -1,0 +1,211 @@
+"""Folders of images, one sub-folder a class."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cnnjax.data import dataset, host, order, statistics
+from cnnjax.data.dataset import Dataset, Split
+from cnnjax.data.slices import parse_split, slice_range
+from cnnjax.types import UserError, did_you_mean
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_EVAL_NAMES = ("val", "valid", "validation", "test")
+# Headers looked at before all of them are: photos differ within a few.
+_SAMPLE = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class _Files:
+    """Image files of a split: paths relative to `folder`, sizes in bytes, labels int32 [N]."""
+
+    folder: Path
+    names: list[str]
+    sizes: list[int]
+    labels: np.ndarray
+
+    def take(self, indices: np.ndarray) -> _Files:
+        return _Files(self.folder, [self.names[i] for i in indices],
+                      [self.sizes[i] for i in indices], self.labels[indices])
+
+
+class FolderSource:
+    """Image files, decoded when asked for: RGB uint8 [H, W, 3], and the label."""
+
+    channels = 3
+
+    def __init__(self, paths: list[str], labels: np.ndarray):
+        self.paths, self._labels = paths, labels
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return host.read_image(self.paths[index]), int(self._labels[index])
+
+
+def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
+                eval_split: str | None = None, val_fraction: float = 0.2, split_seed: int = 0
+                ) -> Dataset:
+    """Opens PATH/train/CLASS/*.jpg and PATH/val/CLASS/*.jpg, or PATH/CLASS/*.jpg.
+
+    The classes are the sub-folders in the order of `sorted`, as in torchvision's ImageFolder;
+    images may lie in further sub-folders of theirs. They are JPEG, PNG, BMP, WebP or TIFF by
+    their extension, whatever its case; names that begin with a dot are skipped.
+
+    Args:
+      path: the folder.
+      train_split: the folder to train on, "train" by default. A part, such as "train[:10%]", is
+        taken from the images after `split_seed` has shuffled them.
+      eval_split: the folder to evaluate on; by default the first of val, valid, validation and
+        test that is there. Where none is, or where PATH itself holds the classes, a part of the
+        training images, each class in proportion, becomes the split "val".
+      val_fraction: the size of that part, between 0 and 1.
+      split_seed: of that division, and of the shuffling before a part is taken.
+
+    Raises:
+      UserError: if the folder is missing, has no images or fewer than two classes, or if its
+        evaluation images are of classes that are not in the training images.
+    """
+    root, where = _check_root(path), f"folder:{path}"
+    train_name = train_split or "train"
+    folders = _split_folders(root, train_name)
+    base = train_name.partition("[")[0] if folders else "train"
+    classes = _class_names(folders.get(base, root))
+    files = {base: _list_files(folders.get(base, root), classes, every_class=True)}
+    eval_name = eval_split or next((n for n in _EVAL_NAMES if n in folders and n != base), "")
+    if not folders or not eval_name:
+        parts = dataset.stratified_split(files[base].labels, val_fraction, split_seed)
+        files = {name: files[base].take(part) for name, part in
+                 zip((base, "val"), parts, strict=True)}
+        eval_name = eval_name or "val"
+
+    def split(name: str) -> tuple[_Files, Split]:
+        folder, part = parse_split(name, folders | files, where)
+        if folder not in files:
+            _check_classes(folders[folder], classes)
+            files[folder] = _list_files(folders[folder], classes)
+        found = _take_part(files[folder], part, split_seed, where)
+        paths = [os.path.join(found.folder, name) for name in found.names]
+        return found, Split(name, FolderSource(paths, found.labels), _common_shape(paths))
+
+    (train_files, train), (eval_files, evaluation) = split(train_name), split(eval_name)
+    mean, std = statistics.mean_and_std("", channels=3)
+    return Dataset(name=where, class_names=tuple(classes), train=train, eval=evaluation,
+                   mean=mean, std=std, fingerprint=dataset.digest(
+                       classes, train_name, train_files.names, train_files.sizes,
+                       eval_name, eval_files.names, eval_files.sizes))
+
+
+def _check_root(path: str | os.PathLike[str]) -> Path:
+    root = Path(path).expanduser()
+    if root.is_dir() and os.fspath(path):
+        return root
+    near = ""
+    if root.parent.is_dir():
+        near = did_you_mean(root.name, _subfolders(root.parent))
+    raise UserError(f"There is no folder {root.absolute()}.{near} Give --config.data.name="
+                    "folder:PATH the folder that holds train/ and val/, or one sub-folder for "
+                    "each class.")
+
+
+def _subfolders(folder: Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
+    """Returns the folders of classes in `root` by name; none if it holds the classes itself."""
+    parts = {name: root / name for name in _subfolders(root) if _subfolders(root / name)}
+    if train_name.partition("[")[0] in parts:
+        return parts
+    evaluation = [name for name in _EVAL_NAMES if name in parts]
+    if evaluation:
+        raise UserError(
+            f"{root} has {evaluation[0]}/ but no {train_name.partition('[')[0]}/. Name the folder "
+            f"of training images with --config.data.train_split; there are: {', '.join(parts)}.")
+    return {}
+
+
+def _class_names(folder: Path) -> list[str]:
+    classes = _subfolders(folder)
+    if len(classes) < 2:
+        what = f"only one class, {classes[0]!r}" if classes else "no sub-folders"
+        raise UserError(f"{folder} has {what}. Put the images of each class, two or more, into a "
+                        "sub-folder of its own, such as cat/1.jpg and dog/1.jpg.")
+    return classes
+
+
+def _check_classes(folder: Path, classes: list[str]) -> None:
+    unknown = [name for name in _subfolders(folder) if name not in classes]
+    if unknown:
+        raise UserError(
+            f"{folder} has classes that the training images have not: {', '.join(unknown[:5])}. "
+            f"Those are: {', '.join(classes[:20])}. Rename or remove the folders."
+            + did_you_mean(unknown[0], classes))
+
+
+def _list_files(folder: Path, classes: list[str], every_class: bool = False) -> _Files:
+    # Listing is waiting for the file system, often over a network: one thread a class.
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        found = list(pool.map(lambda name: sorted(_walk(folder / name, name)), classes))
+    empty = [name for name, files in zip(classes, found, strict=True) if not files]
+    if len(empty) == len(classes):
+        raise UserError(f"There are no images in {folder}. They are files with the extensions "
+                        f"{', '.join(EXTENSIONS)}, in one sub-folder for each class.")
+    if empty and every_class:
+        raise UserError(f"The class folder {folder / empty[0]} has no images: add some, or remove "
+                        f"it ({len(empty)} such folders).")
+    labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in found])
+    files = [file for of_class in found for file in of_class]
+    return _Files(folder, [name for name, _ in files], [size for _, size in files], labels)
+
+
+def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
+    """Returns (path from the split's folder, bytes) of the images below a folder."""
+    if not os.path.isdir(folder):
+        return []
+    files = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{prefix}/{entry.name}"
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                files += _walk(entry.path, name)
+            elif entry.name.lower().endswith(EXTENSIONS):
+                files.append((name, entry.stat().st_size))
+    return files
+
+
+def _take_part(files: _Files, part: slice, seed: int, where: str) -> _Files:
+    if part == slice(None, None):
+        return files
+    # The files are in the order of their classes: the first half would be half of the classes.
+    shuffled = order.permutation(seed, 1, order.SPLIT, len(files.names))
+    chosen = slice_range(part, len(shuffled), where)
+    return files.take(np.sort(shuffled[chosen.start:chosen.stop]))
+
+
+def _common_shape(paths: list[str]) -> tuple[int, int, int] | None:
+    """Returns (H, W, 3) if all images have one size, else None. Reads headers only."""
+    def size(path: str) -> tuple[int, int] | None:
+        from PIL import Image
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation, by 90 degrees
+                return image.size if turned else image.size[::-1]
+        except Exception:  # Whatever is wrong, decoding the image will say it better.
+            return None
+
+    if len({size(path) for path in paths[::-(-len(paths) // _SAMPLE)]}) > 1:
+        return None
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        sizes = set(pool.map(size, paths))
+    common = sizes.pop()
+    return None if sizes or common is None else (*common, 3)

@@ -1,0 +1,201 @@
+"""What happens to one image on the host: decoding, and cutting images of all sizes to one."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data import order
+from cnnjax.types import UserError, did_you_mean
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+
+
+@functools.cache
+def _opencv() -> Any:
+    import cv2
+    # One thread an image: the loader already runs one image a core.
+    cv2.setNumThreads(0)
+    return cv2
+
+
+def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = True) -> np.ndarray:
+    """Decodes a JPEG, PNG, BMP, WebP or TIFF.
+
+    Args:
+      data: the bytes of the file.
+      name: what to call it in the message.
+      channels: 3 for RGB (grey images are repeated), 1 for grey. Transparency is dropped, and
+        16-bit values are reduced to 8.
+      orient: whether to turn the image as its EXIF orientation says.
+
+    Returns:
+      uint8 [H, W, channels].
+
+    Raises:
+      UserError: if it is not an image that OpenCV can read.
+    """
+    cv2 = _opencv()
+    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    if not orient:
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UserError(f"{name} is not an image that OpenCV can read, or not a whole one (it has "
+                        f"{len(data):,} bytes): remove it, or save it again as JPEG or PNG.")
+    return image[..., None] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def read_image(path: str | os.PathLike[str], *, channels: int = 3) -> np.ndarray:
+    """Reads an image file: uint8 [H, W, channels], turned as its EXIF orientation says.
+
+    Raises:
+      UserError: if it cannot be read or is not an image.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
+    return decode_image(data, os.fspath(path), channels=channels)
+
+
+def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0.875,
+                       interpolation: str = "bilinear") -> np.ndarray:
+    """Resizes and cuts out the centre, as torchvision's Resize(size / crop), CenterCrop(size).
+
+    The short side becomes round(size / crop), the other keeps the aspect ratio; for a `size` that
+    is not square, the smallest image that covers size / crop. The filter is Pillow's, which is
+    antialiased and by which published accuracies were measured; only the pixels that the crop
+    keeps are computed.
+
+    Args:
+      image: uint8 [h, w, C] with C = 1 or 3.
+      size: (H, W) of the result.
+      crop: share of the side that is kept, above 0, at most 1.
+      interpolation: "bilinear" or "bicubic".
+
+    Returns:
+      uint8 [H, W, C].
+    """
+    from PIL import Image
+
+    (h, w), (out_h, out_w) = image.shape[:2], size
+    side_h, side_w = round(out_h / crop), round(out_w / crop)
+    if side_h * w >= side_w * h:
+        full_h, full_w = side_h, max(side_w, side_h * w // h)
+    else:
+        full_h, full_w = max(side_h, side_w * h // w), side_w
+    top, left = round((full_h - out_h) / 2), round((full_w - out_w) / 2)
+    box = (left * w / full_w, top * h / full_h,
+           (left + out_w) * w / full_w, (top + out_h) * h / full_h)
+    method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
+    # Pillow has no [h, w, 1]; its "L" images are [h, w].
+    pixels = image[..., 0] if image.shape[-1] == 1 else image
+    resized = Image.fromarray(pixels).resize((out_w, out_h), method[interpolation], box=box)
+    return np.asarray(resized).reshape(out_h, out_w, image.shape[-1])
+
+
+def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[float, float],
+                        bits: np.ndarray, interpolation: str = "bilinear") -> np.ndarray:
+    """Cuts out a random rectangle and resizes it (Inception crop, arXiv 1409.4842, section 6).
+
+    As in torchvision: a share of the area uniform in `area`, an aspect ratio log-uniform in
+    3/4..4/3, ten tries to fit that into the image, else the largest centred crop whose ratio is
+    within them. Shrinking averages over the pixels (OpenCV's INTER_AREA).
+
+    Args:
+      image: uint8 [h, w, C].
+      size: (H, W) of the result.
+      area: smallest and largest share of the area.
+      bits: uint64 [22] random numbers; the result is a function of them.
+      interpolation: "bilinear" or "bicubic", where the crop is enlarged.
+
+    Returns:
+      uint8 [H, W, C].
+    """
+    cv2 = _opencv()
+    top, left, h, w = _crop_box(image.shape[:2], area, (bits >> np.uint64(11)) * 2.0**-53)
+    if h >= size[0] and w >= size[1]:
+        method = cv2.INTER_AREA
+    else:
+        method = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
+    out = cv2.resize(image[top:top + h, left:left + w], size[::-1], interpolation=method)
+    return out.reshape(*size, image.shape[-1])
+
+
+def _crop_box(shape: tuple[int, int], area: tuple[float, float], uniform: np.ndarray
+              ) -> tuple[int, int, int, int]:
+    """Returns (top, left, height, width), from 22 numbers in [0, 1)."""
+    height, width = shape
+    lowest, highest = 3 / 4, 4 / 3
+    for u, v in uniform[:20].reshape(10, 2).tolist():
+        target = height * width * (area[0] + u * (area[1] - area[0]))
+        ratio = math.exp(math.log(lowest) + v * math.log(highest / lowest))
+        w, h = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            top = int(uniform[20] * (height - h + 1))
+            left = int(uniform[21] * (width - w + 1))
+            return top, left, h, w
+    w = min(width, round(height * highest))
+    h = min(height, round(width / lowest))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+@dataclasses.dataclass(frozen=True)
+class HostTransform:
+    """Makes images of any size one size, at random for training or always the same.
+
+    Attributes:
+      size: (H, W) of the result.
+      crop: of `resize_center_crop`.
+      interpolation: "bilinear" or "bicubic".
+      random_area: (smallest, largest) share of the area for `random_resized_crop`; None takes
+        the centre.
+      seed: of the random crops. The crop is a function of (seed, epoch, index), so that it does
+        not depend on which thread or host makes it, nor on where a run was resumed.
+
+    Raises:
+      UserError: for a value outside its range.
+    """
+
+    size: tuple[int, int]
+    crop: float = 0.875
+    interpolation: str = "bilinear"
+    random_area: tuple[float, float] | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if min(self.size) < 1:
+            raise UserError(f"image_size is {self.size}; it needs at least one pixel.")
+        if not 0 < self.crop <= 1:
+            raise UserError(f"crop is {self.crop}; it is a share of the side, above 0 and at "
+                            "most 1, such as 0.875.")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UserError(f"interpolation is {self.interpolation!r}; it is one of "
+                            f"{', '.join(INTERPOLATIONS)}."
+                            + did_you_mean(str(self.interpolation), INTERPOLATIONS))
+        if self.random_area is not None:
+            area = tuple(self.random_area)
+            if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+                raise UserError(f"random_resized_crop is {area}; it is the smallest and the "
+                                "largest share of the area, such as (0.08, 1.0).")
+
+    @property
+    def deterministic(self) -> bool:
+        return self.random_area is None
+
+    def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        """Returns uint8 [H, W, C] of an image uint8 [h, w, C]."""
+        if self.random_area is None:
+            return resize_center_crop(image, self.size, self.crop, self.interpolation)
+        bits = order.random_bits(self.seed, (epoch << 32) | index, order.CROP, 22)
+        return random_resized_crop(image, self.size, self.random_area, bits, self.interpolation)

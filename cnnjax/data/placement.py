@@ -1,0 +1,72 @@
+"""Where batches live: which rows are this process's, and how they get onto its devices."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+T = TypeVar("T")
+AXIS = "data"
+
+
+def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """Returns which rows of a global batch this process's devices hold, ascending, int64 [b]."""
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+    index = sharding.addressable_devices_indices_map((batch_size,))
+    return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows, in index.values()]))
+
+
+def put_rows(mesh: Mesh, batch: dict[str, np.ndarray], batch_size: int, axis: int
+             ) -> dict[str, jax.Array]:
+    """Puts this process's rows of a batch onto its devices, without waiting for the copy.
+
+    Args:
+      mesh: with the one axis "data".
+      batch: arrays that hold the rows of `local_rows` along `axis`; not to be written again.
+      batch_size: number of rows over all processes.
+      axis: the dimension of the rows.
+
+    Returns:
+      Global arrays, sharded over "data" along `axis`.
+    """
+    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+    return {name: jax.make_array_from_process_local_data(
+                sharding, rows, (*rows.shape[:axis], batch_size, *rows.shape[axis + 1:]))
+            for name, rows in batch.items()}
+
+
+def put_everywhere(mesh: Mesh, tree: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+    """Puts the whole of each array onto every device; each process must give the same."""
+    sharding = NamedSharding(mesh, PartitionSpec())
+    # device_put would send the data over the network to check that all processes agree.
+    return {name: jax.make_array_from_process_local_data(sharding, array, array.shape)
+            for name, array in tree.items()}
+
+
+def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int) -> Iterator[T]:
+    """Yields `put(item)` for each item, having put `depth` more before each is yielded."""
+    queue = collections.deque()
+    for item in items:
+        queue.append(put(item))
+        if len(queue) > depth:
+            yield queue.popleft()
+    while queue:
+        yield queue.popleft()
+
+
+def resident_limit(mesh: Mesh) -> int:
+    """Returns how many bytes of data may be kept on each device.
+
+    A quarter of the memory of an accelerator, the rest being for the model; on CPU 2 GiB, over
+    all of the devices that share the memory.
+    """
+    device = mesh.local_devices[0]
+    stats = None if device.platform == "cpu" else device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] // 4
+    return 2 * 2**30 // len(mesh.local_devices)

@@ -1,0 +1,51 @@
+"""Split names such as "train[:50%]", for the sources that are not TFDS (which has its own)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+
+from cnnjax.types import UserError, did_you_mean
+
+_BOUND = r"(-?\d+%?)?"
+_SPLIT = re.compile(rf"([^\[\]]+)(?:\[{_BOUND}:{_BOUND}\])?")
+
+
+def parse_split(split: str, known: Collection[str], where: str) -> tuple[str, slice]:
+    """Reads a split name: returns ("train", slice) where the slice counts percent or examples.
+
+    Args:
+      split: "train", "train[:50%]", "train[100:-100]".
+      known: the names that exist.
+      where: the data set, for the message.
+
+    Raises:
+      UserError: if the text is no split, or names none of `known`.
+    """
+    match = _SPLIT.fullmatch(split)
+    if not match or match[1] not in known:
+        raise UserError(f"{where}: there is no split {split!r}. There are: {', '.join(known)}; "
+                        "a part of one is written like 'train[:80%]' or 'train[1000:]'."
+                        + did_you_mean(match[1] if match else split, known))
+    return match[1], slice(match[2], match[3])
+
+
+def slice_range(part: slice, count: int, where: str) -> range:
+    """Returns the positions that a slice of `parse_split` selects out of `count`, as TFDS would.
+
+    Percent are rounded to the nearest example.
+
+    Raises:
+      UserError: if nothing is left.
+    """
+    def position(bound: str | None, default: int) -> int:
+        if bound is None:
+            return default
+        value = round(int(bound[:-1]) * count / 100) if bound.endswith("%") else int(bound)
+        return min(max(value + count if value < 0 else value, 0), count)
+
+    chosen = range(position(part.start, 0), position(part.stop, count))
+    if not chosen:
+        raise UserError(f"{where}: [{part.start or ''}:{part.stop or ''}] of {count} examples "
+                        "leaves none.")
+    return chosen

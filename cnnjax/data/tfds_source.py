@@ -1,0 +1,237 @@
+"""TFDS data sets that were prepared as ArrayRecord, read without TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data import dataset, host, statistics
+from cnnjax.data.dataset import Dataset, NotPrepared, Split
+from cnnjax.types import UserError, did_you_mean
+
+_NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?")
+_VERSION = re.compile(r"\d+\.\d+\.\d+")
+
+
+class TfdsSource:
+    """Records of a split, decoded when asked for: (image uint8 [H, W, C], label int).
+
+    TFDS would decode a record in about 130 µs of Python; taking the two features out of the
+    tf.train.Example ourselves takes a tenth of that.
+    """
+
+    def __init__(self, records: Any, keys: tuple[str, str], channels: int, num_classes: int,
+                 where: str):
+        self.channels = channels
+        self._records, self._keys = records, keys
+        self._num_classes, self._where = num_classes, where
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
+        return self._decode(self._records[index], index)
+
+    def many(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
+        """Yields the examples in order; ArrayRecord reads many records much faster than one."""
+        indices = [int(i) for i in indices]
+        for i, record in zip(indices, self._records.__getitems__(indices), strict=True):
+            yield self._decode(record, i)
+
+    def _decode(self, record: bytes, index: int) -> tuple[np.ndarray, int]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        features = tf_example_pb2.Example.FromString(record).features.feature
+        image_key, label_key = self._keys
+        label = features[label_key].int64_list.value[0]
+        if not 0 <= label < self._num_classes:
+            raise UserError(
+                f"{self._where}: the label of example {index} is {label}, but there are "
+                f"{self._num_classes} classes. A test split may come without its labels: name "
+                "another with --config.data.eval_split, such as 'validation' or 'train[90%:]'.")
+        # TensorFlow ignores EXIF orientation, and so do the accuracies published with TFDS.
+        image = host.decode_image(features[image_key].bytes_list.value[0],
+                                  f"{self._where}, example {index}", channels=self.channels,
+                                  orient=False)
+        return image, label
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsName:
+    """A TFDS data set as the user names it: "name", "name/config", "name/config:1.0.0"."""
+
+    name: str
+    config: str | None
+    version: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> TfdsName:
+        """Raises a UserError if `text` cannot be the name of a data set."""
+        match = _NAME.fullmatch(text)
+        if not match:
+            raise UserError(
+                f"data.name is {text!r}. It is one of: digits; folder:PATH, a folder of images; "
+                "npz:PATH; or the name of a TFDS data set, such as cifar10, "
+                "imagenet2012 or cifar10_corrupted/brightness_1:1.0.0.")
+        return cls(**match.groupdict())
+
+
+def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """Returns where TFDS keeps data: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+    """
+    given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    return Path(given).expanduser()
+
+
+def find_prepared(text: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:
+    """Returns the folder DATA_DIR/name[/config]/version of a prepared data set, or None.
+
+    Without a version it is the newest; without a config the only one that is prepared.
+
+    Raises:
+      UserError: if `text` is no name, or several configs are prepared and none is named.
+    """
+    parsed = TfdsName.parse(text)
+    folder = data_root(data_dir) / parsed.name
+    if parsed.config:
+        folder /= parsed.config
+    elif not _versions(folder, parsed.version) and folder.is_dir():
+        configs = sorted(p.name for p in folder.iterdir() if _versions(p, parsed.version))
+        if len(configs) > 1:
+            raise UserError(f"{parsed.name} is prepared with several configs: give "
+                            "--config.data.name one of "
+                            + ", ".join(f"{parsed.name}/{c}" for c in configs) + ".")
+        if configs:
+            folder /= configs[0]
+    versions = _versions(folder, parsed.version)
+    return versions[-1] if versions else None
+
+
+def _versions(folder: Path, wanted: str | None) -> list[Path]:
+    """Returns the prepared versions in a folder, oldest first."""
+    if not folder.is_dir():
+        return []
+    found = [p for p in folder.iterdir() if _VERSION.fullmatch(p.name)
+             and (p / "dataset_info.json").is_file() and wanted in (None, p.name)]
+    return sorted(found, key=lambda p: tuple(map(int, p.name.split("."))))
+
+
+def file_formats(folder: Path) -> set[str]:
+    """Returns the formats in which a prepared data set is there, such as {"array_record"}."""
+    info = json.loads((folder / "dataset_info.json").read_text())
+    # Versions of TFDS that did not write the format knew no other.
+    return {info.get("fileFormat") or "tfrecord", *info.get("alternativeFileFormats", ())}
+
+
+def check_known(text: str) -> None:
+    """Raises a UserError if this version of TFDS has no data set of that name."""
+    import tensorflow_datasets as tfds
+
+    known = tfds.list_builders(with_community_datasets=False)
+    name = TfdsName.parse(text).name
+    if name not in known:
+        raise UserError(
+            f"data.name is {text!r}, which is not a data set of TFDS {tfds.__version__} and is "
+            "not prepared on this machine." + did_you_mean(name.lower(), known)
+            + " Images of your own are named by folder:PATH or npz:PATH.")
+
+
+def open_tfds(text: str, data_dir: str | os.PathLike[str] | None = None,
+              train_split: str | None = None, eval_split: str | None = None) -> Dataset:
+    """Opens a prepared TFDS data set.
+
+    Args:
+      text: "name", "name/config" or "name/config:version".
+      data_dir: where to look; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
+      train_split: in the language of TFDS, "train" by default.
+      eval_split: "validation" by default if there is one, else "test".
+
+    Raises:
+      NotPrepared: if it is not there, or was not prepared as ArrayRecord.
+      UserError: if TFDS does not know it, it does not pair an image with a class, or a split does
+        not exist.
+    """
+    root = data_root(data_dir)
+    folder = find_prepared(text, data_dir)
+    if folder is None:
+        check_known(text)
+        raise NotPrepared(text, root)
+    formats = file_formats(folder)
+    if "array_record" not in formats:
+        raise NotPrepared(
+            text, root, reason=f"is in {folder} as {', '.join(formats)}, which needs TensorFlow to "
+            "be read. This command writes ArrayRecord beside it", )
+    import tensorflow_datasets as tfds
+
+    builder = tfds.builder_from_directory(folder)
+    keys = _feature_keys(builder, text)
+    if eval_split is None:
+        eval_split = next((s for s in ("validation", "test") if s in builder.info.splits), None)
+    if eval_split is None:
+        raise UserError(
+            f"{text} has no split called validation or test (it has "
+            f"{', '.join(builder.info.splits)}): set --config.data.eval_split, for example to "
+            "'train[90%:]', and --config.data.train_split to 'train[:90%]'.")
+    label = builder.info.features[keys[1]]
+    train, evaluation = (_open_split(builder, name, keys, text)
+                         for name in (train_split or "train", eval_split))
+    mean, std = statistics.mean_and_std(TfdsName.parse(text).name, channels=train.channels)
+    return Dataset(name=text, class_names=tuple(label.names), train=train, eval=evaluation,
+                   mean=mean, std=std, fingerprint=_fingerprint(builder, train, evaluation))
+
+
+def _feature_keys(builder: Any, text: str) -> tuple[str, str]:
+    """Returns the names of the image and the class among the features."""
+    import tensorflow_datasets as tfds
+
+    features = builder.info.features
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+
+    def fits(keys: Any) -> bool:
+        return (isinstance(keys, tuple) and len(keys) == 2 and all(
+            isinstance(k, str) and k in features and isinstance(features[k], kind)
+            for k, kind in zip(keys, kinds, strict=True)))
+
+    keys = builder.info.supervised_keys
+    if not fits(keys):
+        found = [[k for k, v in features.items() if isinstance(v, kind)] for kind in kinds]
+        keys = (found[0][0], found[1][0]) if [len(f) for f in found] == [1, 1] else None
+    if keys is None or features[keys[0]].np_dtype != np.uint8:
+        raise UserError(f"{text} does not pair one image of 8 bits with one class, so a "
+                        f"classifier cannot be trained on it. Its features are: {features}")
+    return keys
+
+
+def _open_split(builder: Any, name: str, keys: tuple[str, str], text: str) -> Split:
+    from tensorflow_datasets.core import decode
+
+    try:
+        if not builder.info.splits[name].num_examples:
+            raise ValueError("it has no examples")
+        records = builder.as_data_source(
+            split=name, deserialize_method=decode.DeserializeMethod.RAW_BYTES)
+    except (KeyError, ValueError, AssertionError) as error:
+        sizes = ", ".join(f"{k} ({v.num_examples:,})" for k, v in builder.info.splits.items())
+        raise UserError(f"{text}: there is no split {name!r} ({str(error).splitlines()[0]}). "
+                        f"There are: {sizes}; a part of one is written like 'train[:80%]'."
+                        + did_you_mean(name, builder.info.splits)) from None
+    height, width, depth = builder.info.features[keys[0]].shape
+    channels = 1 if depth == 1 else 3
+    shape = (height, width, channels) if height and width else None
+    source = TfdsSource(records, keys, channels, builder.info.features[keys[1]].num_classes,
+                        f"{text}, {name}")
+    return Split(name, source, shape)
+
+
+def _fingerprint(builder: Any, train: Split, evaluation: Split) -> str:
+    info = builder.info
+    splits = {name: [split.num_bytes, *split.shard_lengths] for name, split in info.splits.items()}
+    return dataset.digest(info.full_name, splits, str(info.features), train.name, len(train),
+                          evaluation.name, len(evaluation))

@@ -1,0 +1,201 @@
+import itertools
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from cnnjax.data import (
+    ResidentFeed,
+    StreamFeed,
+    TrainOrder,
+    feed,
+    make_train_feed,
+    open_dataset,
+    placement,
+)
+from cnnjax.types import UserError
+
+
+@pytest.fixture
+def datasets(image_folder, write_npz, write_tfds, encode):
+    """A data set of every kind."""
+    photos = [(encode(20 + i, 40 - i, i), i % 3) for i in range(15)]
+    data_dir = write_tfds({"train": photos, "test": photos[:4]})
+    return {"digits": open_dataset("digits"), "npz": open_dataset(f"npz:{write_npz()}"),
+            "folder": open_dataset(f"folder:{image_folder}"),
+            "tfds": open_dataset("toy", data_dir=data_dir)}
+
+
+@pytest.fixture
+def make(mesh):
+    """Makes a feed of 4 rows a batch of images of 8x8."""
+    def make(dataset, **changes):
+        return make_train_feed(dataset.train, **({"batch_size": 4, "seed": 5, "mesh": mesh,
+                                                  "image_size": (8, 8), "threads": 2} | changes))
+    return make
+
+
+def collect(feed, start, stop, k=1):
+    """Returns the examples of the steps, arrays [steps, B, …], as a jitted step would see them."""
+    fetch = jax.jit(feed.fetch)
+    steps = [fetch(feed.constants, {name: array[i] for name, array in batch.items()})
+             for k, batch in feed.batches(start, stop, k) for i in range(k)]
+    return {name: np.stack([step[name] for step in steps]) for name in steps[0]}
+
+
+def assert_same(a, b):
+    assert a.keys() == b.keys() == {"image", "label", "index"}
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        np.testing.assert_array_equal(a[name], b[name])
+
+
+@pytest.mark.parametrize("kind", ["digits", "npz", "folder", "tfds"])
+def test_both_feeds_give_the_same_batches(datasets, make, kind):
+    dataset = datasets[kind]
+    resident, stream = (make(dataset, placement=p) for p in ("device", "stream"))
+    assert isinstance(resident, ResidentFeed) and isinstance(stream, StreamFeed)
+    assert resident.image_shape == stream.image_shape
+    steps = 2 * len(dataset.train) // 4 + 3 if len(dataset.train) < 100 else 12
+    examples = collect(resident, 0, steps)
+    assert_same(examples, collect(stream, 0, steps))
+    assert examples["image"].shape == (steps, 4, *stream.image_shape)
+    assert examples["image"].dtype == np.uint8 and examples["label"].dtype == np.int32
+    order = TrainOrder(5, len(dataset.train)).indices(0, 4 * steps).reshape(steps, 4)
+    assert (examples["index"] == order).all()
+    for index, label in zip(order[-1], examples["label"][-1], strict=True):
+        assert dataset.train.source[index][1] == label
+
+
+@pytest.mark.parametrize("arguments", [
+    {"placement": "device"}, {"placement": "stream"}, {"random_resized_crop": (0.1, 1.0)}])
+def test_a_resume_from_the_middle_equals_an_uninterrupted_run(datasets, make, arguments):
+    whole = collect(make(datasets["folder"], **arguments), 0, 14, k=1)
+    rest = collect(make(datasets["folder"], **arguments), 6, 14, k=3)
+    assert_same({name: array[6:] for name, array in whole.items()}, rest)
+
+
+@pytest.mark.parametrize("arguments", [{"placement": "device"}, {"placement": "stream"}])
+def test_calls_of_several_steps(datasets, make, mesh, arguments):
+    feed = make(datasets["npz"], **arguments)
+    calls = list(feed.batches(3, 10, 3))
+    assert [k for k, _ in calls] == [3, 3, 1]
+    for k, batch in calls:
+        for array in batch.values():
+            assert array.shape[:2] == (k, 4)
+            assert array.sharding.is_equivalent_to(
+                jax.sharding.NamedSharding(mesh, PartitionSpec(None, "data")), array.ndim)
+    assert_same(collect(feed, 3, 10, 3), collect(feed, 3, 10, 1))
+    assert list(feed.batches(5, 5)) == []
+
+
+def test_the_number_of_threads_changes_nothing(datasets, make):
+    feeds = [make(datasets["folder"], random_resized_crop=(0.2, 0.9), threads=n, batch_size=20)
+             for n in (1, 3, 0)]
+    first, *others = (collect(feed, 0, 4) for feed in feeds)
+    for other in others:
+        assert_same(first, other)
+
+
+def test_an_epoch_holds_every_example_once_and_crops_it_anew(datasets, make):
+    feed = make(datasets["folder"], random_resized_crop=(0.1, 0.5))
+    examples = collect(feed, 0, 10)  # Two epochs of 20.
+    index, images = examples["index"].reshape(2, 20), examples["image"].reshape(2, 20, -1)
+    assert (np.sort(index) == np.arange(20)).all()
+    first, second = (epoch[np.argsort(i)] for i, epoch in zip(index, images, strict=True))
+    assert (first != second).any(axis=1).all()
+
+
+def test_random_crops_apply_to_images_of_one_size_too(datasets, make):
+    feed = make(datasets["npz"], random_resized_crop=(0.5, 1.0), image_size=(6, 5))
+    assert isinstance(feed, StreamFeed) and feed.image_shape == (6, 5, 3)
+    assert collect(feed, 0, 1)["image"].shape == (1, 4, 6, 5, 3)
+
+
+def test_what_fits_is_resident(datasets, make, monkeypatch):
+    assert isinstance(make(datasets["digits"]), ResidentFeed)
+    assert isinstance(make(datasets["folder"]), ResidentFeed)
+    assert make(datasets["digits"]).constants["image"].shape == (1437, 8, 8, 1)
+    monkeypatch.setattr(placement, "resident_limit", lambda mesh: 1437 * 64 - 1)
+    assert isinstance(make(datasets["digits"]), StreamFeed)
+    assert make(datasets["digits"]).constants == {}
+    assert isinstance(make(datasets["digits"], placement="device"), ResidentFeed)
+
+
+def test_the_limit_of_an_accelerator_is_a_quarter_of_its_memory(mesh):
+    class Device:
+        platform = "gpu"
+
+        def memory_stats(self):
+            return {"bytes_limit": 80 * 2**30}
+
+    class Mesh:
+        local_devices = (Device(),)
+
+    assert placement.resident_limit(Mesh) == 20 * 2**30
+    assert placement.resident_limit(mesh) == 2 * 2**30
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"batch_size": 4096}, "only 1437 training examples. Set --config.train.batch_size=1437 or"),
+    ({"batch_size": 0}, "--config.train.batch_size=1"),
+    ({"placement": "gpu"}, "auto, device, stream"),
+    ({"placement": "device", "random_resized_crop": (0.1, 1.0)}, "placement=auto"),
+    ({"crop": 2.0}, "crop is 2.0"),
+])
+def test_wrong_arguments_are_explained(datasets, make, arguments, message):
+    with pytest.raises(UserError, match=message):
+        make(datasets["digits"], **arguments)
+
+
+@pytest.mark.parametrize(("batch_size", "message"), [
+    (60, "over 8 devices. Set --config.train.batch_size=56 or 64"),
+    (5, "batch_size=8"), (99, "batch_size=96"), (101, "only 100 .*batch_size=96 or smaller")])
+def test_batches_that_do_not_divide_are_explained(batch_size, message):
+    class Mesh:
+        size = 8
+
+    with pytest.raises(UserError, match=message):
+        feed.check_batch_size(batch_size, 100, Mesh)
+    with pytest.raises(UserError, match="--config.devices=5"):
+        feed.check_batch_size(8, 5, Mesh)
+
+
+def test_a_broken_image_stops_a_stream_and_is_named(image_folder, make):
+    (image_folder / "train/dog/3.png").write_bytes(b"broken")
+    feed = make(open_dataset(f"folder:{image_folder}"), placement="stream")
+    with pytest.raises(UserError, match="train/dog/3.png is not an image"):
+        list(feed.batches(0, 5))
+
+
+def test_batches_are_read_ahead_and_an_early_end_frees_the_threads(datasets, make):
+    before = threading.active_count()
+    feed = make(datasets["folder"], placement="stream")
+    iterator = feed.batches(0, 10**9)
+    first = list(itertools.islice(iterator, 3))
+    assert len(first) == 3
+    iterator.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("depth", [0, 2])
+def test_two_batches_are_put_before_one_is_used(depth):
+    put = []
+    stream = placement.ahead(range(5), lambda i: put.append(i) or i, depth)
+    for expected in range(5):
+        assert next(stream) == expected
+        assert put == list(range(min(5, expected + depth + 1)))
+    assert list(stream) == []
+
+
+def test_the_data_are_arguments_of_the_step_not_part_of_it(datasets, make):
+    feed = make(datasets["digits"])
+    _, batch = next(feed.batches(0, 1))
+    lowered = jax.jit(feed.fetch).lower(feed.constants, {"index": batch["index"][0]})
+    assert len(lowered.as_text()) < 20_000

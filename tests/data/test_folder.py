@@ -1,0 +1,159 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from cnnjax.data import open_dataset
+from cnnjax.types import UserError
+
+
+def labels(split):
+    return [split.source[i][1] for i in range(len(split))]
+
+
+def test_train_and_val_folders(image_folder, write_image):
+    pixels = write_image(image_folder / "train/cat/0.png", 25, 16)
+    dataset = open_dataset(f"folder:{image_folder}")
+    assert dataset.class_names == ("cat", "dog")
+    assert (len(dataset.train), len(dataset.eval)) == (20, 8)
+    assert (dataset.train.name, dataset.eval.name) == ("train", "val")
+    assert labels(dataset.eval) == [0] * 4 + [1] * 4
+    assert dataset.train.image_shape is None and dataset.channels == 3
+    assert (dataset.train.source[0][0] == pixels).all()
+
+
+def test_photographs(shared_data):
+    dataset = open_dataset(f"folder:{shared_data / 'hymenoptera'}")
+    assert (len(dataset.train), len(dataset.eval)) == (244, 153)
+    assert dataset.class_names == ("ants", "bees")
+    assert np.bincount(labels(dataset.eval)).tolist() == [70, 83]
+
+
+def test_nested_folders_any_extension_no_hidden_files(tmp_path, write_image):
+    for name in ("cat/a.PNG", "cat/deep/b.Jpeg", "cat/c.bmp", "dog/d.webp", "dog/e.tiff",
+                 "dog/f.tif", "dog/.hidden.png", ".git/x/g.png", "dog/h.jpg"):
+        write_image(tmp_path / "train" / name)
+    write_image(tmp_path / "test/dog/a.png")
+    (tmp_path / "train/dog/notes.txt").write_text("no image")
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert dataset.class_names == ("cat", "dog")
+    assert labels(dataset.train) == [0, 0, 0, 1, 1, 1, 1]
+    assert dataset.eval.name == "test" and labels(dataset.eval) == [1]
+
+
+def test_a_folder_of_classes_is_divided_by_class(tmp_path, write_image):
+    for name, count in (("a", 10), ("b", 5), ("c", 2), ("d", 1)):
+        for i in range(count):
+            write_image(tmp_path / name / f"{i}.png", 5 + i, 5)
+    dataset = open_dataset(f"folder:{tmp_path}", val_fraction=0.2)
+    assert np.bincount(labels(dataset.train)).tolist() == [8, 4, 1, 1]
+    assert np.bincount(labels(dataset.eval), minlength=4).tolist() == [2, 1, 1, 0]
+    assert not set(dataset.train.source.paths) & set(dataset.eval.source.paths)
+    again = open_dataset(f"folder:{tmp_path}", val_fraction=0.2)
+    assert again.eval.source.paths == dataset.eval.source.paths
+    assert again.fingerprint == dataset.fingerprint
+    other = open_dataset(f"folder:{tmp_path}", val_fraction=0.2, split_seed=1)
+    assert other.eval.source.paths != dataset.eval.source.paths
+    assert other.fingerprint != dataset.fingerprint
+    with pytest.raises(UserError, match="val_fraction is 1.5"):
+        open_dataset(f"folder:{tmp_path}", val_fraction=1.5)
+
+
+def test_train_without_val_is_divided(image_folder):
+    shutil.rmtree(image_folder / "val")
+    dataset = open_dataset(f"folder:{image_folder}")
+    assert (len(dataset.train), len(dataset.eval)) == (16, 4)
+
+
+def test_other_names_and_parts(image_folder):
+    (image_folder / "train").rename(image_folder / "training")
+    with pytest.raises(UserError, match=r"val/ but no train/.*data.train_split.*training, val"):
+        open_dataset(f"folder:{image_folder}")
+    dataset = open_dataset(f"folder:{image_folder}", train_split="training[:50%]",
+                           eval_split="training[50%:]")
+    assert (len(dataset.train), len(dataset.eval)) == (10, 10)
+    assert not set(dataset.train.source.paths) & set(dataset.eval.source.paths)
+    assert set(labels(dataset.train)) == {0, 1}  # Not simply the first class.
+    with pytest.raises(UserError, match="no split 'vale'.*Did you mean 'val'"):
+        open_dataset(f"folder:{image_folder}", train_split="training", eval_split="vale")
+
+
+def test_images_of_one_size_are_noticed(tmp_path, write_image):
+    for i in range(40):
+        write_image(tmp_path / "ab"[i % 2] / f"{i}.png", 12, 10, seed=i)
+    split = open_dataset(f"folder:{tmp_path}").train
+    assert split.image_shape == (12, 10, 3)
+    assert split.arrays()[0].shape == (32, 12, 10, 3)
+    write_image(tmp_path / "a/38.png", 12, 11)
+    dataset = open_dataset(f"folder:{tmp_path}")
+    assert None in (dataset.train.image_shape, dataset.eval.image_shape)
+
+
+def test_turned_grey_transparent_and_deep_images(tmp_path, write_image):
+    from PIL import Image
+    exif = Image.Exif()
+    exif[0x0112] = 6  # The camera was held upright: turn clockwise.
+    pixels = write_image(tmp_path / "a/turned.tif", 20, 30, exif=exif)
+    grey = write_image(tmp_path / "a/grey.png", 20, 30, mode="L")
+    clear = write_image(tmp_path / "b/clear.png", 20, 30, mode="RGBA")
+    write_image(tmp_path / "b/photo.jpg", 20, 30, exif=exif)
+    Image.fromarray(np.full((20, 30), 40000, np.uint16)).save(tmp_path / "b/deep.png")
+    dataset = open_dataset(f"folder:{tmp_path}", val_fraction=0.01)
+    files = {path.split("/")[-1]: split.source[i][0] for split in (dataset.train, dataset.eval)
+             for i, path in enumerate(split.source.paths)}
+    assert (files["grey.png"] == grey[..., None]).all() and files["grey.png"].shape[-1] == 3
+    assert (files["clear.png"] == clear[..., :3]).all()
+    assert files["photo.jpg"].shape == (30, 20, 3)
+    assert (files["deep.png"] == 40000 >> 8).all()
+    assert files["turned.tif"].shape == (20, 30, 3) or (
+        files["turned.tif"] == np.rot90(pixels, -1)).all()
+
+
+def test_the_fingerprint_is_of_names_and_sizes(image_folder, write_image):
+    first = open_dataset(f"folder:{image_folder}").fingerprint
+    os.utime(image_folder / "train/cat/0.png", (1, 1))
+    assert open_dataset(f"folder:{image_folder}").fingerprint == first
+    moved = image_folder.rename(image_folder.with_name("moved"))
+    assert open_dataset(f"folder:{moved}").fingerprint == first
+    write_image(moved / "train/cat/0.png", 50, 50)
+    assert open_dataset(f"folder:{moved}").fingerprint != first
+
+
+def test_a_missing_folder_is_explained(image_folder):
+    with pytest.raises(UserError, match="no folder .*petz. Did you mean 'pets'"):
+        open_dataset(f"folder:{image_folder.with_name('petz')}")
+    with pytest.raises(UserError, match="There is no folder"):
+        open_dataset("folder:")
+
+
+def test_no_images_one_class_and_empty_classes_are_explained(tmp_path, write_image):
+    with pytest.raises(UserError, match="no sub-folders"):
+        open_dataset(f"folder:{tmp_path}")
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="only one class, 'a'"):
+        open_dataset(f"folder:{tmp_path}")
+    (tmp_path / "b").mkdir()
+    with pytest.raises(UserError, match="no images in"):
+        open_dataset(f"folder:{tmp_path}")
+    write_image(tmp_path / "a/1.png")
+    with pytest.raises(UserError, match="class folder .*b has no images"):
+        open_dataset(f"folder:{tmp_path}")
+
+
+def test_a_class_that_was_not_trained_on_is_explained(image_folder, write_image):
+    write_image(image_folder / "val/dogs/1.png")
+    with pytest.raises(UserError, match="dogs.*cat, dog.*Did you mean 'dog'"):
+        open_dataset(f"folder:{image_folder}")
+
+
+def test_a_broken_image_is_named(image_folder):
+    whole = (image_folder / "train/cat/1.png").read_bytes()
+    for contents in (b"", b"no image", whole[:30]):
+        (image_folder / "train/cat/0.png").write_bytes(contents)
+        split = open_dataset(f"folder:{image_folder}").train
+        with pytest.raises(UserError, match="train/cat/0.png is not an image"):
+            split.source[0]
+    (image_folder / "train/cat/0.png").unlink()
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        split.source[0]

@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from cnnjax.data import resize_center_crop
+from cnnjax.data.host import HostTransform, _crop_box, random_resized_crop
+from cnnjax.data.order import CROP, random_bits
+from cnnjax.types import UserError
+
+
+def smooth(height, width, channels=3, seed=0):
+    import cv2
+    small = np.random.default_rng(seed).integers(0, 256, (9, 9, channels), np.uint8)
+    image = cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC)
+    return image.reshape(height, width, channels)
+
+
+def torchvision_transform(image, resize, size, method):
+    """Resize(resize), CenterCrop(size) of torchvision, over Pillow."""
+    from PIL import Image
+    h, w = image.shape[:2]
+    new = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
+    resized = np.asarray(Image.fromarray(image).resize(new, method))
+    top, left = (int(round((n - size) / 2.0)) for n in resized.shape[:2])
+    return resized[top:top + size, left:left + size]
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (500, 333), (100, 100), (40, 97)])
+@pytest.mark.parametrize(("interpolation", "method"), [("bilinear", 2), ("bicubic", 3)])
+def test_centre_crop_is_that_of_torchvision(height, width, interpolation, method):
+    image = smooth(height, width)
+    for resize, size in ((256, 224), (232, 224), (36, 32), (64, 64)):
+        ours = resize_center_crop(image, (size, size), size / resize, interpolation).astype(int)
+        theirs = torchvision_transform(image, resize, size, method)
+        # Pillow may do its two passes in another order, and it rounds between them.
+        assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 2
+        assert np.abs(ours - theirs).mean() < 0.1
+
+
+def test_centre_crop_of_grey_and_oblong_sizes():
+    grey = resize_center_crop(smooth(60, 50, 1), (32, 16), 1.0)
+    assert (grey.shape, grey.dtype) == ((32, 16, 1), np.uint8)
+    # The left and right quarter of an image twice as wide as it should be are cut off.
+    image = np.zeros((40, 80, 3), np.uint8)
+    image[:, 20:60] = 255
+    out = resize_center_crop(image, (20, 20), 1.0)
+    assert out[:, 1:-1].min() == 255 and (out[:, [0, -1]] > 200).all()
+
+
+def test_random_crop_is_a_pure_function_of_seed_epoch_and_index():
+    image = smooth(60, 80)
+    transform = HostTransform((16, 16), random_area=(0.08, 1.0), seed=1)
+    assert (transform(image, 2, 3) == transform(image, 2, 3)).all()
+    others = [transform(image, 2, 4), transform(image, 3, 3),
+              HostTransform((16, 16), random_area=(0.08, 1.0), seed=2)(image, 2, 3)]
+    assert all((transform(image, 2, 3) != other).any() for other in others)
+
+
+def uniform(index):
+    return (random_bits(0, index, CROP, 22) >> np.uint64(11)) * 2.0**-53
+
+
+def test_random_crops_are_distributed_as_torchvision_says():
+    boxes = np.array([_crop_box((4000, 4000), (0.08, 1.0), uniform(i)) for i in range(2000)])
+    top, left, h, w = boxes.T
+    assert boxes.min() >= 0 and (top + h).max() <= 4000 and (left + w).max() <= 4000
+    ratio, area = np.log(w / h), h * w / 4000**2
+    assert np.abs(ratio).max() <= np.log(4 / 3) + 1e-3
+    assert area.min() >= 0.0799 and area.max() <= 1.0001
+    # A square takes every ratio at areas below 3/4: there both are uniform.
+    small = area < 0.75
+    np.testing.assert_allclose(np.quantile(area[small], [0.25, 0.5, 0.75]),
+                               0.08 + 0.67 * np.array([0.25, 0.5, 0.75]), atol=0.03)
+    np.testing.assert_allclose(np.quantile(ratio[small], [0.25, 0.5, 0.75]),
+                               np.log(4 / 3) * np.array([-0.5, 0, 0.5]), atol=0.03)
+    assert abs(np.mean(top / np.maximum(1, 4000 - h)) - 0.5) < 0.03
+
+
+@pytest.mark.parametrize(("shape", "box"), [
+    ((10, 1000), (0, 493, 10, 13)), ((1000, 10), (493, 0, 13, 10)), ((1, 1), (0, 0, 1, 1))])
+def test_an_image_too_narrow_for_any_try_is_cut_at_the_centre(shape, box):
+    assert _crop_box(shape, (0.9, 1.0), uniform(0)) == box
+
+
+def test_the_whole_area_of_a_square_shrinks_by_averaging():
+    image = smooth(32, 32)
+    bits = np.full(22, 2**63, np.uint64)  # All draws 0.5: ratio 1.
+    out = random_resized_crop(image, (16, 16), (1.0, 1.0), bits)
+    mean = image.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
+    assert np.abs(out - mean).max() <= 1
+    grey = random_resized_crop(image[..., :1], (40, 48), (0.5, 1.0), bits, "bicubic")
+    assert grey.shape == (40, 48, 1)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"crop": 0.0}, "crop is 0.0"), ({"crop": 1.1}, "crop is 1.1"),
+    ({"interpolation": "bilinaer"}, "Did you mean 'bilinear'"),
+    ({"random_area": (0.5,)}, "random_resized_crop"),
+    ({"random_area": (0.0, 1.0)}, "random_resized_crop"),
+    ({"random_area": (0.8, 0.2)}, "random_resized_crop"),
+    ({"size": (0, 5)}, "at least one pixel"),
+])
+def test_values_out_of_range_are_explained(arguments, message):
+    with pytest.raises(UserError, match=message):
+        HostTransform(**({"size": (8, 8)} | arguments))

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from cnnjax.data import open_dataset
+from cnnjax.types import UserError
+
+
+def test_keras_keys(write_npz):
+    path = write_npz()
+    dataset = open_dataset(f"npz:{path}")
+    assert (len(dataset.train), len(dataset.eval), dataset.num_classes) == (50, 20, 5)
+    assert dataset.train.image_shape == (9, 7, 3) and dataset.mean == (0.485, 0.456, 0.406)
+    with np.load(path) as file:
+        assert (dataset.eval.arrays()[0] == file["x_test"]).all()
+    assert dataset.eval.arrays()[1].dtype == np.int32
+
+
+def test_grey_images_and_columns_of_labels(write_npz):
+    path = write_npz(x_train=np.zeros((50, 4, 4), np.uint8), x_test=np.zeros((20, 4, 4), np.uint8),
+                     y_train=np.arange(50, dtype=np.uint8)[:, None] % 5)
+    dataset = open_dataset(f"npz:{path}")
+    assert (dataset.train.image_shape, dataset.mean) == ((4, 4, 1), (0.5,))
+
+
+def test_medmnist_keys_and_class_names(tmp_path):
+    np.savez(tmp_path / "m.npz", class_names=["no", "yes"], **{
+        f"{split}_{kind}": np.zeros((n, 4, 4) if kind == "images" else (n, 1), np.uint8)
+        for split, n in (("train", 9), ("val", 5), ("test", 3)) for kind in ("images", "labels")})
+    dataset = open_dataset(f"npz:{tmp_path / 'm.npz'}")
+    assert (len(dataset.eval), dataset.eval.name) == (5, "validation")
+    assert dataset.class_names == ("no", "yes")
+    assert len(open_dataset(f"npz:{tmp_path / 'm.npz'}", eval_split="test[:2]").eval) == 2
+
+
+def test_images_and_labels_alone_are_divided_by_class(tmp_path):
+    images = np.arange(100, dtype=np.uint8)[:, None, None] * np.ones((1, 3, 3), np.uint8)
+    np.savez(tmp_path / "one.npz", images=images, labels=np.arange(100) % 4)
+    name = f"npz:{tmp_path / 'one.npz'}"
+    dataset = open_dataset(name)
+    assert np.bincount(dataset.eval.arrays()[1]).tolist() == [5, 5, 5, 5]
+    both = [split.arrays()[0][:, 0, 0, 0].tolist() for split in (dataset.train, dataset.eval)]
+    assert sorted(both[0] + both[1]) == list(range(100))
+    other = open_dataset(name, split_seed=1)
+    assert other.eval.arrays()[0].tolist() != dataset.eval.arrays()[0].tolist()
+    assert other.fingerprint != dataset.fingerprint
+
+
+def test_the_fingerprint_is_of_the_contents(write_npz):
+    first = open_dataset(f"npz:{write_npz()}").fingerprint
+    assert open_dataset(f"npz:{write_npz()}").fingerprint == first
+    changed = np.arange(50) % 5
+    changed[0] = 1
+    assert open_dataset(f"npz:{write_npz(y_train=changed)}").fingerprint != first
+
+
+Y = np.arange(50) % 5
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"x_train": np.zeros((50, 9, 7, 3), np.float32)}, r"x_train is float32.*\* 255"),
+    ({"x_train": np.zeros((50, 63), np.uint8)}, r"x_train has the shape \[50, 63\]"),
+    ({"x_train": np.zeros((50, 3, 9, 7), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
+    ({"x_test": np.zeros((20, 9, 7), np.uint8)}, "channels"),
+    ({"y_train": Y.astype(np.float32)}, "y_train is float32"),
+    ({"y_train": np.eye(5, dtype=int)[Y]}, r"argmax\(1\)"),
+    ({"y_train": Y[:-1]}, r"of the shape \[50\]"),
+    ({"y_train": Y - 1}, "label of example 0 is -1, but there are 5 classes"),
+    ({"y_train": Y - 100}, "label of example 0 is -100"),
+    ({"y_train": Y + 2**40}, "largest label is 1099511627780, but there are only 70 examples"),
+    ({"y_train": Y * 0, "y_test": np.zeros(20, int)}, "only one class"),
+    ({"class_names": np.array(["a", "b", "c", "d"])}, "label of example 4 is 4.*4 classes"),
+    ({"y_train": None}, "no 'y_train'"),
+    ({"x_train": None, "y_train": None}, "nothing to train on"),
+    ({"x_train": np.array([None] * 50)}, "Python objects"),
+])
+def test_wrong_arrays_are_explained(write_npz, changes, message):
+    path = write_npz(**changes)
+    with pytest.raises(UserError, match=message):
+        open_dataset(f"npz:{path}")
+
+
+def test_no_such_file_and_not_an_npz(tmp_path):
+    with pytest.raises(UserError, match="no file .*gone.npz.*x_train"):
+        open_dataset(f"npz:{tmp_path / 'gone.npz'}")
+    (tmp_path / "text.npz").write_text("hello")
+    np.save(tmp_path / "bare.npy", np.zeros(3))
+    np.savez(tmp_path / "other.npz", a=1)
+    (tmp_path / "empty.npz").write_bytes(b"")
+    for name in ("text.npz", "bare.npy", "empty.npz"):
+        with pytest.raises(UserError, match="cannot be read as an .npz"):
+            open_dataset(f"npz:{tmp_path / name}")
+    with pytest.raises(UserError, match="holds a, which are not keys"):
+        open_dataset(f"npz:{tmp_path / 'other.npz'}")
