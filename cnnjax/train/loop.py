@@ -1,0 +1,207 @@
+"""The loop around the jitted step: when things happen, and keeping the device busy meanwhile."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.train import state as state_lib
+from cnnjax.train.state import NO_STEP, TrainState
+
+PyTree = Any
+
+
+class NonFiniteLossError(RuntimeError):
+    """The loss, or a parameter, was not finite. `step` is the first step seen to be so."""
+
+    def __init__(self, step: int, what: str):
+        self.step = step
+        super().__init__(f"the {what} is not finite at step {step}")
+
+
+class Preempted(Exception):
+    """The run was asked to stop; its state was saved at `step`."""
+
+    def __init__(self, step: int):
+        self.step = step
+        super().__init__(f"stopped and saved at step {step}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """Happens whenever a multiple of an interval is reached or passed, and at the last step.
+
+    Intervals may be fractional (an epoch of 22.45 steps); without any it happens only at the end.
+    """
+
+    intervals: tuple[float, ...]
+    total: int
+
+    def due(self, before: int, after: int) -> bool:
+        """Whether it happens in the call that went from step `before` to step `after`."""
+        if after >= self.total:
+            return True
+        # A multiple such as 3 * 29.94 must be reached by its rounded-up step and by no other.
+        return any(math.floor(after / interval + 1e-9) > math.floor(before / interval + 1e-9)
+                   for interval in self.intervals)
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When the loop logs, evaluates and saves, and where it stops (`stop` ≤ total)."""
+
+    log: Every
+    evaluate: Every
+    save: Every
+    stop: int
+
+
+@dataclasses.dataclass
+class Hooks:
+    """What the loop calls; the loop itself knows no files and no terminal.
+
+    Attributes:
+      on_step: (step) after every call of the device.
+      on_record: (step, values) once for every step at which anything was measured, in order, with
+        host numbers: "train_loss", "train_top1", "images_per_second", and what `evaluate` gave.
+      evaluate: (state) -> values of the evaluation, such as {"eval_loss": …}.
+      save: (step, state, values): must copy what it keeps before it returns.
+      should_stop: asked after every call; True saves, and raises `Preempted`.
+    """
+
+    on_step: Callable[[int], None]
+    on_record: Callable[[int, dict[str, float]], None]
+    evaluate: Callable[[TrainState], dict[str, float]]
+    save: Callable[[int, TrainState, dict[str, float]], None]
+    should_stop: Callable[[], bool]
+
+
+def fit(call: Callable, state: TrainState, constants: PyTree,
+        batches: Iterable[tuple[int, PyTree]], schedule: Schedule, hooks: Hooks, *,
+        start_step: int, batch_size: int) -> TrainState:
+    """Trains until the batches end, and returns the last state.
+
+    Args:
+      call: of `step.make_train_call`, jitted or compiled; donates its state.
+      state: at `start_step`.
+      constants: passed to every call, such as the resident data set.
+      batches: (k, arrays with leading axes [k, B]), from `start_step` on.
+      schedule: when to log, evaluate and save.
+      hooks: what to call then.
+      start_step: steps already done.
+      batch_size: B, for the throughput.
+
+    Raises:
+      NonFiniteLossError: at the first log or save after the loss stopped being finite. Nothing
+        that came after is saved.
+      Preempted: if `hooks.should_stop` said so; the state is saved.
+    """
+    step, meter, in_flight = start_step, None, collections.deque()
+    for k, batch in batches:
+        state, losses = call(state, constants, batch)
+        # The first call returns when it is compiled and the step has only begun.
+        meter = meter or _Meter(step, batch_size)
+        # The host runs two calls ahead of the device: enough that the device never waits, and few
+        # enough that batches don't pile up in its memory.
+        in_flight.append(losses)
+        if len(in_flight) > 2:
+            jax.block_until_ready(in_flight.popleft())
+        before, step = step, step + k
+        hooks.on_step(step)
+        stopping = hooks.should_stop()
+        log = schedule.log.due(before, step)
+        # A run that stops early is measured and saved there, but goes on with the same log lines.
+        evaluate, save = (every.due(before, step) or step >= schedule.stop
+                          for every in (schedule.evaluate, schedule.save))
+        if not (log or evaluate or save or stopping):
+            continue
+        jax.block_until_ready(losses)
+        _check_finite(state, step, whole=save or stopping)
+        record = {}
+        if log:
+            record = _read(state.window) | meter.read(step)
+            state = state.replace(window=jax.device_put(
+                state_lib.empty_window(), jax.tree.map(lambda a: a.sharding, state.window)))
+        with meter.paused():
+            if evaluate:
+                record |= hooks.evaluate(state)
+                if not math.isfinite(record.get("eval_loss", 0.0)):
+                    raise NonFiniteLossError(step, "loss of the evaluation")
+            # The line stands before the checkpoint does, so that a run which resumes from the
+            # checkpoint finds every line up to it.
+            if record:
+                hooks.on_record(step, record)
+            if save or stopping:
+                hooks.save(step, state, record)
+        if stopping and step < schedule.stop:
+            raise Preempted(step)
+    return state
+
+
+def evaluate(call: Callable, variables: PyTree, constants: PyTree,
+             batches: Iterable[PyTree], sums: PyTree) -> dict[str, float]:
+    """Returns mean loss, top1 and top5 as fractions, and the number of examples that counted.
+
+    Args:
+      call: of `step.make_eval_call`.
+      variables: {"params": …, "batch_stats": …}.
+      constants: passed to every call.
+      batches: "mask" is 0 in the rows that pad the last one.
+      sums: of `step.empty_sums`; donated.
+    """
+    for batch in batches:
+        sums = call(variables, constants, batch, sums)
+    sums = jax.device_get(sums)
+    count = int(sums["count"])
+    return {"loss": float(sums["loss"]) / count, "top1": int(sums["top1"]) / count,
+            "top5": int(sums["top5"]) / count, "examples": count}
+
+
+def _read(window: PyTree) -> dict[str, float]:
+    sums = jax.device_get(window)
+    count = int(sums["count"])
+    return {"train_loss": float(sums["loss"]) / count, "train_top1": int(sums["top1"]) / count}
+
+
+def _check_finite(state: TrainState, step: int, whole: bool) -> None:
+    bad_step = int(state.window["bad_step"])
+    if bad_step != NO_STEP:
+        raise NonFiniteLossError(bad_step, "loss")
+    # A finite loss can have a gradient that is not; a checkpoint must not keep what that leaves.
+    if whole and not _all_finite((state.params, state.batch_stats, state.opt_state)):
+        raise NonFiniteLossError(step, "state (parameters, batch statistics or optimizer)")
+
+
+@jax.jit
+def _all_finite(tree: PyTree) -> jax.Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)
+                      if jnp.issubdtype(leaf.dtype, jnp.inexact)]).all()
+
+
+class _Meter:
+    """Throughput between two readings, without what was paused (evaluation, saving)."""
+
+    def __init__(self, step: int, batch_size: int):
+        self._step, self._batch_size = step, batch_size
+        self._since, self._out = time.perf_counter(), 0.0
+
+    def read(self, step: int) -> dict[str, float]:
+        now = time.perf_counter()
+        seconds = max(now - self._since - self._out, 1e-9)
+        rate = (step - self._step) * self._batch_size / seconds
+        self._step, self._since, self._out = step, now, 0.0
+        return {"images_per_second": rate}
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._out += time.perf_counter() - start

@@ -1,0 +1,79 @@
+"""The optimiser, built from plain arguments as one optax chain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import optax
+
+from cnnjax import trees
+from cnnjax.types import UserError, did_you_mean
+
+PyTree = Any
+
+
+def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
+                   momentum: float = 0.9, nesterov: bool = False, b1: float = 0.9,
+                   b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
+                   decay: str | Sequence[str] = (r".*kernel",),
+                   clip_norm: float = 0.0) -> optax.GradientTransformation:
+    """Returns clip → (L2) → the named rule → −learning rate, as one optax transformation.
+
+    Weight decay of sgd, adam and rmsprop is an L2 term of the gradient, as in the papers of the
+    nets trained with them and in PyTorch; that of adamw, lars and lamb is the rule's own
+    (decoupled for adamw, arXiv 1711.05101; inside the trust ratio for lars, arXiv 1708.03888, and
+    lamb, arXiv 1904.00962). LARS and LAMB scale by the trust ratio only what decays, so that norms
+    and biases take plain steps.
+
+    Args:
+      name: sgd, adam, adamw, rmsprop, lars or lamb.
+      learning_rate: step -> rate.
+      params: parameters, or their shapes; they give the names that `decay` selects from.
+      momentum: of sgd, rmsprop and lars.
+      nesterov: look-ahead momentum, for the same three.
+      b1: decay of the first moment (adam, adamw, lamb).
+      b2: decay of the second moment (adam, adamw, lamb, rmsprop).
+      eps: added to the root of the second moment.
+      weight_decay: strength; 0 is off.
+      decay: regular expressions of the whole names of the parameters that decay. The default,
+        every kernel, leaves out biases and the scales of norms.
+      clip_norm: largest global norm of the gradient; 0 is off.
+
+    Raises:
+      UserError: for an unknown name, or a pattern that matches no parameter.
+    """
+    rules: dict[str, Callable[[PyTree], list[optax.GradientTransformation]]] = {
+        "sgd": lambda mask: [_l2(weight_decay, mask), _momentum(momentum, nesterov)],
+        "adam": lambda mask: [_l2(weight_decay, mask), optax.scale_by_adam(b1, b2, eps)],
+        "adamw": lambda mask: [optax.scale_by_adam(b1, b2, eps), _l2(weight_decay, mask)],
+        # The epsilon stands inside the root, as in the TensorFlow code of the nets (Inception,
+        # MobileNet, EfficientNet) whose published recipes use RMSProp.
+        "rmsprop": lambda mask: [_l2(weight_decay, mask),
+                                 optax.scale_by_rms(b2, eps, initial_scale=1.0, eps_in_sqrt=True)],
+        "lars": lambda mask: [_l2(weight_decay, mask),
+                              optax.masked(optax.scale_by_trust_ratio(trust_coefficient=1e-3),
+                                           mask)],
+        "lamb": lambda mask: [optax.scale_by_adam(b1, b2, eps), _l2(weight_decay, mask),
+                              optax.masked(optax.scale_by_trust_ratio(), mask)],
+    }
+    if name not in rules:
+        raise UserError(f"There is no optimizer {name!r}.{did_you_mean(name, rules)} "
+                        f"There are {', '.join(rules)}.")
+    mask = trees.regex_mask(params, decay, "optimizer.decay")
+    clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
+    # LARS (its paper, algorithm 1) and TensorFlow's RMSProp keep their momentum over steps that
+    # the rate has already scaled, so that a drop of the rate does not shrink what came before.
+    last = [_momentum(momentum, nesterov)] if name in ("lars", "rmsprop") else []
+    return optax.chain(*clip, *rules[name](mask), optax.scale_by_learning_rate(learning_rate),
+                       *last)
+
+
+def _l2(weight_decay: float, mask: PyTree) -> optax.GradientTransformation:
+    if not weight_decay:
+        return optax.identity()
+    return optax.add_decayed_weights(weight_decay, mask)
+
+
+def _momentum(momentum: float, nesterov: bool) -> optax.GradientTransformation:
+    return optax.trace(momentum, nesterov) if momentum else optax.identity()

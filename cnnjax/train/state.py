@@ -1,0 +1,64 @@
+"""The state of a run: arrays only, so that a checkpoint holds nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+PyTree = Any
+NO_STEP = 2**31 - 1
+
+
+@struct.dataclass
+class TrainState:
+    """Everything that a step changes.
+
+    Attributes:
+      step: int32 scalar, steps done.
+      params: float32.
+      batch_stats: running mean and variance of batch norm; {} without one.
+      opt_state: of the optax chain.
+      window: sums since the last log line (see `empty_window`). They are part of the state so that
+        a run that resumes between two log lines writes the same next line.
+    """
+
+    step: jax.Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+    window: dict[str, jax.Array]
+
+    @property
+    def variables(self) -> dict[str, PyTree]:
+        """What `module.apply` takes."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+
+def empty_window() -> dict[str, jax.Array]:
+    """Returns the sums before the first example: loss and right answers in float32, counts int32.
+
+    `bad_step` is the first step whose loss was not finite, or `NO_STEP`.
+    """
+    return {"loss": jnp.zeros((), jnp.float32), "top1": jnp.zeros((), jnp.int32),
+            "count": jnp.zeros((), jnp.int32), "bad_step": jnp.full((), NO_STEP, jnp.int32)}
+
+
+def init_variables(module: nn.Module, seed: int, input_shape: tuple[int, ...]) -> dict[str, PyTree]:
+    """Returns freshly initialised {"params": …, "batch_stats": …} for an (N, H, W, C) input."""
+    keys = jax.random.fold_in(jax.random.key(seed), NO_STEP)  # No training step has this number.
+    variables = module.init(keys, jnp.zeros(input_shape, jnp.float32), train=False)
+    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
+
+
+def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
+                 input_shape: tuple[int, ...]) -> TrainState:
+    """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore."""
+    variables = init_variables(module, seed, input_shape)
+    return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
+                      batch_stats=variables["batch_stats"],
+                      opt_state=optimizer.init(variables["params"]), window=empty_window())

@@ -1,0 +1,171 @@
+"""The pure training and evaluation steps, and how they are compiled over a mesh.
+
+Randomness: step `s` draws from `fold_in(key(seed), s)` and from nothing else, so that a run that
+resumes at `s` needs only the number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from cnnjax.train.state import NO_STEP, TrainState
+
+PyTree = Any
+Batch = Mapping[str, jax.Array]
+# (key, images as they come from the data set) -> float images as the model takes them.
+Augment = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What a training step is bound to: everything that is not an array.
+
+    Attributes:
+      module: the model.
+      optimizer: the optax chain.
+      augment: applied to the images inside the step, with a key of the step's own.
+      seed: root of all randomness after initialisation.
+      label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
+        section 7).
+    """
+
+    module: nn.Module
+    optimizer: optax.GradientTransformation
+    augment: Augment
+    seed: int
+    label_smoothing: float = 0.0
+
+
+def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
+    """Returns the cross entropy in nats of each row: logits [B, K], labels int [B] -> [B]."""
+    logits = logits.astype(jnp.float32)
+    right = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    if not smoothing:
+        return right
+    uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
+    return (1 - smoothing) * right + smoothing * uniform
+
+
+def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
+    """One step of optimisation. Pure.
+
+    Args:
+      task: what the step is bound to.
+      state: before the step.
+      batch: "image" uint8 [B, H, W, C] and "label" int32 [B]. Batch statistics are those of the
+        whole of B, however it is sharded.
+
+    Returns:
+      The state after the step, and the mean loss as a float32 scalar.
+    """
+    key = jax.random.fold_in(jax.random.key(task.seed), state.step)
+    images = task.augment(jax.random.fold_in(key, 0), batch["image"])
+
+    def loss_fn(params):
+        logits, updates = task.module.apply(
+            {"params": params, "batch_stats": state.batch_stats}, images, train=True,
+            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
+        loss = jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
+        return loss, (logits, updates.get("batch_stats", {}))
+
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
+    rows = batch["label"].shape[0]
+    window = {
+        "loss": state.window["loss"] + loss * rows,
+        "top1": state.window["top1"] + _in_top(logits, batch["label"], 1).sum(),
+        "count": state.window["count"] + rows,
+        "bad_step": jnp.minimum(state.window["bad_step"],
+                                jnp.where(jnp.isfinite(loss), NO_STEP, state.step + 1)),
+    }
+    return TrainState(step=state.step + 1, params=optax.apply_updates(state.params, updates),
+                      batch_stats=batch_stats, opt_state=opt_state, window=window), loss
+
+
+def eval_step(module: nn.Module, variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+    """Sums over the rows of a batch that count. Pure.
+
+    Args:
+      module: the model.
+      variables: {"params": …, "batch_stats": …}.
+      batch: "image" float [B, H, W, C], "label" int32 [B] and "mask" [B], 0 for padding.
+
+    Returns:
+      "loss" float32, "top1", "top5" and "count" int32 scalars: sums, not means.
+    """
+    logits = module.apply(variables, batch["image"], train=False)
+    mask = batch["mask"].astype(bool)
+    loss = jnp.where(mask, cross_entropy(logits, batch["label"]), 0.0)
+    return {"loss": loss.sum(), "count": mask.sum(dtype=jnp.int32),
+            **{f"top{k}": jnp.sum(_in_top(logits, batch["label"], k) & mask, dtype=jnp.int32)
+               for k in (1, 5)}}
+
+
+def _in_top(logits: jax.Array, labels: jax.Array, k: int) -> jax.Array:
+    """Whether fewer than k classes score above the label's, or score the same and come before it.
+
+    Counting needs no sort, agrees with argmax on ties, and a NaN is never right.
+    """
+    own = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    before = jnp.arange(logits.shape[-1]) < labels[:, None]
+    ahead = ~(logits <= own) | ((logits == own) & before)
+    return ahead.sum(axis=-1, dtype=jnp.int32) < k
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of an array of which every device holds the whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def make_train_call(task: Task, fetch: Callable[[PyTree, Batch], Batch], mesh: Mesh):
+    """Returns the jitted (state, constants, batches) -> (state, losses [k]); `state` is donated.
+
+    `batches` has leading axes [k, B]: one call makes k steps. On GPU and TPU they are a `scan`, so
+    that the host is out of the way; on CPU they are unrolled, because a convolution inside an
+    XLA:CPU loop runs about twenty times slower than outside one.
+    """
+
+    def one(constants, state, batch):
+        return train_step(task, state, fetch(constants, batch))
+
+    def call(state, constants, batches):
+        steps = jax.tree.leaves(batches)[0].shape[0]
+        if jax.default_backend() != "cpu" and steps > 1:
+            return jax.lax.scan(lambda s, b: one(constants, s, b), state, batches)
+        losses = []
+        for i in range(steps):
+            state, loss = one(constants, state, {k: v[i] for k, v in batches.items()})
+            losses.append(loss)
+        return state, jnp.stack(losses)
+
+    return jax.jit(call, donate_argnums=0, out_shardings=replicated(mesh))
+
+
+def make_eval_call(module: nn.Module, fetch: Callable[[PyTree, Batch], Batch],
+                   prepare: Callable[[jax.Array], jax.Array], mesh: Mesh):
+    """Returns the jitted (variables, constants, batch, sums) -> sums, for `evaluate`.
+
+    `prepare` turns images as they come from the data set into float images, without augmentation.
+    """
+
+    def call(variables, constants, batch, sums):
+        batch = dict(fetch(constants, batch))
+        batch["image"] = prepare(batch["image"])
+        return jax.tree.map(jnp.add, sums, eval_step(module, variables, batch))
+
+    return jax.jit(call, donate_argnums=3, out_shardings=replicated(mesh))
+
+
+def empty_sums(mesh: Mesh) -> dict[str, jax.Array]:
+    """Returns the sums of `eval_step` before the first batch, placed as those after it are."""
+    sums = {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32),
+            "top1": jnp.zeros((), jnp.int32), "top5": jnp.zeros((), jnp.int32)}
+    return jax.device_put(sums, replicated(mesh))

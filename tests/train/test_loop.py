@@ -1,0 +1,118 @@
+"""When things happen, and what the loop does about trouble."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.train import loop
+from cnnjax.train.state import NO_STEP, TrainState, empty_window
+
+
+def every(interval, total=10):
+    return loop.Every(() if interval is None else (interval,), total)
+
+
+@pytest.mark.parametrize(("interval", "per_call", "expected"), [
+    (3, 1, [3, 6, 9, 10]), (2.5, 1, [3, 5, 8, 10]), (None, 1, [10]), (1, 1, list(range(1, 11))),
+    (3, 4, [4, 8, 10]), (100, 1, [10]), (10 / 3, 1, [4, 7, 10])])
+def test_events_fall_on_the_first_call_at_or_after_each_multiple_and_on_the_last(
+        interval, per_call, expected):
+    steps = [*range(per_call, 10, per_call), 10]
+    before = [0, *steps]
+    due = [b for a, b in zip(before, steps, strict=False) if every(interval).due(a, b)]
+    assert due == expected
+
+
+class Recorder:
+    """Hooks that write down what the loop did."""
+
+    def __init__(self, stop_at=None):
+        self.events, self.stop_at, self.now = [], stop_at, 0
+
+    def hooks(self):
+        return loop.Hooks(
+            on_step=lambda step: setattr(self, "now", step),
+            on_record=lambda step, values: self.events.append(("record", step, sorted(values))),
+            evaluate=lambda state: {"eval_top1": 0.5},
+            save=lambda step, state, values: self.events.append(("save", step)),
+            should_stop=lambda: self.now == self.stop_at)
+
+
+def counting_call(state, constants, batch):
+    window = {**state.window, "loss": state.window["loss"] + 4.0,
+              "count": state.window["count"] + 4,
+              "bad_step": jnp.where(batch["x"] > 90, state.step + 1, state.window["bad_step"])}
+    return state.replace(step=state.step + 1, window=window), jnp.ones(1)
+
+
+def run(recorder, steps=6, start=0, xs=None, log=3, evaluate=None, save=None, stop=6):
+    state = TrainState(step=jnp.int32(start), params={"w": jnp.zeros(2)}, batch_stats={},
+                       opt_state=(), window=empty_window())
+    xs = np.zeros(steps) if xs is None else xs
+    schedule = loop.Schedule(log=every(log, steps), evaluate=every(evaluate, steps),
+                             save=every(save, steps), stop=stop)
+    return loop.fit(counting_call, state, {}, ((1, {"x": x}) for x in xs[start:stop]), schedule,
+                    recorder.hooks(), start_step=start, batch_size=4)
+
+
+def test_each_step_is_recorded_once_with_everything_measured_there():
+    recorder = Recorder()
+    state = run(recorder, evaluate=3)
+    both = ["eval_top1", "images_per_second", "train_loss", "train_top1"]
+    assert recorder.events == [("record", 3, both), ("record", 6, both), ("save", 6)]
+    assert int(state.window["count"]) == 0 and int(state.window["bad_step"]) == NO_STEP
+
+
+def test_the_line_is_written_before_the_checkpoint():
+    recorder = Recorder()
+    run(recorder, log=2, save=2)
+    assert [e[:2] for e in recorder.events] == [
+        (kind, step) for step in (2, 4, 6) for kind in ("record", "save")]
+
+
+def test_a_request_to_stop_saves_first_and_leaves_the_window_in_the_state():
+    recorder = Recorder(stop_at=4)
+    with pytest.raises(loop.Preempted) as stop:
+        run(recorder)
+    assert stop.value.step == 4 and recorder.events[-1] == ("save", 4)
+
+
+def test_a_request_to_stop_at_the_last_step_is_a_finished_run():
+    recorder = Recorder(stop_at=6)
+    assert int(run(recorder).step) == 6
+
+
+def test_a_bad_loss_stops_at_the_next_log_names_its_step_and_is_not_saved():
+    recorder = Recorder()
+    with pytest.raises(loop.NonFiniteLossError) as error:
+        run(recorder, xs=np.array([0, 0, 0, 0, 99, 0.0]))
+    assert error.value.step == 5
+    assert [e[:2] for e in recorder.events] == [("record", 3)]
+
+
+def test_a_bad_parameter_is_not_saved_though_the_loss_was_finite():
+    good = TrainState(step=jnp.int32(1), params={"w": jnp.zeros(1)}, batch_stats={},
+                      opt_state=(jnp.int32(1),), window=empty_window())
+    loop._check_finite(good, 1, whole=True)
+    bad = {"w": jnp.array([jnp.nan])}
+    for state in (good.replace(params=bad), good.replace(batch_stats=bad),
+                  good.replace(opt_state=bad)):
+        with pytest.raises(loop.NonFiniteLossError, match="state"):
+            loop._check_finite(state, 1, whole=True)
+
+
+def test_a_run_that_stops_early_evaluates_and_saves_there_and_keeps_its_window():
+    recorder = Recorder()
+    state = run(recorder, stop=4)
+    assert recorder.events[1:] == [("record", 4, ["eval_top1"]), ("save", 4)]
+    assert int(state.window["count"]) == 4
+
+
+def test_an_evaluation_that_is_not_finite_is_not_saved():
+    recorder = Recorder()
+    hooks = recorder.hooks()
+    hooks.evaluate = lambda state: {"eval_loss": float("nan")}
+    recorder.hooks = lambda: hooks
+    with pytest.raises(loop.NonFiniteLossError, match="evaluation"):
+        run(recorder)
+    assert not [e for e in recorder.events if e[0] == "save"]

@@ -1,0 +1,66 @@
+"""The update rules against PyTorch's and timm's, and what they decay."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnjax.train.optimizer import make_optimizer
+from cnnjax.types import UserError
+
+# Five steps from (1, -2, 3) in float64 with the gradient (0.1, 0.2, 0.3) * w + 0.01 * step and a
+# rate of 0.1, made with PyTorch 2.13 (sgd, adam, adamw) and timm 1.0.31 (RMSpropTF, Lars, Lamb).
+CASES = {
+    "sgd": (dict(momentum=0.9, weight_decay=0.01), [0.840788598, -1.492973311, 1.846761588]),
+    "sgd-nesterov": (dict(momentum=0.9, weight_decay=0.01, nesterov=True),
+                     [0.796874178, -1.377119903, 1.597181947]),
+    "adam": (dict(weight_decay=0.01), [0.500415656, -1.505045547, 2.501127174]),
+    "adamw": (dict(weight_decay=0.1), [0.461287473, -1.417979327, 2.364535266]),
+    "rmsprop": (dict(b2=0.9, eps=1e-3, momentum=0.9, weight_decay=0.01),
+                [0.818852064, -1.441670929, 1.823388234]),
+    "lars": (dict(momentum=0.9, weight_decay=0.01),
+             [0.999411488, -1.998073667, 2.995521093]),
+    "lamb": (dict(eps=1e-6, weight_decay=0.1), [0.178917974, -1.111452629, 2.025617541]),
+}
+
+
+def five_steps(optimizer, params):
+    state = optimizer.init(params)
+    for t in range(5):
+        grads = {"kernel": params["kernel"] * jnp.array([0.1, 0.2, 0.3]) + 0.01 * t}
+        updates, state = optimizer.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_five_steps_equal_the_reference_implementation(case):
+    arguments, expected = CASES[case]
+    params = {"kernel": jnp.array([1.0, -2.0, 3.0])}
+    optimizer = make_optimizer(case.partition("-")[0], lambda step: 0.1, params, **arguments)
+    np.testing.assert_allclose(five_steps(optimizer, params)["kernel"], expected, rtol=1e-5)
+
+
+def test_by_default_only_kernels_decay():
+    params = {"conv": {"kernel": jnp.ones(2), "bias": jnp.ones(2)}, "bn": {"scale": jnp.ones(2)}}
+    optimizer = make_optimizer("sgd", lambda step: 1.0, params, momentum=0.0, weight_decay=0.5)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = optimizer.update(zero, optimizer.init(params), params)
+    assert float(updates["conv"]["kernel"][0]) == -0.5
+    assert float(updates["conv"]["bias"][0]) == float(updates["bn"]["scale"][0]) == 0.0
+
+
+def test_clipping_bounds_the_global_norm():
+    params = {"kernel": jnp.zeros(2)}
+    optimizer = make_optimizer("sgd", lambda step: 1.0, params, momentum=0.0, clip_norm=1.0)
+    updates, _ = optimizer.update({"kernel": jnp.array([3.0, 4.0])}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["kernel"], [-0.6, -0.8], rtol=1e-6)
+
+
+def test_an_unknown_name_or_a_pattern_without_match_is_the_users_error():
+    params = {"kernel": jnp.zeros(2)}
+    with pytest.raises(UserError, match="Did you mean 'adam'"):
+        make_optimizer("adan", lambda step: 1.0, params)
+    with pytest.raises(UserError, match=r"optimizer\.decay"):
+        make_optimizer("sgd", lambda step: 1.0, params, decay="conv.*")

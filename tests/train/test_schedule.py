@@ -1,0 +1,57 @@
+"""Learning-rate schedules against closed forms and optax's own."""
+
+import math
+
+import numpy as np
+import optax
+import pytest
+
+from cnnjax.train.schedule import make_schedule, scaled_lr
+from cnnjax.types import UserError
+
+
+def values(schedule, steps):
+    return np.array([float(schedule(s)) for s in steps])
+
+
+def test_cosine_without_warmup_is_optax_cosine():
+    ours = make_schedule("cosine", lr=0.3, total_steps=50, final_lr=0.1)
+    theirs = optax.cosine_decay_schedule(0.3, 50, alpha=0.1)
+    np.testing.assert_allclose(values(ours, range(51)), values(theirs, range(51)), rtol=1e-5)
+
+
+def test_linear_without_warmup_is_optax_linear():
+    ours = make_schedule("linear", lr=0.3, total_steps=50, final_lr=0.1)
+    theirs = optax.linear_schedule(0.3, 0.03, 50)
+    np.testing.assert_allclose(values(ours, range(51)), values(theirs, range(51)), rtol=1e-5)
+
+
+def test_step_drops_at_the_named_steps_and_not_before():
+    ours = make_schedule("step", lr=0.1, total_steps=100, drop_steps=(30, 60.5), drop_factor=0.1)
+    np.testing.assert_allclose(values(ours, [0, 29, 30, 60, 61, 99]),
+                               [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
+
+
+def test_the_warmup_learns_at_once_rises_linearly_and_meets_the_peak():
+    ours = make_schedule("constant", lr=1.0, total_steps=100, warmup_steps=4)
+    np.testing.assert_allclose(values(ours, range(6)), [0.2, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6)
+
+
+def test_the_rate_of_a_batch_of_1024_is_four_times_that_of_256():
+    assert scaled_lr(0.1, 1024, 256) == pytest.approx(0.4)
+    assert scaled_lr(0.1, 1024, None) == 0.1
+
+
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
+def test_the_rate_stays_finite_and_from_zero_to_the_peak(name):
+    ours = make_schedule(name, lr=0.5, total_steps=7, warmup_steps=2.5)
+    got = values(ours, range(20))
+    assert np.isfinite(got).all() and got.min() >= 0 and got.max() <= 0.5
+    assert math.isclose(got.max(), 0.5, rel_tol=0.2)
+
+
+def test_what_cannot_be_a_schedule_is_the_users_error():
+    with pytest.raises(UserError, match="as long as the run"):
+        make_schedule("cosine", lr=1, total_steps=5, warmup_steps=5)
+    with pytest.raises(UserError, match="drop_epochs"):
+        make_schedule("step", lr=1, total_steps=5)

@@ -1,0 +1,157 @@
+"""The pure steps."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cnnjax.train import step as step_lib
+from cnnjax.train.state import NO_STEP, create_state
+
+
+class Tiny(nn.Module):
+    """A convolution, batch norm, dropout and a head."""
+
+    classes: int = 7
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Conv(4, (3, 3))(x)
+        x = nn.BatchNorm(use_running_average=not train)(x)
+        x = nn.Dropout(0.2, deterministic=not train)(nn.tanh(x).mean((1, 2)))
+        return nn.Dense(self.classes)(x)
+
+
+def task(**changes):
+    def augment(key, images):
+        return images.astype(jnp.float32) / 255 + 0.01 * jax.random.normal(key, images.shape)
+
+    return step_lib.Task(**{"module": Tiny(), "optimizer": optax.sgd(0.1, momentum=0.9),
+                            "augment": augment, "seed": 3} | changes)
+
+
+@pytest.fixture
+def batch():
+    rng = np.random.default_rng(0)
+    return {"image": jnp.asarray(rng.integers(0, 256, (8, 6, 6, 1)), jnp.uint8),
+            "label": jnp.asarray(rng.integers(0, 7, 8), jnp.int32)}
+
+
+def fetch(constants, batch):
+    return batch
+
+
+def mesh():
+    return jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
+
+
+def start(t):
+    return create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1))
+
+
+def test_smoothed_cross_entropy_is_optax_with_smoothed_labels():
+    logits = jax.random.normal(jax.random.key(0), (5, 4)) * 3
+    labels = jnp.array([0, 1, 2, 3, 0])
+    smooth = optax.smooth_labels(jax.nn.one_hot(labels, 4), 0.1)
+    np.testing.assert_allclose(step_lib.cross_entropy(logits, labels, 0.1),
+                               optax.softmax_cross_entropy(logits, smooth), rtol=1e-5)
+
+
+def test_a_step_is_a_pure_function_of_its_arguments(batch):
+    t = task()
+    first, _ = step_lib.train_step(t, start(t), batch)
+    second, _ = step_lib.train_step(t, start(t), batch)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    assert int(first.step) == 1 and int(first.window["count"]) == 8
+
+
+def test_every_step_draws_its_own_noise(batch):
+    t = task()
+    state = start(t)
+    _, loss0 = step_lib.train_step(t, state, batch)
+    _, loss1 = step_lib.train_step(t, state.replace(step=state.step + 1), batch)
+    assert float(loss0) != float(loss1)
+
+
+def test_several_steps_in_a_call_are_those_steps_one_by_one(batch):
+    t = task()
+    call = step_lib.make_train_call(t, fetch, mesh())
+    three = jax.tree.map(lambda a: jnp.stack([a, a[::-1], a]), batch)
+    together, losses = call(start(t), {}, three)
+    alone = start(t)
+    for i in range(3):
+        alone, loss = call(alone, {}, jax.tree.map(lambda a, i=i: a[i:i + 1], three))
+        np.testing.assert_allclose(loss[0], losses[i], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), together,
+                 alone)
+
+
+def test_a_step_compiles_once(batch):
+    t = task()
+    call = step_lib.make_train_call(t, fetch, mesh())
+    state = jax.device_put(start(t), step_lib.replicated(mesh()))
+    one = jax.tree.map(lambda a: a[None], batch)
+    for _ in range(4):
+        state, _ = call(state, {}, one)
+    assert call._cache_size() == 1
+
+
+def test_an_evaluation_compiles_once(batch):
+    t = task()
+    call = step_lib.make_eval_call(t.module, fetch, lambda x: x.astype(jnp.float32), mesh())
+    variables = jax.device_put(start(t).variables, step_lib.replicated(mesh()))
+    sums = step_lib.empty_sums(mesh())
+    for _ in range(3):
+        sums = call(variables, {}, batch | {"mask": jnp.ones(8)}, sums)
+    assert int(sums["count"]) == 24 and call._cache_size() == 1
+
+
+def test_on_an_accelerator_several_steps_are_one_loop_with_the_same_result(batch, monkeypatch):
+    t = task()
+    two = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), batch)
+    unrolled, losses = step_lib.make_train_call(t, fetch, mesh())(start(t), {}, two)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    call = step_lib.make_train_call(t, fetch, mesh())
+    assert "while" in call.lower(start(t), {}, two).as_text()
+    scanned, again = call(start(t), {}, two)
+    np.testing.assert_allclose(losses, again, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), unrolled,
+                 scanned)
+
+
+def test_a_loss_that_is_not_finite_is_dated(batch):
+    t = task(augment=lambda key, images: images.astype(jnp.float32) * jnp.nan)
+    state = start(t)
+    for _ in range(3):
+        state, _ = step_lib.train_step(t, state, batch)
+    assert int(state.window["bad_step"]) == 1
+    good, _ = step_lib.train_step(task(), start(task()), batch)
+    assert int(good.window["bad_step"]) == NO_STEP
+
+
+def test_masked_rows_count_for_nothing(batch):
+    t = task()
+    variables = start(t).variables
+    images = batch["image"].astype(jnp.float32)
+    whole = step_lib.eval_step(t.module, variables, batch | {"image": images,
+                                                             "mask": jnp.arange(8) < 5})
+    part = step_lib.eval_step(t.module, variables, {
+        "image": images[:5], "label": batch["label"][:5], "mask": jnp.ones(5)})
+    assert int(whole["count"]) == 5
+    for key in whole:
+        np.testing.assert_allclose(whole[key], part[key], rtol=1e-6)
+
+
+def test_top_k_agrees_with_a_sort_and_breaks_ties_like_argmax():
+    logits = np.random.default_rng(1).normal(size=(50, 9)).round(1)
+    labels = np.arange(50) % 9
+    order = np.argsort(-logits, axis=1, kind="stable")
+    for k in (1, 5):
+        got = step_lib._in_top(jnp.asarray(logits), jnp.asarray(labels), k)
+        np.testing.assert_array_equal(got, (order[:, :k] == labels[:, None]).any(1))
+
+
+def test_nan_logits_are_never_right():
+    assert not step_lib._in_top(jnp.full((1, 3), jnp.nan), jnp.array([0]), 1).any()
