@@ -1,0 +1,21 @@
+"""What `launch.py --job=…` can do. Each job is a module with `run(config, folder, dry_run)`."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+JOBS = {
+    "train": "train, or go on where the last run of the same command stopped",
+    "evaluate": "measure a checkpoint of a workdir",
+    "summarize": "print the model layer by layer",
+    "prepare": "download and prepare a TFDS data set",
+}
+
+
+def run(job: str, config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
+    """Runs one job and returns its exit code."""
+    # Imported here: `--job=prepare` should not wait for what training needs, nor `--help` for any.
+    return importlib.import_module(f"cnnjax.jobs.{job}").run(config, folder, dry_run)

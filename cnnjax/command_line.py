@@ -1,0 +1,225 @@
+"""`python launch.py …`: from the words of a command to a job, and from errors to exit codes."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from cnnjax import config as config_lib
+from cnnjax.jobs import JOBS
+from cnnjax.types import UserError, did_you_mean
+
+EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
+
+USAGE = f"""\
+usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
+                        [--config.KEY=VALUE ...]
+
+Try: python launch.py --config=experiments/resnet50.py
+
+  --config=FILE[:PRESET]  an experiment, such as experiments/lenet5.py:mnist
+  --config.KEY=VALUE      overrides a key of it, such as --config.train.epochs=3
+  --job=JOB               one of:
+{chr(10).join(f"    {name:<22}{what}" for name, what in JOBS.items())}
+  --workdir=DIR           of the run; default runs/<experiment>[-<preset>]. Where a run has been,
+                          this alone says which experiment
+  --dry_run               does everything up to the first step, and writes nothing
+  --help                  this text
+
+Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """What a command line asks for."""
+
+    job: str
+    config: ConfigDict
+    workdir: Path
+    dry_run: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; a user's mistake is one message, no traceback."""
+    if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv[1:]):
+        print(USAGE)
+        return EXIT_DONE
+    if len(argv) < 2:
+        print(USAGE, file=sys.stderr)
+        return EXIT_USER_ERROR
+    try:
+        return _run(parse(argv))
+    except UserError as error:
+        print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        print("launch.py: interrupted; the last checkpoint stays", file=sys.stderr)
+        return EXIT_FAILED
+
+
+def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
+    """Returns the error; if it is that a data set is absent, with the command that prepares it."""
+    from cnnjax.data import NotPrepared
+
+    if not isinstance(error, NotPrepared):
+        return error
+    words = [word for word in argv[1:] if not word.startswith(("--job", "--workdir"))]
+    return NotPrepared(error.name, error.data_dir, reason=error.reason,
+                       command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
+
+
+def _run(command: Command) -> int:
+    from cnnjax import jobs
+    from cnnjax.jobs import backend
+
+    if command.job != "prepare":  # It computes nothing, and needs no accelerator.
+        if not command.dry_run:
+            backend.use_compilation_cache()
+        if warning := backend.unused_accelerator():
+            print(f"launch.py: warning: {warning}", file=sys.stderr)
+    config_lib.validate(command.config)
+    return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+
+
+def parse(argv: Sequence[str]) -> Command:
+    """Returns the command, its config not yet validated.
+
+    Raises:
+      UserError: for a flag, a file, a preset or a value that cannot be.
+    """
+    # The values belong to this call: absl's global FLAGS can be parsed only once in a process.
+    values = flags.FlagValues()
+    flags.DEFINE_string("job", "train", "", flag_values=values)
+    flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    path, folder = _argument(argv, "config"), _argument(argv, "workdir")
+    argv, unset = _without_nones(argv)
+    options = dict(lock_config=False, flag_values=values, accept_new_attributes=True,
+                   sys_argv=list(argv))
+    if path is not None:
+        _check_file(path.partition(":")[0])
+        # config_flags would load a second file on top of the first one's names.
+        sys.modules.pop("config_config", None)
+        config_flags.DEFINE_config_file("config", None, "", **options)
+    elif folder is not None:
+        from cnnjax.jobs import workdir
+
+        config_flags.DEFINE_config_dict("config", workdir.load_config(Path(folder)), "", **options)
+    else:
+        config_flags.DEFINE_config_file("config", None, "", **options)
+    try:
+        rest = values(list(argv))[1:]
+    except Exception as error:  # Whatever the experiment's own code may raise, too.
+        raise UserError(_explain(error, path)) from error
+    if rest:
+        raise UserError(f"{rest[0]!r} is not a flag. Flags are written --name=value.")
+    if values.job not in JOBS:
+        raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
+                        f"The jobs: {', '.join(JOBS)}.")
+    config = values.config
+    if config is None:
+        raise UserError("No config: say which experiment, "
+                        "such as --config=experiments/resnet50.py.")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"get_config of {path} returned {config!r}, not a ConfigDict.")
+    for key in unset:
+        section, _, name = key.rpartition(".")
+        (config[section] if section else config)[name] = None
+    config_lib.let_overrides_replace_units(config, values["config"].override_values)
+    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run)
+
+
+def _default_workdir(path: str) -> Path:
+    file, _, preset = path.partition(":")
+    return Path("runs") / (Path(file).stem + (f"-{preset}" if preset else ""))
+
+
+def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Returns the words without --config.KEY=None, which absl cannot parse, and those keys.
+
+    Raises:
+      UserError: if a key cannot be None, or an override is of a whole section.
+    """
+    words, unset, defaults = [], [], config_lib.default()
+    known = config_lib.flatten(defaults)
+    for word in argv:
+        found = re.fullmatch(r"--?config\.([\w.]+)=(.*)", word, re.DOTALL)
+        if found and found[1] in defaults and found[1] not in known:
+            raise UserError(f"{found[1]} is a section of the config. Its keys: " + ", ".join(
+                key for key in known if key.startswith(found[1] + ".")))
+        if not found or found[2] != "None" or found[1].startswith("model."):
+            words.append(word)
+        elif found[1] in known and config_lib.may_be_none(found[1]):
+            unset.append(found[1])
+        else:
+            raise UserError(f"{found[1]} cannot be None.")
+    return words, unset
+
+
+def _argument(argv: Sequence[str], flag: str) -> str | None:
+    """Returns the value of --flag, the last one if there are several."""
+    found = None
+    for i, word in enumerate(argv):
+        name, equals, value = word.lstrip("-").partition("=")
+        if word.startswith("-") and name == flag:
+            found = value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
+    return found
+
+
+def _check_file(file: str) -> None:
+    path = Path(file)
+    if not path.is_file():
+        folders = (path, path.parent, Path("experiments"))
+        known = sorted(str(p) for folder in folders for p in folder.glob("*.py")
+                       if p.name != "launch.py")
+        raise UserError(f"There is no config file {file}.{did_you_mean(file, known)}"
+                        + (f" There are: {', '.join(known)}." if known else ""))
+
+
+def _explain(error: BaseException, path: str | None) -> str:
+    """Returns what went wrong, and where in the experiment's file if it was there.
+
+    config_flags wraps what a config file raises in an error of its own, with a traceback as text:
+    the innermost error is the one to show.
+    """
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    for inner in reversed(chain):
+        if isinstance(inner, UserError):
+            return str(inner)
+    file = path and path.partition(":")[0]
+    for inner in reversed(chain):
+        if isinstance(inner, SyntaxError):
+            return f"{inner.filename}:{inner.lineno}: {inner.msg}"
+        lines = [frame.lineno for frame in traceback.extract_tb(inner.__traceback__)
+                 if file and Path(frame.filename).absolute() == Path(file).absolute()]
+        if lines:
+            return f"{file}:{lines[-1]}: {type(inner).__name__}: {inner}"
+    if file and "has no attribute 'get_config'" in str(chain[-1]):
+        return f"{file} is no experiment: it defines no get_config(preset)."
+    if file and "get_config() takes 0 positional arguments" in str(chain[-1]):
+        return f"The experiment {file} has no presets: leave out what follows the colon."
+    if isinstance(error, KeyError):
+        return " ".join(f"No such config key: {error.args[0]}".split())
+    return _name_the_type(str(error))
+
+
+def _name_the_type(message: str) -> str:
+    """Returns the message of a value that did not parse, with what its key takes instead."""
+    found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
+    defaults = config_lib.default()
+    if not found or found[1] not in config_lib.flatten(defaults):
+        return message
+    section, _, name = found[1].rpartition(".")
+    kind = (defaults[section] if section else defaults).get_type(name).__name__
+    return f"{found[1]} is {found[2]!r}; it takes {'an' if kind == 'int' else 'a'} {kind}."

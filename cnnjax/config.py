@@ -1,0 +1,332 @@
+"""The config of an experiment: every key with its default, durations, and validation.
+
+An experiment file starts from `default()` and changes what it needs:
+
+    from cnnjax import config as config_lib
+
+    def get_config(preset=None):
+        config = config_lib.default()
+        config.model.name = "resnet50"
+        return config_lib.apply_preset(config, preset, PRESETS)
+
+Durations. Wherever a length of time is meant, four keys stand side by side: `*_steps`, `*_epochs`,
+`*_examples` and `*_percent` (of the whole run; the run itself has no percent). At most one is set;
+the others are None.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
+
+from cnnjax.types import UserError, did_you_mean
+
+UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
+# Keys that may differ between the run that wrote a workdir and the run that goes on in it.
+MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
+                        "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
+                        "data.manual_dir", "data.placement", "devices")
+_optional = config_dict.placeholder
+
+
+def default() -> ConfigDict:
+    """Returns a config with every key, its type and its default; `model.name` is still empty."""
+    config = ConfigDict({
+        "seed": 0,
+        "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
+        "devices": 0,  # Data parallel over this many; 0 is all there are.
+        "ops": "auto",  # auto: the fastest formulation for the backend; xla: lax.conv everywhere.
+        "model": {"name": ""},  # Every other key here is an argument of that model.
+        "data": {
+            "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
+            "data_dir": _optional(str),  # Of TFDS; else TFDS_DATA_DIR, else ~/tensorflow_datasets.
+            "manual_dir": _optional(str),  # --job=prepare: files that were downloaded by hand.
+            "train_split": _optional(str),
+            "eval_split": _optional(str),  # Default: validation if the set has one, else test.
+            "val_fraction": 0.2,  # folder:PATH without train/ and val/.
+            "split_seed": 0,
+            "image_size": 0,  # Pixels, square; 0 keeps the size of the images.
+            "crop": 0.875,  # Centre crop, for images of different sizes.
+            "interpolation": "bilinear",
+            "mean": _optional(tuple),  # Per channel, of images in [0, 1]; default: the data set's.
+            "std": _optional(tuple),
+            "placement": "auto",  # device: all of it, as uint8; stream: through the host.
+            "threads": 0,  # Of the streaming loader; 0 is one a core.
+        },
+        "augment": {
+            "flip": False,
+            "pad_crop": 0,  # Pixels of zero padding before a random crop of the same size.
+            "random_resized_crop": _optional(tuple),  # (least, most) of the area: (0.08, 1.0).
+        },
+        "train": {
+            "batch_size": 64,  # Over all devices and hosts.
+            **durations("", percent=False),
+            "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
+            "label_smoothing": 0.0,
+            "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
+        },
+        "optimizer": {
+            "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
+            "momentum": 0.9,  # sgd, rmsprop, lars.
+            "nesterov": False,
+            "b1": 0.9,  # adam, adamw, lamb.
+            "b2": 0.999,  # And the decay of rmsprop's second moment.
+            "eps": 1e-8,
+            "weight_decay": 0.0,
+            "decay": (r".*kernel",),  # Regular expressions of the parameters that decay.
+            "clip_norm": 0.0,  # Global gradient norm; 0 is off.
+        },
+        "schedule": {
+            "name": "cosine",  # constant, cosine, linear or step.
+            "lr": 0.1,
+            "lr_batch_size": _optional(int),  # lr is for this batch size: scale it linearly.
+            "final_lr": 0.0,  # Fraction of lr where cosine and linear end.
+            **durations("warmup"),
+            **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops,
+            "drop_factor": 0.1,  # and by how much each time.
+        },
+        "eval": {
+            "batch_size": 0,  # 0 is the training batch size.
+            **durations("every"),  # Default: every epoch. The last step always evaluates.
+            "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+        },
+        "checkpoint": {
+            **durations("every"),  # Besides every evaluation. The last step always saves.
+            "keep_last": 2,
+            "keep_best": 1,
+            "metric": "top1",
+        },
+        "log": {
+            **durations("every"),  # Default: 2 percent.
+            "progress": "auto",  # bar, plain or none; auto: bar on a terminal.
+            "tensorboard": True,
+            "plot": True,
+        },
+    })
+    config.log.every_percent = 2.0
+    config.eval.every_epochs = 1.0
+    return config
+
+
+def durations(prefix: str, percent: bool = True) -> dict[str, Any]:
+    """Returns the unset keys of one duration: {"warmup_steps": None, "warmup_epochs": None, …}."""
+    return {_join(prefix, unit): _optional(kind) for unit, kind in UNITS.items()
+            if percent or unit != "percent"}
+
+
+def _join(prefix: str, unit: str) -> str:
+    return f"{prefix}_{unit}" if prefix else unit
+
+
+def in_steps(section: ConfigDict, prefix: str, *, batch_size: int, examples: int,
+             total: int | None = None, where: str = "") -> Any:
+    """Returns one duration in steps, as a float (or a tuple of them), or None if it is unset.
+
+    Args:
+      section: the part of the config that holds the keys, such as `config.schedule`.
+      prefix: "warmup" for `warmup_steps`, `warmup_epochs`, …; "" for `steps`, `epochs`, ….
+      batch_size: examples in a step.
+      examples: examples in an epoch.
+      total: steps in the whole run, which `percent` is of.
+      where: the section's name, for messages.
+
+    Raises:
+      UserError: if two units are set at once, or the duration is negative or not finite.
+    """
+    path = f"{where}." if where else ""
+    given = {unit: section[_join(prefix, unit)] for unit in UNITS
+             if section.get(_join(prefix, unit)) is not None}
+    if len(given) > 1:
+        keys = " and ".join(f"{path}{_join(prefix, unit)}={value}"
+                            for unit, value in given.items())
+        raise UserError(f"Two durations at once: {keys}. Keep one and set the other to None.")
+    if not given:
+        return None
+    unit, value = given.popitem()
+    factor = {"steps": 1.0, "epochs": examples / batch_size, "examples": 1.0 / batch_size,
+              "percent": (total or 0) / 100}[unit]
+    for number in value if isinstance(value, tuple) else (value,):
+        if not 0 <= number < 1e15:  # Far above any run, far below where floats overflow.
+            raise UserError(f"{path}{_join(prefix, unit)} is {number}; "
+                            "a duration is a finite number from 0 to 1e15.")
+    return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
+
+
+def total_steps(config: ConfigDict, examples: int) -> int:
+    """Returns the length of the run in steps, rounded up so that no epoch is cut short."""
+    length = in_steps(config.train, "", batch_size=config.train.batch_size, examples=examples,
+                      where="train")
+    if length and length >= 2**31 - 1:
+        raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 bits. "
+                        "Set a smaller --config.train.epochs=N.")
+    if not length:
+        raise UserError("The run has no length: set --config.train.epochs=N "
+                        "(or train.steps, or train.examples).")
+    # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be 30.000000000004.
+    return max(1, math.ceil(length - 1e-6))
+
+
+def apply_preset(config: ConfigDict, preset: str | None,
+                 presets: Mapping[str, Callable[[ConfigDict], None]]) -> ConfigDict:
+    """Returns the config changed by `presets[preset]`; the first preset when none is named."""
+    preset = preset or next(iter(presets))
+    if preset not in presets:
+        raise UserError(f"There is no preset {preset!r} here.{did_you_mean(preset, presets)} "
+                        f"The presets: {', '.join(':' + name for name in presets)}.")
+    presets[preset](config)
+    return config
+
+
+def let_overrides_replace_units(config: ConfigDict, overridden: Iterable[str]) -> None:
+    """Unsets the file's duration where the command line gives the same one in another unit.
+
+    `--config.train.steps=100` replaces a file's `train.epochs = 90`. Two units on the command line
+    stay, and are the error that they are.
+    """
+    overridden = set(overridden)
+    for key in overridden:
+        section, _, name = key.rpartition(".")
+        prefix, _, unit = name.rpartition("_")
+        if unit not in UNITS or not section:
+            continue
+        for other in UNITS:
+            sibling = _join(prefix, other)
+            if f"{section}.{sibling}" not in overridden and sibling in config[section]:
+                config[section][sibling] = None
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns {"model.name": …, "train.batch_size": …}, tuples as lists, as JSON would give."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, (ConfigDict, Mapping)):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def model_overrides(config: ConfigDict) -> dict[str, Any]:
+    """Returns the arguments of the model that the config sets."""
+    return {key: value for key, value in config.model.items() if key != "name"}
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks keys, types and ranges, before anything slow happens.
+
+    Raises:
+      UserError: names the key, what is wrong with it and the nearest name or the choices.
+    """
+    from cnnjax import models  # Here, because `--help` should not wait for Flax.
+
+    defaults = default()
+    schema, flat = flatten(defaults), flatten(config)
+    _check_keys(flat, schema)
+    for key, value in flat.items():
+        if key in schema:
+            _check_type(key, value, defaults)
+    if not config.model.name or not isinstance(config.model.name, str):
+        raise UserError("model.name is empty. Name one of: " + ", ".join(models.list_models()))
+    if "num_classes" in config.model:
+        raise UserError("model.num_classes is that of the data set; leave it out.")
+    models.create_model(config.model.name, num_classes=10, **model_overrides(config))
+    for key, value in flat.items():
+        if not isinstance(value, _PLAIN):
+            raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "
+                            'text (such as "bfloat16"), a tuple of those, or None.')
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices:
+            raise UserError(f"{key} is {flat[key]!r}; it is one of {', '.join(choices)}."
+                            f"{did_you_mean(str(flat[key]), choices)}")
+    for key, (low, high) in _RANGES.items():
+        if flat[key] is not None and not low <= flat[key] <= high:
+            raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
+    for section, prefix in (("train", ""), ("schedule", "warmup"), ("schedule", "drop"),
+                            ("eval", "every"), ("checkpoint", "every"), ("log", "every")):
+        in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
+
+
+_CHOICES = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "ops": ("auto", "xla"),
+    "data.interpolation": ("bilinear", "bicubic"),
+    "data.placement": ("auto", "device", "stream"),
+    "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb"),
+    "schedule.name": ("constant", "cosine", "linear", "step"),
+    "checkpoint.metric": ("top1", "top5", "loss"),
+    "log.progress": ("auto", "bar", "plain", "none"),
+}
+_TUPLES_OF_TEXT = ("optimizer.decay",)
+_PLAIN = (int, float, str, list, tuple, type(None))
+_LARGE = 2**31 - 1
+_RANGES = {
+    "seed": (0, _LARGE),
+    "devices": (0, _LARGE),
+    "data.image_size": (0, 8192),
+    "data.crop": (0.01, 1.0),
+    "data.val_fraction": (0.001, 0.999),
+    "data.split_seed": (0, _LARGE),
+    "data.threads": (0, 1024),
+    "augment.pad_crop": (0, 1024),
+    "train.batch_size": (1, _LARGE),
+    "train.stop_after_steps": (1, _LARGE),
+    "train.label_smoothing": (0.0, 0.999),
+    "train.steps_per_call": (0, 10_000),
+    "optimizer.momentum": (0.0, 1.0),
+    "optimizer.b1": (0.0, 1.0),
+    "optimizer.b2": (0.0, 1.0),
+    "optimizer.eps": (0.0, 1.0),
+    "optimizer.weight_decay": (0.0, 1e6),
+    "optimizer.clip_norm": (0.0, 1e9),
+    "schedule.lr": (0.0, 1e6),
+    "schedule.lr_batch_size": (1, _LARGE),
+    "schedule.final_lr": (0.0, 1.0),
+    "schedule.drop_factor": (0.0, 1.0),
+    "eval.batch_size": (0, _LARGE),
+    "checkpoint.keep_last": (1, 10_000),
+    "checkpoint.keep_best": (0, 10_000),
+}
+
+
+def _check_keys(flat: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    for key in flat:
+        if key not in schema and not key.startswith("model."):
+            last = key.rpartition(".")[2]
+            near = did_you_mean(key, schema) or did_you_mean(
+                last, [name for name in schema if name.endswith("." + last)] + list(schema))
+            siblings = [k for k in schema if k.startswith(key.rpartition(".")[0] + ".")]
+            raise UserError(f"There is no config key {key!r}.{near}"
+                            + (f" Its neighbours: {', '.join(siblings)}." if siblings else ""))
+    for key in schema:
+        if key not in flat:
+            raise UserError(f"The config key {key!r} is missing. "
+                            "Start the experiment from cnnjax.config.default().")
+
+
+def may_be_none(key: str) -> bool:
+    """Whether a key may be unset: those without a default, and durations though some have one."""
+    return re.split(r"[._]", key)[-1] in UNITS or flatten(default())[key] is None
+
+
+def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:
+    section, _, name = key.rpartition(".")
+    parent = defaults[section] if section else defaults
+    kind = parent.get_type(name)
+    if value is None and may_be_none(key):
+        return
+    allowed = {float: (float, int), tuple: (list, tuple)}.get(kind, (kind,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{key} is {value!r}, a {type(value).__name__}; "
+                        f"it takes a {kind.__name__}.")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{key} is {value}; it takes a finite number.")
+    element = str if key in _TUPLES_OF_TEXT else (int, float)
+    if kind is tuple and not all(
+            isinstance(item, element) and not isinstance(item, bool)
+            and (element is str or math.isfinite(item)) for item in value):
+        raise UserError(f"{key} is {tuple(value)!r}; it takes a tuple of "
+                        f"{'texts' if element is str else 'finite numbers'}.")

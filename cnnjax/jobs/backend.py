@@ -1,0 +1,94 @@
+"""What has to be set before the first computation, and what to say about the devices."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from importlib import metadata
+from pathlib import Path
+
+import filelock
+import jax
+
+CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled steps on disk, so that a second start skips the compiler.
+
+    The folder is JAX_COMPILATION_CACHE_DIR, or ~/.cache/cnnjax/xla, at most 2 GB; the least
+    recently used entries go first. Set the variable to nothing to have no cache.
+    """
+    folder = os.environ.get(CACHE_VARIABLE, str(Path.home() / ".cache" / "cnnjax" / "xla"))
+    if not folder:
+        return
+    try:
+        _drop_interrupted_entries(Path(folder))
+    except OSError as error:
+        warnings.warn(f"No compilation cache in {folder}: {error.strerror}. Set {CACHE_VARIABLE} "
+                      "to a folder that can be written.", stacklevel=2)
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_max_size", 2_000_000_000)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _drop_interrupted_entries(folder: Path) -> None:
+    """Deletes entries that a killed process left half written, which would spoil every later write.
+
+    JAX writes an entry and then its time of use: one without the other is the trace of a kill.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / ".lockfile"):  # The one that JAX takes to write.
+        for entry in folder.glob("*-cache"):
+            if not entry.with_name(entry.name.removesuffix("-cache") + "-atime").exists():
+                entry.unlink()
+
+
+def unused_accelerator() -> str | None:
+    """Returns a warning if there is a GPU or TPU that JAX does not use, else None."""
+    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return None
+    if Path("/dev/nvidia0").exists():
+        return "There is an NVIDIA GPU that JAX does not use: pip install -U 'jax[cuda13]'"
+    if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
+        return "There is a TPU that JAX does not use: pip install -U 'jax[tpu]'"
+    return None
+
+
+def describe_devices(devices: list[jax.Device]) -> str:
+    """Returns "8 x cpu", or "1 x gpu (NVIDIA H100)"."""
+    kind = devices[0].device_kind
+    platform = devices[0].platform
+    return f"{len(devices)} x {platform}" + ("" if kind == platform else f" ({kind})")
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions of the libraries that decide the numbers."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets",
+             "ml-collections", "numpy")
+    found = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            warnings.warn(f"{name} is not installed as a package", stacklevel=2)
+    return found
+
+
+def git_commit() -> str | None:
+    """Returns the commit of this code, with "+" if the tree differs from it, or None."""
+    root = Path(__file__).resolve().parents[2]
+    try:
+        if _git(root, "rev-parse", "--show-toplevel") != str(root):
+            return None
+        dirty = _git(root, "status", "--porcelain", "--untracked-files=no")
+        return _git(root, "rev-parse", "HEAD") + ("+" if dirty else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True,
+                          timeout=5, check=True).stdout.strip()

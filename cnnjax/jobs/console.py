@@ -1,0 +1,111 @@
+"""What a person sees: tables, progress as a bar or as plain lines, and the learning-rate curve."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+
+def print_table(title: str, rows: Mapping[str, Any]) -> None:
+    """Prints two columns, name and value."""
+    table = Table(title=title, show_header=False, title_justify="left", title_style="bold")
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, str(value))
+    # A batch job's log has no width of its own; 80 columns would fold paths in the middle.
+    console = Console(width=None if sys.stdout.isatty() else 100, soft_wrap=False)
+    console.print(table)
+
+
+def duration(seconds: float) -> str:
+    """Returns "4.2 s", "3:07" or "2:03:07"."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: float, unit: str = "B") -> str:
+    """Returns "12.3 MB": powers of 1,000, three digits."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(count) < 1000 or prefix == "T":
+            break
+        count /= 1000
+    return f"{count:.3g} {prefix}{unit}".strip()
+
+
+def sparkline(schedule: Callable[[int], float], total: int, width: int = 60) -> str:
+    """Returns the learning rate over the run as a line of blocks with its ends and its peak."""
+    steps = [round(i * (total - 1) / max(1, width - 1)) for i in range(width)]
+    values = [float(schedule(s)) for s in steps]
+    top = max(values) or 1.0
+    blocks = "▁▂▃▄▅▆▇█"
+    line = "".join(blocks[min(7, int(v / top * 7.999))] for v in values)
+    return f"{line}  from {values[0]:.3g} over {top:.3g} to {values[-1]:.3g}"
+
+
+class Display:
+    """Progress of a run: a bar on a terminal, plain lines in a batch job's log.
+
+    Args:
+      style: "bar", "plain", "none", or "auto": the bar if stdout is a terminal.
+      total: steps of the run.
+      start: steps already done.
+      batch_size: for the throughput.
+    """
+
+    def __init__(self, style: str, total: int, start: int, batch_size: int):
+        if style == "auto":
+            style = "bar" if sys.stdout.isatty() else "plain"
+        self._style, self._total, self._batch_size = style, total, batch_size
+        self._start, self._since, self._progress = start, time.perf_counter(), None
+        if style == "bar":
+            self._progress = Progress(
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(),
+                TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+            self._task = self._progress.add_task("", total=total, completed=start, text="")
+            self._progress.start()
+
+    def step(self, step: int) -> None:
+        """Moves the bar."""
+        if self._progress:
+            self._progress.update(self._task, completed=step)
+
+    def record(self, step: int, values: Mapping[str, float]) -> None:
+        """Shows what was measured at a step."""
+        parts = [f"{name} {values[key]:{form}}" for key, name, form in _SHOWN if key in values]
+        if self._progress:
+            self._progress.update(self._task, text="  ".join(p for p in parts
+                                                             if not p.startswith("eval")))
+            if any(key.startswith("eval") for key in values):
+                self._progress.console.print(f"step {step:,}  " + "  ".join(parts))
+        elif self._style == "plain":
+            done = max(1, step - self._start)
+            eta = (time.perf_counter() - self._since) / done * (self._total - step)
+            print(f"step {step:,}/{self._total:,}  " + "  ".join(parts) + f"  ETA {duration(eta)}",
+                  flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar where it is."""
+        if self._progress:
+            self._progress.stop()
+
+
+_SHOWN = (("epoch", "epoch", ".1f"), ("train_loss", "loss", ".4f"), ("train_top1", "top1", ".4f"),
+          ("eval_loss", "eval loss", ".4f"), ("eval_top1", "eval top1", ".4f"), ("lr", "lr", ".3g"),
+          ("images_per_second", "images/s", ",.0f"))

@@ -1,0 +1,82 @@
+"""The tables before and after a run, and the dry run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from cnnjax import data, trees
+from cnnjax.analysis import summarize
+from cnnjax.jobs import backend, console
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.experiment import Experiment
+from cnnjax.train import step as step_lib
+
+
+def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
+    """Returns the table before training."""
+    config, dataset = experiment.config, experiment.dataset
+    size = experiment.preprocess.size
+    macs = summarize(experiment.module, experiment.input_shape).macs
+    native = dataset.train.image_shape
+    resident = bool(jax.tree.leaves(feed.constants))
+    examples, batch = len(dataset.train.source), config.train.batch_size
+    return {
+        "model": config.model.name,
+        "parameters": f"{trees.count(experiment.abstract_state.params):,}",
+        "multiply-adds": f"{console.size(macs, '')} an image of "
+                         f"{size[0]}x{size[1]}x{experiment.preprocess.channels}",
+        "data": f"{dataset.name}: {examples:,} to train, {len(dataset.eval.source):,} to evaluate, "
+                f"{dataset.num_classes} classes, "
+                + (f"{native[0]}x{native[1]} px" if native else "of different sizes"),
+        "input": "on the device, whole" if resident else "streamed from the host",
+        "steps": f"{experiment.total_steps:,} of batch {batch:,}: "
+                 f"{experiment.total_steps * batch / examples:.4g} epochs",
+        "optimizer": f"{config.optimizer.name}, lr {experiment_lib.peak_lr(config):.3g} "
+                     f"({config.schedule.name}), weight decay {config.optimizer.weight_decay:g}",
+        "devices": backend.describe_devices(list(experiment.mesh.devices.flat)),
+        "precision": experiment.dtype.name,
+    }
+
+
+def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the table after training."""
+    top5 = summary["top5"]
+    return {
+        "model": summary["model"],
+        "data": summary["data"],
+        "top-1": f"{summary['top1']:.2%} of {summary['examples_evaluated']:,} examples",
+        **({"top-5": f"{top5:.2%}"} if top5 is not None else {}),
+        "steps": f"{summary['steps']:,}",
+        "time": console.duration(summary["seconds"]),
+        "images/s": f"{summary['images_per_second']:,.0f}" if summary["images_per_second"] else "-",
+        "params sha256": summary["params_sha256"],
+    }
+
+
+def dry_run(experiment: Experiment) -> None:
+    """Does everything up to the first step, writes nothing, and prints what there is to know."""
+    config = experiment.config
+    feed = experiment_lib.make_train_feed(experiment)
+    k = experiment_lib.steps_per_call(config)
+    _, batch = next(iter(feed.batches(0, experiment.schedule.stop, k)))
+    call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+    sharding = step_lib.replicated(experiment.mesh)
+    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
+                         experiment.abstract_state)
+    start = time.perf_counter()
+    compiled = call.lower(state, feed.constants, batch).compile()
+    seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    console.print_table("Dry run: nothing is trained and nothing is written", rows(
+        experiment, feed) | {
+        "learning rate": console.sparkline(experiment.learning_rate, experiment.total_steps),
+        "compilation": console.duration(seconds),
+        "memory of a step": f"{console.size(memory.argument_size_in_bytes)} of arguments "
+                            "(state, resident data, batch), "
+                            f"{console.size(memory.temp_size_in_bytes)} of temporaries"
+        if memory else "unknown on this backend",
+    })

@@ -1,0 +1,33 @@
+"""Being asked to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+# What schedulers send before they kill (SLURM can send USR1 early), and Ctrl-C.
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[Callable[[], bool]]:
+    """Gives a function that says whether a stop was asked for; a second Ctrl-C interrupts at once.
+
+    Outside the main thread, where Python delivers no signals, nothing ever asks.
+    """
+    asked, before = threading.Event(), {}
+
+    def ask(number, frame):
+        if asked.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.set()
+
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,195 @@
+"""--job=train: trains, evaluates, checkpoints and resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cnnjax import trees
+from cnnjax.analysis.curves import plot_learning_curves
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.jobs import console, overview, record, signals, workdir
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.evaluation import evaluator
+from cnnjax.jobs.experiment import Experiment
+from cnnjax.train import loop
+from cnnjax.train import step as step_lib
+from cnnjax.train.state import TrainState
+from cnnjax.train.writers import MetricsWriter, read_metrics
+from cnnjax.types import UserError
+
+EXIT_FAILED, EXIT_PREEMPTED = 1, 75
+
+
+def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
+    """Trains, or goes on, in `folder`; returns the exit code.
+
+    What happens, in order of precedence:
+      1. The folder holds another experiment: an error that lists the differences.
+      2. The folder holds this run, finished: its summary is printed and nothing changes.
+      3. The folder holds this run, unfinished: it goes on from the last checkpoint.
+      4. Otherwise training starts from scratch.
+    """
+    saved = workdir.read_json(folder / workdir.CONFIG)
+    if saved is not None and workdir.has_checkpoints(folder):
+        workdir.check_same_experiment(saved, config, folder)
+    experiment = experiment_lib.build(config)
+    if dry_run:
+        overview.dry_run(experiment)
+        return 0
+    finished = workdir.read_json(folder / workdir.SUMMARY)
+    if (finished and finished.get("status") in ("done", "stopped")
+            and finished.get("steps") == experiment.schedule.stop):
+        console.print_table(f"{folder} is finished; nothing to do", finished)
+        return 0
+    workdir.check_writable(folder)
+    checkpoints = Checkpoints(
+        folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
+        keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
+    try:
+        return _train(experiment, folder, checkpoints)
+    finally:
+        checkpoints.close()
+
+
+@dataclasses.dataclass
+class _Start:
+    """Where a run begins: the state, and what is known of the steps before."""
+
+    state: TrainState
+    step: int
+    seconds: float  # Spent in earlier sessions of this run.
+
+
+def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
+    sharding = step_lib.replicated(experiment.mesh)
+    steps = checkpoints.steps()
+    if not steps:
+        create = jax.jit(experiment.create_state, out_shardings=sharding)
+        return _Start(create(), 0, 0.0)
+    step = steps[-1]
+    saved = checkpoints.record(step)
+    # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
+    workdir.check_same_experiment(saved["config"], experiment.config, folder)
+    if step > experiment.schedule.stop:
+        raise UserError(f"The newest checkpoint in {folder} is at step {step}, past the end of a "
+                        f"run of {experiment.schedule.stop} steps: train longer, or in another "
+                        "--workdir.")
+    if saved["data"]["fingerprint"] != experiment.dataset.fingerprint:
+        raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
+                        f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
+                        f"is {experiment.dataset.fingerprint}. Use another --workdir.")
+    state = checkpoints.restore(step, experiment.abstract_state, sharding)
+    return _Start(state, step, saved["metrics"].get("seconds", 0.0))
+
+
+def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> int:
+    config, total = experiment.config, experiment.total_steps
+    feed, evaluate = experiment_lib.make_train_feed(experiment), evaluator(experiment)
+    start = _start(experiment, folder, checkpoints)
+    workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
+    (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
+    console.print_table("Training", overview.rows(experiment, feed) | {
+        "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
+    run_record = record.describe(experiment)
+    writer = MetricsWriter(folder, start.step, config.log.tensorboard)
+    display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
+                              config.train.batch_size)
+    began, rates = time.perf_counter(), []
+
+    def seconds():
+        return start.seconds + time.perf_counter() - began
+
+    def on_record(step, values):
+        values |= {"epoch": step * config.train.batch_size / len(experiment.dataset.train.source),
+                   "lr": float(experiment.learning_rate(max(0, step - 1))), "seconds": seconds()}
+        if "images_per_second" in values:
+            rates.append(values["images_per_second"])
+        writer.write(step, values)
+        display.record(step, values)
+
+    def save(step, state, values):
+        checkpoints.save(step, state, run_record | {
+            "metrics": values | {"step": step, "seconds": seconds()}})
+
+    with signals.stop_requests() as should_stop:
+        hooks = loop.Hooks(on_step=display.step, on_record=on_record,
+                           evaluate=lambda state: evaluate(state.variables), save=save,
+                           should_stop=should_stop)
+        call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+        batches = feed.batches(start.step, experiment.schedule.stop,
+                               experiment_lib.steps_per_call(config))
+        try:
+            state = loop.fit(call, start.state, feed.constants, batches, experiment.schedule,
+                             hooks, start_step=start.step, batch_size=config.train.batch_size)
+        except loop.NonFiniteLossError as error:
+            display.close()
+            return _report_non_finite(error, experiment, folder, checkpoints)
+        except loop.Preempted as stop:
+            display.close()
+            checkpoints.wait()
+            print(f"Stopped and saved at step {stop.step:,} of {total:,}. "
+                  "Run the same command to go on.", flush=True)
+            return EXIT_PREEMPTED
+        finally:
+            display.close()
+            writer.close()
+    checkpoints.wait()
+    _finish(run_record, folder, state, experiment, seconds(),
+            statistics.median(rates) if rates else None)
+    return 0
+
+
+def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
+            seconds: float, rate: float | None) -> None:
+    records = read_metrics(folder)
+    last = next((r for r in reversed(records) if "eval_top1" in r), {})
+    step = int(state.step)
+    summary = {
+        "status": "done" if step >= experiment.total_steps else "stopped",
+        "model": experiment.config.model.name,
+        "data": experiment.dataset.name,
+        "params": trees.count(state.params),
+        "steps": step,
+        "top1": last.get("eval_top1"),
+        "top5": last.get("eval_top5"),
+        "examples_evaluated": last.get("eval_examples"),
+        "images_per_second": rate,
+        "seconds": seconds,
+        "params_sha256": trees.sha256(state.params),
+        # The window is empty at the end of a run, and only says when the last line was logged.
+        "state_sha256": trees.sha256(dataclasses.replace(state, window={})),
+        "versions": run_record["versions"],
+        "git_commit": run_record["git_commit"],
+    }
+    if experiment.config.log.plot:
+        plot_learning_curves(records, folder / "curves.png", f"{summary['model']} on "
+                             f"{summary['data']}: top-1 {summary['top1']:.2%}")
+    # Last, because a summary says that everything else is there.
+    workdir.write_json(folder / workdir.SUMMARY, summary)
+    console.print_table("Summary", overview.summary_rows(summary))
+
+
+def _report_non_finite(error: loop.NonFiniteLossError, experiment: Experiment, folder: Path,
+                       checkpoints: Checkpoints) -> int:
+    checkpoints.wait()
+    steps = checkpoints.steps()
+    rate = float(experiment.learning_rate(max(0, error.step - 1)))
+    good = (f"The last good checkpoint is at step {steps[-1]:,}, in {folder}." if steps
+            else "There is no checkpoint before it.")
+    workdir.write_json(folder / workdir.SUMMARY, {
+        "status": "non_finite", "model": experiment.config.model.name,
+        "data": experiment.dataset.name, "steps": error.step, "lr": rate,
+        "last_good_step": steps[-1] if steps else None})
+    print(f"Stopped: {error}, where the learning rate was {rate:.4g}. {good} "
+          "Try a lower --config.schedule.lr, a longer warm-up, or --config.optimizer.clip_norm=1.",
+          file=sys.stderr)
+    return EXIT_FAILED
+

@@ -1,0 +1,128 @@
+"""The files of a run, and what may go on in a folder that another run has used."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax import config as config_lib
+from cnnjax.types import UserError
+
+CONFIG = "config.json"
+SUMMARY = "summary.json"
+CHECKPOINTS = "checkpoints"
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Writes a file that is either whole or not there."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_text(json.dumps(values, indent=1) + "\n")
+    os.replace(beside, path)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Returns the object in a file, or None if there is no such file.
+
+    Raises:
+      UserError: if the file is not JSON.
+    """
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(path.read_text())
+        if not isinstance(values, dict):
+            raise ValueError("it holds no JSON object")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read: {error}. Move it away, or give another "
+                        "--workdir.") from None
+    return values
+
+
+def check_writable(workdir: Path) -> None:
+    """Creates the folder if need be.
+
+    Raises:
+      UserError: if nothing can be written there.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=workdir):
+            pass
+    except OSError as error:
+        raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. "
+                        "Give another: --workdir=DIR.") from None
+
+
+def has_checkpoints(workdir: Path) -> bool:
+    """Whether a finished checkpoint lies in a workdir, without waiting for Orbax."""
+    folder = workdir / CHECKPOINTS
+    return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
+
+
+def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir: Path,
+                          besides: tuple[str, ...] = ()) -> None:
+    """Checks that a run with this config may go on from what a saved one has left.
+
+    Args:
+      saved: the config of that run, as `to_json` gave it.
+      config: of this one.
+      workdir: of both, for the message.
+      besides: keys that may differ, besides those that always may.
+
+    Raises:
+      UserError: lists the differences that would make it another experiment, and what may differ.
+    """
+    allowed = (*config_lib.MAY_CHANGE_ON_RESUME, *besides)
+    old, new = config_lib.flatten(saved), config_lib.flatten(config)
+    differing = [key for key in sorted(old.keys() | new.keys())
+                 if old.get(key) != new.get(key) and not any(
+                     key == name or (name.endswith(".") and key.startswith(name))
+                     for name in allowed)]
+    if differing:
+        lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} here"
+                          for key in differing)
+        raise UserError(
+            f"{workdir} holds another experiment:\n{lines}\n"
+            "A run that goes on may change only its duration, evaluation, checkpoints and logging. "
+            "Give another --workdir, or the values that are there.")
+
+
+def load_config(workdir: Path) -> ConfigDict:
+    """Returns the config that a run was started with.
+
+    Raises:
+      UserError: if the folder holds no run.
+    """
+    saved = read_json(workdir / CONFIG)
+    if saved is None:
+        raise UserError(f"There is no run in {workdir}: it has no {CONFIG}. Train one with "
+                        "python launch.py --config=FILE --workdir=DIR.")
+    try:
+        return from_json(saved)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{workdir / CONFIG} is no config of this version of cnnjax: {error}. "
+                        "Name the experiment as well: --config=FILE.") from None
+
+
+def from_json(saved: dict[str, Any]) -> ConfigDict:
+    """Returns a config from the form in which a workdir keeps it."""
+    config = config_lib.default()
+    for section, values in saved.items():
+        if not isinstance(values, dict):
+            config[section] = values
+            continue
+        for key, value in values.items():
+            # JSON has no tuples.
+            config[section][key] = tuple(value) if isinstance(value, list) else value
+    return config
+
+
+def to_json(config: ConfigDict) -> dict[str, Any]:
+    """Returns the config as plain dictionaries, for config.json and the checkpoint's record."""
+    return json.loads(json.dumps(config.to_dict()))

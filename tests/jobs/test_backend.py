@@ -1,0 +1,35 @@
+"""What is set before the first computation."""
+
+import os
+import subprocess
+import sys
+
+from cnnjax.jobs import backend
+
+
+def test_an_entry_of_the_cache_that_a_kill_left_half_written_is_dropped(tmp_path):
+    for name in ("a-cache", "a-atime", "b-cache"):
+        (tmp_path / name).write_bytes(b"x")
+    backend._drop_interrupted_entries(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} - {".lockfile"} == {"a-cache", "a-atime"}
+
+
+def test_compiled_steps_are_kept_in_the_folder_that_the_variable_names(root, tmp_path):
+    code = ("import jax, jax.numpy as jnp; from cnnjax.jobs import backend;"
+            "backend.use_compilation_cache();"
+            "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+            "jax.jit(lambda x: jnp.sin(x) @ x)(jnp.ones((8, 8))).block_until_ready()")
+    for _ in range(2):
+        subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, check=True,
+                       env=os.environ | {backend.CACHE_VARIABLE: str(tmp_path / "cache")})
+    assert list((tmp_path / "cache").glob("*-cache"))
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(monkeypatch, recwarn):
+    monkeypatch.setenv(backend.CACHE_VARIABLE, "/proc/nowhere")
+    backend.use_compilation_cache()
+    assert "/proc/nowhere" in str(recwarn.pop().message)
+
+
+def test_the_versions_that_decide_the_numbers_are_named():
+    assert {"jax", "flax", "optax", "orbax-checkpoint"} <= set(backend.versions())

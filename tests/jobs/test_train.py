@@ -1,0 +1,213 @@
+"""Whole runs in this process: what a workdir holds, resuming, and finishing once."""
+
+import contextlib
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from cnnjax.command_line import main
+from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+
+RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
+       "--config.data.image_size=8", "--config.train.steps=40", "--config.log.every_steps=7",
+       "--config.eval.every_steps=10", "--config.augment.pad_crop=1",
+       "--config.model.dropout_rate=0.1", "--config.log.progress=none"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def train(folder, *overrides):
+    return main([*RUN, f"--workdir={folder}", *overrides])
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def lines(folder):
+    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, root):
+    """An uninterrupted run."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert train(folder) == 0
+    return folder
+
+
+def test_a_workdir_holds_what_the_design_says(whole):
+    files = {p.name for p in whole.iterdir()}
+    assert files == {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard",
+                     "curves.png"}
+    found = summary(whole)
+    assert set(found) == {
+        "status", "model", "data", "params", "steps", "top1", "top5", "examples_evaluated",
+        "images_per_second", "seconds", "params_sha256", "state_sha256", "versions", "git_commit"}
+    assert found["status"] == "done" and found["steps"] == 40
+    assert found["examples_evaluated"] == 360 and 0 <= found["top1"] <= found["top5"] <= 1
+
+
+def test_each_step_of_the_metrics_appears_once_and_in_order(whole):
+    steps = [r["step"] for r in lines(whole)]
+    assert steps == [7, 10, 14, 20, 21, 28, 30, 35, 40]
+
+
+def test_the_loss_falls(whole):
+    losses = [r["train_loss"] for r in lines(whole) if "train_loss" in r]
+    assert losses[-1] < losses[0]
+
+
+def test_a_finished_run_prints_its_summary_and_changes_nothing(whole, capsys):
+    before = sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*"))
+    assert train(whole) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*")) == before
+
+
+def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.stop_after_steps=23") == 0
+    assert summary(folder)["status"] == "stopped" and summary(folder)["steps"] == 23
+    assert train(folder) == 0
+    for key in ("params_sha256", "state_sha256", "top1", "top5"):
+        assert summary(folder)[key] == summary(whole)[key]
+
+
+def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_bits_and_lines(whole, tmp_path,
+                                                                         monkeypatch):
+    from cnnjax.jobs import signals
+
+    @contextlib.contextmanager
+    def after_seventeen_calls():
+        calls = iter(range(100))
+        yield lambda: next(calls) == 16
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "stop_requests", after_seventeen_calls)
+        assert train(folder) == 75
+    assert [r["step"] for r in lines(folder)] == [7, 10, 14]
+    assert train(folder) == 0
+    assert lines(folder) == lines(whole)
+    assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]
+
+
+def test_a_finished_run_can_be_extended(whole, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.schedule.name=constant") == 0
+    assert train(folder, "--config.schedule.name=constant", "--config.train.steps=50") == 0
+    assert summary(folder)["steps"] == 50 and summary(folder)["status"] == "done"
+
+
+def test_a_failed_start_leaves_the_workdir_to_the_corrected_one(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.data.placement=device",
+                 "--config.augment.random_resized_crop=(0.08,1.0)") == 2
+    assert train(folder, "--config.train.steps=2") == 0
+
+
+def test_a_checkpoint_without_its_config_file_still_knows_its_experiment(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.steps=2") == 0
+    (folder / "config.json").unlink()
+    (folder / "summary.json").unlink()
+    assert train(folder, "--config.train.steps=4", "--config.model.widths=(4, 4)") == 2
+    assert "model.widths" in capsys.readouterr().err
+    assert train(folder, "--config.train.steps=1") == 2
+    assert "past the end" in capsys.readouterr().err
+
+
+def test_an_extended_run_has_no_old_summary_until_it_ends(tmp_path, monkeypatch):
+    from cnnjax.jobs import train as train_job
+
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.steps=2") == 0
+    monkeypatch.setattr(train_job, "_finish", lambda *args: None)
+    assert train(folder, "--config.train.steps=4") == 0
+    assert not (folder / "summary.json").exists()
+
+
+def test_the_best_checkpoint_is_kept_though_saving_has_another_rhythm(tmp_path):
+    from cnnjax.checkpoint import Checkpoints
+
+    folder = tmp_path / "run"
+    assert train(folder, "--config.checkpoint.every_steps=7", "--config.eval.every_steps=9",
+                 "--config.checkpoint.keep_last=1") == 0
+    scores = {r["step"]: r["eval_top1"] for r in lines(folder) if "eval_top1" in r}
+    best = max(scores, key=lambda step: (scores[step], step))
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    assert checkpoints.steps() == sorted({best, 40}) and checkpoints.find("best") == best
+
+
+def test_evaluate_takes_another_split(whole, capsys):
+    assert main(["launch.py", "--job=evaluate", f"--workdir={whole}",
+                 "--config.data.eval_split=train"]) == 0
+    assert "1,437" in capsys.readouterr().out
+
+
+def test_evaluate_gives_the_summarys_accuracy_from_the_workdir_alone(whole, capsys):
+    assert main(["launch.py", "--job=evaluate", f"--workdir={whole}"]) == 0
+    assert f"{summary(whole)['top1']:.4%}" in capsys.readouterr().out
+    assert main(["launch.py", "--job=evaluate", f"--workdir={whole}",
+                 "--config.eval.checkpoint=best"]) == 0
+
+
+def test_the_record_beside_the_arrays_says_what_they_are(whole):
+    from cnnjax.checkpoint import Checkpoints
+
+    checkpoints = Checkpoints(whole / "checkpoints", read_only=True)
+    record = checkpoints.record(40)
+    assert record["model"]["name"] == "simple_cnn" and record["class_names"] == list("0123456789")
+    assert record["preprocess"]["size"] == [8, 8] and record["data"]["fingerprint"]
+    assert record["config"]["train"]["steps"] == 40 and "jax" in record["versions"]
+    assert record["metrics"]["eval_top1"] == summary(whole)["top1"]
+
+
+def test_a_loss_that_is_not_finite_stops_with_step_rate_and_last_good_checkpoint(tmp_path, capsys):
+    folder = tmp_path / "run"
+    code = train(folder, "--config.schedule.lr=1e6", "--config.model.batch_norm=False",
+                 "--config.optimizer.clip_norm=0", "--config.schedule.warmup_steps=12",
+                 "--config.checkpoint.every_steps=1", "--config.optimizer.weight_decay=1")
+    out = capsys.readouterr().err
+    assert code == 1 and "not finite at step" in out and "learning rate was" in out
+    assert summary(folder)["status"] == "non_finite"
+    assert "last good checkpoint" in out or "no checkpoint before" in out
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(whole, tmp_path):
+    assert train(tmp_path / "a") == 0
+    assert summary(tmp_path / "a")["state_sha256"] == summary(whole)["state_sha256"]
+    assert train(tmp_path / "b", "--config.seed=1") == 0
+    assert summary(tmp_path / "b")["params_sha256"] != summary(whole)["params_sha256"]
+
+
+def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.steps_per_call=3") == 0
+    assert summary(folder)["steps"] == 40
+    steps = [r["step"] for r in lines(folder)]
+    assert steps == sorted(set(steps)) and all(s % 3 == 0 or s == 40 for s in steps)
+
+
+def test_top5_is_null_under_six_classes(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), np.uint8)
+    y = np.arange(64) % 3
+    np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
+    folder = tmp_path / "run"
+    assert train(folder, f"--config.data.name=npz:{tmp_path / 'd.npz'}") == 0
+    assert summary(folder)["top5"] is None and summary(folder)["examples_evaluated"] == 10
+
+
+def test_streaming_and_resident_data_train_to_the_same_bits(whole, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.data.placement=stream") == 0
+    assert lines(folder) == lines(whole)
+    assert jax.device_count() >= 1

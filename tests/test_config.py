@@ -1,0 +1,111 @@
+"""Durations, overrides and validation."""
+
+import pytest
+from ml_collections import ConfigDict
+
+from cnnjax import config as config_lib
+from cnnjax.types import UserError
+
+
+def valid() -> ConfigDict:
+    config = config_lib.default()
+    config.model.name = "lenet5"
+    config.train.epochs = 2.0
+    return config
+
+
+@pytest.mark.parametrize(("key", "value", "steps"), [
+    ("steps", 7, 7), ("epochs", 3.0, 30), ("epochs", 0.25, 3), ("examples", 1_001, 11),
+    ("epochs", 2.9 + 0.1, 30)])
+def test_every_unit_of_the_run_resolves_to_steps_and_no_epoch_is_cut_short(key, value, steps):
+    config = config_lib.default()
+    config.train[key] = value
+    config.train.batch_size = 100
+    assert config_lib.total_steps(config, examples=1_000) == steps
+
+
+def test_percent_is_of_the_whole_run():
+    config = valid()
+    config.schedule.warmup_percent = 5.0
+    assert config_lib.in_steps(config.schedule, "warmup", batch_size=10, examples=100,
+                               total=200) == pytest.approx(10)
+
+
+def test_a_tuple_of_durations_resolves_element_by_element():
+    config = valid()
+    config.schedule.drop_epochs = (30, 60)
+    assert config_lib.in_steps(config.schedule, "drop", batch_size=10, examples=100,
+                               total=1) == (300, 600)
+
+
+def test_a_run_without_length_says_what_to_set():
+    with pytest.raises(UserError, match=r"--config\.train\.epochs"):
+        config_lib.total_steps(config_lib.default(), examples=10)
+
+
+def test_two_durations_at_once_are_an_error_that_names_both():
+    config = valid()
+    config.train.steps = 5
+    with pytest.raises(UserError, match=r"train\.steps=5 and train\.epochs=2\.0"):
+        config_lib.validate(config)
+
+
+def test_a_unit_on_the_command_line_replaces_the_files():
+    config = valid()
+    config.train.steps = 5
+    config_lib.let_overrides_replace_units(config, ["train.steps"])
+    assert config.train.epochs is None and config.train.steps == 5
+    config.log.every_steps = 3
+    config_lib.let_overrides_replace_units(config, ["log.every_steps"])
+    assert config.log.every_percent is None and config.eval.every_epochs == 1.0
+
+
+def test_two_units_on_the_command_line_stay_an_error():
+    config = valid()
+    config.train.steps = 5
+    config_lib.let_overrides_replace_units(config, ["train.steps", "train.epochs"])
+    with pytest.raises(UserError, match="Two durations"):
+        config_lib.validate(config)
+
+
+def test_the_default_config_with_a_model_is_valid():
+    config_lib.validate(valid())
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("model.name", "resnet51", "resnet5"),
+    ("model.name", "", "model.name is empty"),
+    ("model.widths", (1, 2), "widths"),
+    ("train.bach_size", 3, "batch_size"),
+    ("batch_size", 3, "train.batch_size"),
+    ("optimizer.name", "adamm", "'adam'"),
+    ("precision", "float16", "float32"),
+    ("train.batch_size", 0, "between"),
+    ("train.label_smoothing", -0.1, "between"),
+    ("schedule.lr", float("nan"), "finite"),
+    ("schedule.lr", float("inf"), "finite"),
+    ("schedule.warmup_steps", -1, "duration"),
+    ("data.mean", "abc", "tuple"),
+    ("data.name", 3, "str"),
+    ("augment.flip", 1, "bool"),
+    ("seed", True, "int"),
+])
+def test_a_wrong_config_is_one_message_that_names_the_key_and_the_fix(key, value, message):
+    config = valid()
+    section, _, name = key.rpartition(".")
+    with (config[section] if section else config).ignore_type():
+        (config[section] if section else config)[name] = value
+    with pytest.raises(UserError, match=message.replace(".", r"\.")):
+        config_lib.validate(config)
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(UserError, match="Did you mean 'digits'"):
+        config_lib.apply_preset(valid(), "digit", {"digits": lambda c: None})
+
+
+def test_the_first_preset_is_the_default():
+    seen = []
+    config_lib.apply_preset(valid(), None, {"a": lambda c: seen.append("a"),
+                                            "b": lambda c: seen.append("b")})
+    assert seen == ["a"]

@@ -1,0 +1,180 @@
+"""The command line: every mistake is one message with the fix, and exit code 2."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cnnjax.command_line import main, parse
+
+LENET = "--config=experiments/lenet5.py"
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def images(folder, counts, size=8):
+    import cv2
+
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            image = np.random.default_rng(i).integers(0, 256, (size, size, 3), np.uint8)
+            cv2.imwrite(str(folder / name / f"{i}.png"), image)
+    return folder
+
+
+def bad(argv, capsys):
+    code = main(["launch.py", *argv])
+    captured = capsys.readouterr()
+    assert code == 2 and captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    ([], "Try: python launch.py --config=experiments/resnet50.py"),
+    (["--job=train"], "--config=experiments/resnet50.py"),
+    (["--config=experiments/resnet51.py"], "Did you mean 'experiments/resnet50.py'"),
+    (["--config=experiments/lenet5.py:mnits"], "Did you mean 'mnist'"),
+    ([LENET, "--job=trian"], "Did you mean 'train'"),
+    ([LENET, "--wrkdir=x"], "workdir"),
+    ([LENET, "epochs=3"], "--name=value"),
+    ([LENET, "--config.model.name=lenet"], "Did you mean 'lenet5'"),
+    ([LENET, "--config.train.bach_size=3"], "Did you mean 'train.batch_size'"),
+    ([LENET, "--config.trian.epochs=3"], "train"),
+    ([LENET, "--config.model.widht=3"], "lenet5"),
+    ([LENET, "--config.train.epochs=many"], "takes a float"),
+    ([LENET, "--config.train.batch_size=2.5"], "takes an int"),
+    ([LENET, "--config.train.epochs=3", "--config.train.steps=5"], "Two durations at once"),
+    ([LENET, "--config.train.epochs=-1"], "finite number from 0"),
+    ([LENET, "--config.data.name=mnist", "--config.data.data_dir=/nowhere"],
+     "python launch.py --job=prepare --config=experiments/lenet5.py --config.data.name=mnist"),
+    ([LENET, "--config.data.name=mnits"], "mnist"),
+    ([LENET, "--config.data.name=folder:/nowhere"], "/nowhere"),
+    ([LENET, "--config.data.name=npz:/nowhere.npz"], "/nowhere.npz"),
+    ([LENET, "--config.data.image_size=8"], "data.image_size=12"),
+    ([LENET, "--config.train.batch_size=5000"], "batch_size=1437 or smaller"),
+    ([LENET, "--config.devices=99"], "--config.devices=0"),
+    ([LENET, "--config.data.mean=(0.5,0.5)"], "1 channels"),
+    ([LENET, "--config.schedule.warmup_epochs=1000"], "warm-up"),
+    ([LENET, "--config.optimizer.decay=('nothing',)"], "head/kernel"),
+    ([LENET, "--config.optimizer=adam"], "optimizer.name"),
+    ([LENET, "--config.seed=None"], "cannot be None"),
+    ([LENET, "--config.model.num_classes=5"], "that of the data set"),
+    ([LENET, "--config.train.epochs=1e308"], "finite number"),
+    ([LENET, "--config.train.steps=3000000000"], "too long"),
+    ([LENET, "--config.schedule.drop_epochs=('a',)"], "tuple of finite numbers"),
+    ([LENET, "--config.optimizer.decay=(1,2)"], "tuple of texts"),
+    ([LENET, "--config.eval.checkpoint=²", "--job=evaluate"], "There is no run"),
+    (["--config=launch.py"], "defines no get_config"),
+    (["--config=experiments"], "experiments/lenet5.py"),
+    ([LENET, "--workdir=/proc/nowhere"], "cannot be written"),
+    (["--job=evaluate", "--workdir=/nowhere"], "There is no run in /nowhere"),
+])
+def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, tmp_path):
+    if argv and not any(word.startswith("--workdir") for word in argv):
+        argv = [*argv, f"--workdir={tmp_path / 'run'}"] if LENET in argv else argv
+    assert said in bad(argv, capsys)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_without_images_or_with_one_class_says_what_is_expected(capsys, tmp_path):
+    empty = tmp_path / "empty"
+    (empty / "a").mkdir(parents=True)
+    (empty / "b").mkdir()
+    run = [LENET, f"--workdir={tmp_path / 'run'}"]
+    assert "image" in bad([*run, f"--config.data.name=folder:{empty}"], capsys)
+    one = images(tmp_path / "one", {"cats": 3})
+    assert "class" in bad([*run, f"--config.data.name=folder:{one}"], capsys)
+
+
+def test_a_label_out_of_range_is_named(capsys, tmp_path):
+    x = np.zeros((20, 28, 28), np.uint8)
+    labels = np.arange(20) % 3
+    labels[7] = -4
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=labels, x_test=x, y_test=np.arange(20) % 3)
+    said = bad([LENET, f"--workdir={tmp_path / 'run'}",
+                f"--config.data.name=npz:{tmp_path / 'a.npz'}"], capsys)
+    assert "-4" in said and "7" in said
+
+
+def test_a_workdir_of_another_experiment_lists_the_differences(capsys, tmp_path):
+    run = [LENET, f"--workdir={tmp_path / 'run'}", "--config.train.steps=1",
+           "--config.log.progress=none", "--config.log.plot=False"]
+    assert main(["launch.py", *run]) == 0
+    capsys.readouterr()
+    before = sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*"))
+    said = bad([*run, "--config.schedule.lr=0.3", "--config.model.name=lenet5_full"], capsys)
+    assert "schedule.lr: 0.05 there, 0.3 here" in said and "lenet5_full" in said
+    assert sorted((p, p.stat().st_mtime_ns) for p in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("file", "text"), [
+    ("config.json", "[]"), ("config.json", "{"), ("summary.json", "[1]"),
+    ("summary.json", b"\xff\xfe")])
+def test_a_damaged_file_in_the_workdir_is_named(capsys, tmp_path, file, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / file).write_bytes(text.encode() if isinstance(text, str) else text)
+    assert file in bad([LENET, f"--workdir={tmp_path / 'run'}"], capsys)
+
+
+@pytest.mark.parametrize("text", ['{"train": 3}', '{"bogus": {"a": 1}}'])
+def test_a_config_json_of_another_kind_is_named(capsys, tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    assert "config.json" in bad([f"--workdir={tmp_path}"], capsys)
+
+
+def test_none_unsets_a_duration(capsys):
+    config = parse(["launch.py", LENET, "--config.log.every_percent=None"]).config
+    assert config.log.every_percent is None
+    config = parse(["launch.py", LENET, "--config.train.epochs=None",
+                    "--config.train.steps=9"]).config
+    assert config.train.epochs is None and config.train.steps == 9
+
+
+def test_a_config_file_that_fails_names_its_line(capsys, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text("def get_config(preset=None):\n    return 1 / 0\n")
+    assert "broken.py:2: ZeroDivisionError" in bad([f"--config={file}"], capsys)
+    file.write_text("def get_config(preset=None:\n")
+    assert "broken.py:1:" in bad([f"--config={file}"], capsys)
+    file.write_text("def get_config(preset=None):\n    return 3\n")
+    assert "not a ConfigDict" in bad([f"--config={file}"], capsys)
+
+
+def test_help_is_the_usage_and_exit_code_0(capsys):
+    assert main(["launch.py", "--help"]) == 0
+    assert "--job=JOB" in capsys.readouterr().out
+
+
+def test_help_waits_for_neither_jax_nor_flax(root):
+    code = ("import sys; from cnnjax.command_line import main; main(['launch.py', '--help']);"
+            "sys.exit(any(m in sys.modules for m in ('jax', 'flax', 'tensorflow')))")
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True, capture_output=True)
+
+
+def test_the_process_exits_with_the_code_and_without_a_traceback(root):
+    done = subprocess.run([sys.executable, "launch.py", "--config=experiments/nothing.py"],
+                          cwd=root, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "experiments/resnet50.py" in done.stderr
+
+
+def test_overrides_arrive_and_replace_the_files_unit():
+    command = parse(["launch.py", "--config=experiments/lenet5.py:mnist",
+                     "--config.train.steps=7", "--config.model.padding=2"])
+    assert command.config.train.steps == 7 and command.config.train.epochs is None
+    assert command.config.model.padding == 2
+    assert str(command.workdir) == "runs/lenet5-mnist"
+
+
+def test_a_dry_run_writes_nothing(capsys, tmp_path):
+    assert main(["launch.py", LENET, f"--workdir={tmp_path / 'run'}", "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "60,806" in out and "learning rate" in out and "memory" in out
+    assert not list(tmp_path.iterdir())
