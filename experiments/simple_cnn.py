@@ -1,0 +1,70 @@
+"""The basic CNN: [Conv -> BN -> ReLU -> Pool] x 3, global average, linear.
+
+94,986 parameters for colour images, 94,410 for grey ones.
+
+    python launch.py --config=experiments/simple_cnn.py
+    python launch.py --config=experiments/simple_cnn.py:fashion_mnist
+    python launch.py --config=experiments/simple_cnn.py --config.model.widths="(16, 32)" \
+        --config.model.hidden="(64,)"
+
+Measured on 2 CPU cores (shared virtual machine), float32, top-1 on the test split:
+
+- digits: 98.89 % (one seed) in 26 s.
+- fashion_mnist: 92.86 % (one seed) in 20 minutes with other jobs beside it. A published figure for
+  nets of two convolutions and under 100,000 parameters is 92.5 % (the data set's own README).
+- mnist, cifar10: not run.
+"""
+
+from cnnjax import config as config_lib
+
+
+def digits(config):
+    """UCI handwritten digits, 8x8 enlarged to 16x16."""
+    config.data.image_size = 16
+    config.train.epochs = 30.0
+    config.train.batch_size = 64
+
+
+def mnist(config):
+    """MNIST, 60,000 + 10,000 images of 28x28, shifted by up to two pixels."""
+    config.data.name = "mnist"
+    config.train.epochs = 16.0
+    config.train.batch_size = 128
+    config.augment.pad_crop = 2
+
+
+def fashion_mnist(config):
+    """Fashion-MNIST, of the same sizes, with flips and without shifts.
+
+    The last map is flattened, not averaged: where something is matters in centred garments, and a
+    net this small has nothing to spare for shifts (91 % with both).
+    """
+    mnist(config)
+    config.data.name = "fashion_mnist"
+    config.train.epochs = 9.0
+    config.augment.flip = True
+    config.augment.pad_crop = 0
+    config.model.global_pool = False
+
+
+def cifar10(config):
+    """CIFAR-10: flips, and shifts of four pixels."""
+    mnist(config)
+    config.data.name = "cifar10"
+    config.train.epochs = 40.0
+    config.augment.flip = True
+    config.augment.pad_crop = 4
+
+
+PRESETS = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+
+
+def get_config(preset=None):
+    """Returns the config of a preset, the embedded digits by default."""
+    config = config_lib.default()
+    config.model.name = "simple_cnn"
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.lr = 0.1
+    config.schedule.warmup_percent = 5.0
+    return config_lib.apply_preset(config, preset, PRESETS)

@@ -1,0 +1,73 @@
+"""Every experiment file with every preset: valid, and built as far as shapes go."""
+
+import ast
+import importlib.util
+from pathlib import Path
+
+import jax
+import pytest
+
+from cnnjax import config as config_lib
+from cnnjax import models
+from cnnjax.jobs import experiment as experiment_lib
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "experiments").glob("*.py"))
+# What each data set looks like, so that a preset is built without having it: examples, height,
+# width, channels, classes.
+KNOWN = {"digits": (1437, 8, 8, 1, 10), "mnist": (60_000, 28, 28, 1, 10),
+         "fashion_mnist": (60_000, 28, 28, 1, 10), "cifar10": (50_000, 32, 32, 3, 10),
+         "imagenet2012": (1_281_167, 224, 224, 3, 1000)}
+
+
+def load(file):
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}")
+         for file in FILES for preset in load(file).PRESETS]
+
+
+@pytest.mark.parametrize(("file", "preset"), CASES)
+def test_every_preset_is_valid_and_its_model_takes_its_images(file, preset):
+    config = load(file).get_config(preset)
+    config_lib.validate(config)
+    examples, height, width, channels, classes = KNOWN[config.data.name]
+    size = config.data.image_size or height
+    module = models.create_model(config.model.name, num_classes=classes,
+                                 **config_lib.model_overrides(config))
+    x = jax.ShapeDtypeStruct((2, size, size, channels), "float32")
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert jax.eval_shape(module.apply, variables, x).shape == (2, classes)
+    total = config_lib.total_steps(config, examples)
+    rate = experiment_lib.make_learning_rate(config, examples, total)
+    assert 0 < float(rate(total // 2)) <= config.schedule.lr * max(
+        1, config.train.batch_size / (config.schedule.lr_batch_size or config.train.batch_size))
+    experiment_lib.make_schedule(config, examples, total)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_without_a_preset_an_experiment_runs_on_the_embedded_digits(file):
+    assert load(file).get_config().data.name == "digits"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_the_docstring_gives_command_hardware_accuracy_and_time(file):
+    text = ast.get_docstring(ast.parse(file.read_text()))
+    assert f"python launch.py --config=experiments/{file.name}" in text
+    assert "CPU cores" in text and "seed" in text
+    assert "published" in text or "measured" in text.lower()
+
+
+def test_the_imagenet_recipe_of_resnet50_is_the_90_epoch_one_with_linear_scaling():
+    config = load(ROOT / "experiments" / "resnet50.py").get_config("imagenet")
+    total = config_lib.total_steps(config, 1_281_167)
+    assert config.train.batch_size == 1024 and config.train.epochs == 90
+    rate = experiment_lib.make_learning_rate(config, 1_281_167, total)
+    assert max(float(rate(s)) for s in range(6_000, 7_000, 50)) == pytest.approx(0.4, rel=1e-3)
+    config.train.batch_size = 256
+    rate = experiment_lib.make_learning_rate(config, 1_281_167, total * 4)
+    assert max(float(rate(s)) for s in range(24_000, 28_000, 50)) == pytest.approx(0.1, rel=1e-3)
