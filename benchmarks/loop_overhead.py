@@ -1,0 +1,123 @@
+"""What the training loop costs over its bare jitted step.
+
+    python -m benchmarks.loop_overhead
+
+Both sides run the same compiled step in one process, in alternation. "bare" calls it on one batch
+that lies on the device. "loop" is `train.loop.fit` with everything on: batches from the feed,
+metrics.jsonl, TensorBoard events, a line printed for every log, and an asynchronous checkpoint at
+the end of every `--epoch` steps, waited for at the end. Evaluation is work of its own and is off.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+
+from cnnjax import config as config_lib
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.jobs import backend, console
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.record import describe
+from cnnjax.train import loop
+from cnnjax.train import step as step_lib
+from cnnjax.train.writers import MetricsWriter
+
+# Model, image size, steps a round, steps between checkpoints. An epoch of MNIST is 469 steps.
+CASES = {"lenet5": (28, 938, 469), "resnet18": (32, 120, 60)}
+
+
+def make_experiment(model: str, size: int, steps: int, epoch: int):
+    """Returns the experiment on the embedded digits at batch 128."""
+    config = config_lib.default()
+    config.model.name, config.data.image_size = model, size
+    config.train.batch_size, config.train.steps = 128, steps
+    config.log.every_percent, config.eval.every_epochs = 2.0, None
+    config.checkpoint.every_steps = epoch
+    config_lib.validate(config)
+    return experiment_lib.build(config)
+
+
+def bare(call, state, feed, batch, steps: int):
+    """Returns the seconds of `steps` calls, and the state."""
+    start = time.perf_counter()
+    for _ in range(steps):
+        state, losses = call(state, feed.constants, batch)
+    jax.block_until_ready(losses)
+    return time.perf_counter() - start, state
+
+
+def looped(call, state, feed, experiment, folder: Path):
+    """Returns the seconds of the same steps by the loop, and the state."""
+    config, steps = experiment.config, experiment.total_steps
+    checkpoints, record = Checkpoints(folder), describe(experiment)
+    writer = MetricsWriter(folder, 0)
+    state = state.replace(step=state.step * 0)
+    with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
+        display = console.Display("plain", steps, 0, config.train.batch_size)
+
+        def on_record(step, values):
+            writer.write(step, values)
+            display.record(step, values)
+
+        hooks = loop.Hooks(
+            on_step=display.step, on_record=on_record, evaluate=lambda state: {},
+            save=lambda step, state, values: checkpoints.save(step, state,
+                                                              record | {"metrics": values}),
+            should_stop=lambda: False)
+        start = time.perf_counter()
+        state = loop.fit(call, state, feed.constants, feed.batches(0, steps), experiment.schedule,
+                         hooks, start_step=0, batch_size=config.train.batch_size)
+        checkpoints.wait()
+        seconds = time.perf_counter() - start
+    writer.close()
+    checkpoints.close()
+    return seconds, state
+
+
+def measure(model: str, rounds: int) -> None:
+    """Prints one row."""
+    size, steps, epoch = CASES[model]
+    experiment = make_experiment(model, size, steps, epoch)
+    feed = experiment_lib.make_train_feed(experiment)
+    call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+    state = jax.jit(experiment.create_state,
+                    out_shardings=step_lib.replicated(experiment.mesh))()
+    _, batch = next(iter(feed.batches(0, 1)))
+    _, state = bare(call, state, feed, batch, 20)
+    times = {"bare": [], "loop": []}
+    for _ in range(rounds):
+        seconds, state = bare(call, state, feed, batch, steps)
+        times["bare"].append(seconds / steps * 1e3)
+        with tempfile.TemporaryDirectory() as folder:
+            seconds, state = looped(call, state, feed, experiment, Path(folder))
+        times["loop"].append(seconds / steps * 1e3)
+    ratios = [b / a for a, b in zip(times["bare"], times["loop"], strict=True)]
+    cells = [f"{statistics.median(t):.2f} ({min(t):.2f} to {max(t):.2f})" for t in times.values()]
+    print(f"| {model} {size} px b128 | {cells[0]} | {cells[1]} | {statistics.median(ratios):.3f} "
+          f"({min(ratios):.3f} to {max(ratios):.3f}) |", flush=True)
+
+
+def main() -> None:
+    """Prints a Markdown table: milliseconds a step, medians with the least and the most."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="*", default=list(CASES), choices=list(CASES))
+    arguments = parser.parse_args()
+    versions = backend.versions()
+    print(f"jax {versions['jax']}, {backend.describe_devices(jax.devices())}, "
+          f"{os.cpu_count()} CPU cores, {arguments.rounds} rounds\n")
+    print("| case | bare, ms a step | loop, ms a step | ratio |\n|---|---|---|---|")
+    for model in arguments.models:
+        measure(model, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
