@@ -25,6 +25,7 @@ MAX_TAPS = 25
 
 
 def applies(g: Geometry) -> bool:
+    """Whether the window is small enough to be unrolled tap by tap."""
     return g.window[0] * g.window[1] <= MAX_TAPS
 
 

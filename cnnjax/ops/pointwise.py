@@ -15,6 +15,7 @@ from cnnjax.ops.product import product
 
 
 def applies(g: ConvGeometry) -> bool:
+    """Whether the kernel sees one pixel and no padding, so that a matrix product does it."""
     return g.window == (1, 1) and g.groups == 1 and not g.is_padded
 
 

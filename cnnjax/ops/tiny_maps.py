@@ -25,6 +25,7 @@ MIN_CHANNELS = 16
 
 
 def applies(g: ConvGeometry) -> bool:
+    """Whether the output has few positions and the input enough channels to fill a product."""
     return (g.groups == 1 and g.out[0] * g.out[1] <= MAX_POSITIONS
             and g.in_channels >= MIN_CHANNELS)
 
