@@ -98,7 +98,7 @@ class Naming:
                 for path, (layer, leaf) in paths.items()}
 
     def layout(self, path: str, ndim: int) -> Layout:
-        """Returns the layout of the array of `ndim` axes at a path, such as "params/head/kernel"."""
+        """Returns the layout of the array of `ndim` axes at a path, as "params/head/kernel"."""
         layer, leaf = _split(path)
         if leaf == "kernel" or leaf not in _LEAVES:
             for pattern, layout in self.layouts:
