@@ -9,6 +9,7 @@ import importlib
 _PUBLIC = {
     "list_models": "cnnjax.models",
     "create_model": "cnnjax.models",
+    "compound_scaling": "cnnjax.models",
     "summarize": "cnnjax.analysis",
     "receptive_field": "cnnjax.analysis",
 }

@@ -8,7 +8,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from cnnjax.models.efficientnet import EfficientNet
 from cnnjax.models.lenet import LeNet5
+from cnnjax.models.mobilenet_v2 import MobileNetV2
+from cnnjax.models.mobilenet_v3 import MobileNetV3
 from cnnjax.models.resnet import ResNet
 from cnnjax.models.simple_cnn import SimpleCNN
 
@@ -35,6 +38,13 @@ class Entry:
 LECUN = (1998, "LeCun et al., Gradient-based learning applied to document recognition, "
                "Proc. IEEE 86(11), 1998")
 HE = (2015, "He et al., Deep residual learning for image recognition, arXiv 1512.03385")
+SANDLER = (2018, "Sandler et al., MobileNetV2: Inverted residuals and linear bottlenecks, "
+                 "arXiv 1801.04381")
+HOWARD = (2019, "Howard et al., Searching for MobileNetV3, arXiv 1905.02244")
+TAN = (2019, "Tan & Le, EfficientNet: Rethinking model scaling for convolutional neural networks, "
+             "arXiv 1905.11946")
+LIU = (2020, "Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow blog, 2020")
+TAN_V2 = (2021, "Tan & Le, EfficientNetV2: Smaller models and faster training, arXiv 2104.00298")
 
 _MNIST, _CIFAR, _IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
@@ -45,6 +55,42 @@ _CIFAR_RESNET = dict(block="basic", widths=(16, 32, 64), stem="cifar", conv_init
 def _cifar_resnet(depth: int, shortcut: str) -> Entry:
     sizes = dict(stage_sizes=((depth - 2) // 6,) * 3, shortcut=shortcut)
     return Entry(ResNet, {**_CIFAR_RESNET, **sizes}, _CIFAR, *HE)
+
+
+# (width, depth, resolution, dropout) of B0 to B7, and of Lite0 to Lite4, as published.
+_EFFICIENTNET = ((1.0, 1.0, 224, 0.2), (1.0, 1.1, 240, 0.2), (1.1, 1.2, 260, 0.3),
+                 (1.2, 1.4, 300, 0.3), (1.4, 1.8, 380, 0.4), (1.6, 2.2, 456, 0.4),
+                 (1.8, 2.6, 528, 0.5), (2.0, 3.1, 600, 0.5))
+_LITE = (*_EFFICIENTNET[:3], (1.2, 1.4, 280, 0.3), (1.4, 1.8, 300, 0.3))
+# (training resolution in the paper, test resolution in torchvision, dropout)
+_EFFICIENTNET_V2 = {"s": (300, 384, 0.2), "m": (384, 480, 0.3), "l": (384, 480, 0.4)}
+_TENSORFLOW = dict(padding="same", bn_epsilon=1e-3, depthwise_init="fan_in")
+_LITE_TRUNK = dict(trunk="lite", scale_ends=False, activation="relu6", depthwise_init="fan_in")
+
+
+def _efficientnet(i: int, **arguments: Any) -> Entry:
+    width, depth, size, dropout = _EFFICIENTNET[i]
+    scale = dict(width=width, depth=depth, dropout_rate=dropout)
+    return Entry(EfficientNet, {**scale, **arguments}, (size, size, 3), *TAN)
+
+
+def _torchvision_efficientnet(i: int) -> Entry:
+    entry = _efficientnet(i, **(dict(bn_epsilon=1e-3, bn_momentum=0.99) if i > 4 else {}))
+    return dataclasses.replace(entry, input_size=(288, 288, 3)) if i == 2 else entry
+
+
+def _lite(i: int, **arguments: Any) -> Entry:
+    width, depth, size, dropout = _LITE[i]
+    scale = dict(width=width, depth=depth, dropout_rate=dropout)
+    return Entry(EfficientNet, {**_LITE_TRUNK, **scale, **arguments}, (size, size, 3), *LIU)
+
+
+def _efficientnet_v2(size: str, tensorflow: bool = False) -> Entry:
+    train, test, dropout = _EFFICIENTNET_V2[size]
+    arguments = dict(trunk=f"v2_{size}", dropout_rate=dropout, bn_epsilon=1e-3)
+    pixels = train if tensorflow else test
+    return Entry(EfficientNet, {**arguments, **(_TENSORFLOW if tensorflow else {})},
+                 (pixels, pixels, 3), *TAN_V2)
 
 
 TABLE: dict[str, Entry] = {
@@ -73,4 +119,14 @@ TABLE: dict[str, Entry] = {
     "plain44_cifar": _cifar_resnet(44, "none"),
     "plain56_cifar": _cifar_resnet(56, "none"),
     "plain110_cifar": _cifar_resnet(110, "none"),
+    "mobilenet_v2": Entry(MobileNetV2, dict(), _IMAGENET, *SANDLER),
+    "mobilenet_v3_small": Entry(MobileNetV3, dict(size="small"), _IMAGENET, *HOWARD),
+    "mobilenet_v3_large": Entry(MobileNetV3, dict(size="large"), _IMAGENET, *HOWARD),
+    **{f"efficientnet_b{i}": _torchvision_efficientnet(i) for i in range(8)},
+    **{f"tf_efficientnet_b{i}": _efficientnet(i, **_TENSORFLOW) for i in range(8)},
+    **{f"efficientnet_lite{i}": _lite(i) for i in range(5)},
+    **{f"tf_efficientnet_lite{i}": _lite(i, **_TENSORFLOW) for i in range(5)},
+    **{f"efficientnet_v2_{size}": _efficientnet_v2(size) for size in "sml"},
+    **{f"efficientnetv2_{size}": _efficientnet_v2(size) for size in "sml"},
+    **{f"tf_efficientnetv2_{size}": _efficientnet_v2(size, tensorflow=True) for size in "sml"},
 }

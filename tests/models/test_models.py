@@ -21,19 +21,26 @@ PARAMS = {
     "plain20_cifar": (269_722, 1_376), "plain32_cifar": (464_154, 2_272),
     "plain44_cifar": (658_586, 3_168), "plain56_cifar": (853_018, 4_064),
     "plain110_cifar": (1_727_962, 8_096),
+    "efficientnetv2_s": (21_458_488, 153_872), "efficientnetv2_m": (54_139_356, 292_032),
+    "efficientnetv2_l": (118_515_272, 512_576),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
 DEEP = ("resnet101", "resnet152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
-                                    for depth in (44, 56, 110)))
+                                    for depth in (44, 56, 110)),
+        *(f"{kind}efficientnet_b{i}" for kind in ("", "tf_") for i in range(1, 8)),
+        *(f"{kind}efficientnet_lite{i}" for kind in ("", "tf_") for i in range(1, 5)),
+        *(f"{kind}_{size}" for kind in ("efficientnet_v2", "efficientnetv2", "tf_efficientnetv2")
+          for size in "sml" if (kind, size) != ("efficientnet_v2", "s")))
 EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
          for name in list_models()]
 # One of each kind: the others differ in depth alone.
 KINDS = ("lenet5", "lenet5_full", "simple_cnn", "resnet18", "resnet50", "cifar_resnet18",
-         "resnet20_cifar", "plain20_cifar")
+         "resnet20_cifar", "plain20_cifar", "mobilenet_v2", "mobilenet_v3_small",
+         "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_v2_s")
 
 
 def classes(name):
-    return 1000 if lookup(name).input_size[0] == 224 else 10
+    return 1000 if lookup(name).input_size[0] >= 224 else 10
 
 
 def specs(name, batch=2):
@@ -49,7 +56,8 @@ def shapes(model, x, train=False):
 
 # A shallow one of each kind, for the tests that compile.
 SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
-         "resnet20_cifar": dict(stage_sizes=(1, 1, 1))}
+         "resnet20_cifar": dict(stage_sizes=(1, 1, 1)),
+         "efficientnet_b0": dict(width=0.25, depth=0.1)}
 
 
 @functools.cache

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from cnnjax.models.efficientnet import EfficientNet
 from cnnjax.models.lenet import LeNet5
+from cnnjax.models.mobilenet_v2 import MobileNetV2
+from cnnjax.models.mobilenet_v3 import MobileNetV3
 from cnnjax.models.resnet import ResNet
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.weights.naming import Naming
-from cnnjax.weights.namings import lenet, resnet, simple_cnn
+from cnnjax.weights.namings import efficientnet, lenet, mobilenet, resnet, simple_cnn
 
 # The first of a family is the one that weights are saved in.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     LeNet5: (lenet.TORCH,),
     ResNet: (resnet.TORCHVISION, resnet.TIMM, resnet.CIFAR),
     SimpleCNN: (simple_cnn.TORCH,),
+    MobileNetV2: (mobilenet.TORCHVISION_V2, mobilenet.TIMM_V2),
+    MobileNetV3: (mobilenet.TORCHVISION_V3, mobilenet.TIMM_V3),
+    EfficientNet: (efficientnet.TORCHVISION, efficientnet.TIMM, efficientnet.PYTORCH),
 }
 
 
