@@ -31,7 +31,9 @@ OURS = {
     "timm_mobilenetv3_large_100": ("mobilenet_v3_large", {}),
 }
 # Tracing these takes many seconds.
-DEEP = ()
+DEEP = (*(f"{source}efficientnet_b{i}" for source in ("", "timm_tf_") for i in (5, 6, 7)),
+        "efficientnet_v2_m", "efficientnet_v2_l", "timm_tf_efficientnetv2_m",
+        "timm_tf_efficientnetv2_l")
 
 
 def counterpart(name):
