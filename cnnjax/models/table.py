@@ -8,9 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 
+from cnnjax.models.alexnet import AlexNet
 from cnnjax.models.lenet import LeNet5
 from cnnjax.models.resnet import ResNet
+from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
+from cnnjax.models.squeezenet import SqueezeNet
+from cnnjax.models.vgg import VGG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +70,14 @@ _SE = dict(se_reduction=16, zero_init_residual=True)
 _CIFAR_RESNET = dict(block="basic", widths=(16, 32, 64), stem="cifar", conv_init="fan_in")
 
 
+# Table 1 of the paper: configurations A, B, D and E.
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def _vgg(depth: int, **more: Any) -> Entry:
+    return Entry(VGG, dict(stage_sizes=_VGG[depth], **more), _IMAGENET, *SIMONYAN)
+
+
 def _cifar_resnet(depth: int, shortcut: str) -> Entry:
     sizes = dict(stage_sizes=((depth - 2) // 6,) * 3, shortcut=shortcut)
     return Entry(ResNet, {**_CIFAR_RESNET, **sizes}, _CIFAR, *HE)
@@ -75,6 +87,18 @@ TABLE: dict[str, Entry] = {
     "lenet5": Entry(LeNet5, dict(connections="table"), _MNIST, *LECUN),
     "lenet5_full": Entry(LeNet5, dict(connections="full"), _MNIST, *LECUN),
     "simple_cnn": Entry(SimpleCNN, dict(), _CIFAR, None, None),
+    "alexnet_original": Entry(AlexNet, dict(
+        widths=(96, 256, 384, 384, 256), towers=2, response_norm=True, initializer="paper",
+        drop="outputs"), _IMAGENET, *KRIZHEVSKY),
+    "alexnet": Entry(AlexNet, dict(), _IMAGENET, *ONE_TOWER),
+    "vgg11": _vgg(11),
+    "vgg13": _vgg(13),
+    "vgg16": _vgg(16),
+    "vgg19": _vgg(19),
+    "vgg11_bn": _vgg(11, batch_norm=True),
+    "vgg13_bn": _vgg(13, batch_norm=True),
+    "vgg16_bn": _vgg(16, batch_norm=True),
+    "vgg19_bn": _vgg(19, batch_norm=True),
     "resnet18": Entry(ResNet, _RESNET[18], _IMAGENET, *HE),
     "resnet34": Entry(ResNet, _RESNET[34], _IMAGENET, *HE),
     "resnet50": Entry(ResNet, _RESNET[50], _IMAGENET, *HE),
@@ -91,6 +115,12 @@ TABLE: dict[str, Entry] = {
     "seresnet50": Entry(ResNet, dict(**_RESNET[50], **_SE), _IMAGENET, *HU),
     "seresnet101": Entry(ResNet, dict(**_RESNET[101], **_SE), _IMAGENET, *HU),
     "seresnet152": Entry(ResNet, dict(**_RESNET[152], **_SE), _IMAGENET, *HU),
+    "resnetv2_50": Entry(ResNetV2, dict(stage_sizes=(3, 4, 6, 3)), _IMAGENET, *IDENTITY),
+    "resnetv2_101": Entry(ResNetV2, dict(stage_sizes=(3, 4, 23, 3)), _IMAGENET, *IDENTITY),
+    "resnetv2_152": Entry(ResNetV2, dict(stage_sizes=(3, 8, 36, 3)), _IMAGENET, *IDENTITY),
+    "squeezenet1_0": Entry(SqueezeNet, dict(
+        stage_sizes=(3, 4, 1), stem_width=96, stem_kernel=7), _IMAGENET, *IANDOLA),
+    "squeezenet1_1": Entry(SqueezeNet, dict(stage_sizes=(2, 2, 4)), _IMAGENET, *IANDOLA),
     "cifar_resnet18": Entry(
         ResNet, dict(block="basic", stage_sizes=(2, 2, 2, 2), stem="cifar"), _CIFAR, *HE),
     "resnet20_cifar": _cifar_resnet(20, "pad"),
