@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops.geometry import Padding, pair
+from cnnjax.ops.geometry import Padding, pads, pair
 from cnnjax.types import UserError, did_you_mean
 
 Initializer = Callable[..., jax.Array]
@@ -198,14 +198,34 @@ class BatchNorm(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """`ops.max_pool` as a layer, so that it shows in summaries."""
+    """`ops.max_pool` as a layer, so that it shows in summaries.
+
+    Attributes:
+      window, stride, padding: as in `ops.max_pool`.
+      ceil_mode: whether the output's size is rounded up: the map is padded at the bottom and right
+        so that the last window, which starts inside it, fits. As in torch and Caffe.
+    """
 
     window: int | Sequence[int]
     stride: int | Sequence[int] | None = None
     padding: Padding = 0
+    ceil_mode: bool = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.max_pool(x, self.window, self.stride, self.padding)
+        padding = self._ceil_padding(x.shape[1:3]) if self.ceil_mode else self.padding
+        return ops.max_pool(x, self.window, self.stride, padding)
+
+    def _ceil_padding(self, size):
+        window = pair(self.window, "MaxPool: window")
+        stride = window if self.stride is None else pair(self.stride, "MaxPool: stride")
+        sides = []
+        for n, k, s, (low, high) in zip(size, window, stride,
+                                        pads(self.padding, size, window, stride), strict=True):
+            last = -(-(n + low + high - k) // s)
+            if last * s >= n + low:  # A window of padding alone is dropped.
+                last -= 1
+            sides.append((low, max(high, last * s + k - n - low)))
+        return tuple(sides)
 
 
 class AvgPool(nn.Module):
@@ -246,6 +266,7 @@ class Endpoints:
     def __init__(self, names: Sequence[str], capture: str | Sequence[str]):
         self._wanted = (capture,) if isinstance(capture, str) else tuple(capture)
         self._found: dict[str, jax.Array] = {}
+        self._auxiliary: dict[str, jax.Array] = {}
         for name in self._wanted:
             if name not in names:
                 near = did_you_mean(str(name), names)
@@ -258,11 +279,14 @@ class Endpoints:
             self._found[name] = x
         return x
 
+    def auxiliary(self, name: str, logits: jax.Array) -> None:
+        """Keeps the logits of an auxiliary head, which a model returns while it trains."""
+        self._auxiliary[name] = logits
+
     def result(self, output: jax.Array) -> jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]:
-        """Returns `output`, with the intermediates beside it if any were asked for."""
-        if not self._wanted:
-            return output
-        return output, {name: self._found[name] for name in self._wanted}
+        """Returns `output`; auxiliary logits and what was asked for stand beside it, if any."""
+        beside = self._auxiliary | {name: self._found[name] for name in self._wanted}
+        return (output, beside) if beside else output
 
 
 def endpoint_names(stages: Sequence[str], num_classes: int) -> tuple[str, ...]:

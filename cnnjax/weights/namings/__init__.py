@@ -1,0 +1,30 @@
+"""The namings of every family: one file a family, and the table of all."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+
+from cnnjax.models.lenet import LeNet5
+from cnnjax.models.resnet import ResNet
+from cnnjax.models.simple_cnn import SimpleCNN
+from cnnjax.weights.naming import Naming
+from cnnjax.weights.namings import lenet, resnet, simple_cnn
+
+# The first of a family is the one that weights are saved in.
+NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
+    LeNet5: (lenet.TORCH,),
+    ResNet: (resnet.TORCHVISION, resnet.TIMM, resnet.CIFAR),
+    SimpleCNN: (simple_cnn.TORCH,),
+}
+
+
+def of(module: nn.Module, source: str | None = None) -> Naming:
+    """Returns a family's naming by its source, or the one that its weights are saved in.
+
+    Raises:
+      KeyError: if the family has no naming (of that source).
+    """
+    for naming in NAMINGS[type(module)]:
+        if source in (None, naming.source):
+            return naming
+    raise KeyError(f"{type(module).__name__} has no naming of {source}")
