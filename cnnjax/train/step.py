@@ -35,6 +35,8 @@ class Task:
       seed: root of all randomness after initialisation.
       label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
         section 7).
+      aux_weight: of the loss of each auxiliary head, for models that have them (arXiv 1409.4842,
+        section 5).
     """
 
     module: nn.Module
@@ -42,6 +44,7 @@ class Task:
     augment: Augment
     seed: int
     label_smoothing: float = 0.0
+    aux_weight: float = 0.3
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -64,16 +67,21 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         whole of B, however it is sharded.
 
     Returns:
-      The state after the step, and the mean loss as a float32 scalar.
+      The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
     """
     key = jax.random.fold_in(jax.random.key(task.seed), state.step)
     images = task.augment(jax.random.fold_in(key, 0), batch["image"])
 
+    def mean_loss(logits):
+        return jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
+
     def loss_fn(params):
-        logits, updates = task.module.apply(
+        output, updates = task.module.apply(
             {"params": params, "batch_stats": state.batch_stats}, images, train=True,
             mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
-        loss = jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
+        # A model with auxiliary heads returns their logits beside its own while it trains.
+        logits, auxiliary = output if isinstance(output, tuple) else (output, {})
+        loss = mean_loss(logits) + task.aux_weight * sum(map(mean_loss, auxiliary.values()))
         return loss, (logits, updates.get("batch_stats", {}))
 
     (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
