@@ -10,6 +10,7 @@ _PUBLIC = {
     "list_models": "cnnjax.models",
     "create_model": "cnnjax.models",
     "summarize": "cnnjax.analysis",
+    "receptive_field": "cnnjax.analysis",
 }
 __all__ = list(_PUBLIC)
 

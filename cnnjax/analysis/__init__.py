@@ -1,5 +1,6 @@
-"""What a model is and what a run did: sizes and costs of layers, plots."""
+"""What a model is and what a run did: sizes and costs of layers, what they see, plots."""
 
+from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, receptive_field
 from cnnjax.analysis.summary import Row, Summary, summarize
 
-__all__ = ["Row", "Summary", "summarize"]
+__all__ = ["LayerField", "Row", "Summary", "endpoint_fields", "receptive_field", "summarize"]

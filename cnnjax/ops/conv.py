@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import pointwise, switch, tiny_maps, xla
+from cnnjax.ops import bilinear, depthwise, pointwise, switch, tiny_maps, xla
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
 
@@ -35,6 +35,8 @@ class Formulation(NamedTuple):
 FORMULATIONS = (
     Formulation("pointwise", ("cpu",), pointwise.applies, pointwise.conv2d),
     Formulation("tiny_maps", ("cpu",), tiny_maps.applies, tiny_maps.conv2d),
+    Formulation("depthwise", ("cpu",), depthwise.applies, bilinear.convolution(
+        depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
     Formulation("xla", (), xla.applies, xla.conv2d),
 )
 

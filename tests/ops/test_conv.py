@@ -51,10 +51,22 @@ CASES = [
     ("tiny_maps", (5, 5), (5, 5), 1, VALID, 16, 8, 1),
     ("tiny_maps", (3, 2), (3, 2), (2, 1), UNEVEN, 16, 8, 1),
     ("tiny_maps", (1, 1), (1, 1), 2, 1, 16, 8, 1),
+    ("depthwise", (9, 7), (3, 3), 1, SAME, 6, 6, 6),
+    ("depthwise", (15, 17), (3, 3), 2, 1, 5, 5, 5),
+    ("depthwise", (16, 9), (5, 5), 2, SAME, 4, 4, 4),
+    ("depthwise", (8, 7), (7, 7), 1, 3, 3, 3, 3),
+    ("depthwise", (9, 8), (3, 2), (2, 1), UNEVEN, 4, 4, 4),
+    ("depthwise", (9, 10), (2, 3), (3, 4), VALID, 4, 4, 4),
+    ("depthwise", (2, 2), (5, 5), 1, 2, 4, 4, 4),
+    ("depthwise", (2, 1), (5, 5), 2, 2, 4, 4, 4),
+    ("depthwise", (1, 1), (7, 7), 1, 3, 4, 4, 4),
+    ("depthwise", (2, 3), (3, 3), 2, 4, 4, 4, 4),
+    ("depthwise", (3, 3), (1, 1), 2, 1, 4, 4, 4),
     ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("xla", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
     ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("xla", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
     ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
 ]
@@ -76,6 +88,25 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
         for ours, theirs in zip(*both(x, kernel), strict=True):
             assert ours.dtype == theirs.dtype == jnp.float64
             np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, stride, padding,
+                                                         channels, features, groups):
+    with jax.enable_x64(True):
+        x, kernel = arrays(size, window, channels, features, groups)
+
+        def curvature(conv):
+            def slope(x, kernel):
+                dx, dkernel = jax.grad(lambda *a: jnp.sum(jnp.sin(conv(*a))), (0, 1))(x, kernel)
+                return jnp.sum(jnp.sin(dx)) + jnp.sum(jnp.sin(dkernel))
+            return jax.grad(slope, (0, 1))(x, kernel)
+
+        ours, theirs = jax.jit(lambda: (
+            curvature(lambda x, k: ops.conv2d(x, k, stride, padding, groups)),
+            curvature(lambda x, k: definition(x, k, stride, padding, groups))))()
+        for a, b in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("size,window", [((4, 4), (1, 1)), ((2, 2), (3, 3)), ((6, 6), (3, 3))])

@@ -1,0 +1,120 @@
+"""Every receptive field of every model against what a gradient says.
+
+A linear twin of the model, with every kernel at 1 / fan-in, norms the identity and pools averages,
+is differentiated on a strip of pixels as long as the field. Everything in it is positive, so the
+pixels with a gradient are those that a position sees. Gates are cut: they see the whole map.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax import ops, trees
+from cnnjax.analysis.kinds import LOOK, kind_of
+from cnnjax.analysis.receptive_field import receptive_field, variable_shapes
+from cnnjax.models import create_model, list_models, lookup
+from cnnjax.models.layers import Conv
+from cnnjax.ops.geometry import pair
+from cnnjax.types import UserError
+
+FAMILIES = {lookup(name).module: name for name in reversed(list_models())}
+EVERY = [pytest.param(name, marks=[] if name in FAMILIES.values() else [pytest.mark.slow])
+         for name in list_models()]
+
+
+def linear_twin(outputs):
+    """An interceptor of Flax that simplifies layers and appends what they put out."""
+    def simplified(next_call, args, kwargs, context):
+        layer = context.module
+        kind = kind_of(layer)
+        if context.method_name != "__call__" or not layer.path or kind is None:
+            return next_call(*args, **kwargs)
+        x = args[0]
+        if kind.endswith("_norm"):
+            return x
+        if kind == "max_pool":
+            y = ops.avg_pool(x, layer.window, layer.stride, layer.padding)
+        elif isinstance(layer, Conv):
+            y = one_channel(layer, x)
+        else:
+            y = next_call(*args, **kwargs)
+        if kind in LOOK:
+            outputs.append(y)
+        is_gate = x.ndim < 4 or x.shape[1] * x.shape[2] == 1
+        return jax.lax.stop_gradient(y) if is_gate else y
+    return simplified
+
+
+def one_channel(layer, x):
+    """A convolution whose kernel is all 1 / fan-in, from the mean over channels: a narrow twin."""
+    small = layer.clone(parent=None, name=None, features=1, groups=1, use_bias=False)
+    mean = x.mean(-1, keepdims=True)
+    kernel = jnp.ones((*pair(layer.kernel_size, "kernel_size"), 1, 1), x.dtype)
+    y = small.apply({"params": {"kernel": kernel / kernel.size}}, mean)
+    return jnp.broadcast_to(y, (*y.shape[:3], layer.features))
+
+
+def constants(shapes):
+    """Every kernel 1 / fan-in, every bias 0, every scale 1."""
+    def value(name, leaf):
+        fan_in = np.prod(leaf.shape[:-1]) if name.endswith("kernel") else 1
+        return jnp.full(leaf.shape, 0.0 if name.endswith("bias") else 1 / fan_in, jnp.float64)
+    return jax.tree.unflatten(jax.tree.structure(shapes), [
+        value(name, leaf) for name, leaf in trees.named_leaves(shapes).items()])
+
+
+def narrowest(model, length, channels, axis):
+    """(1, H, W, C) of the narrowest strip of a length that the model takes."""
+    for width in (1, 4, 16, 32, 64, 80, 96, 128, 224):
+        shape = (1, length, width, channels) if axis == 0 else (1, width, length, channels)
+        try:
+            variable_shapes(model, shape)
+        except UserError:
+            continue
+        return shape
+    raise AssertionError("no strip fits")
+
+
+def strip(model, name, axis):
+    """The shape of a strip that is as long as the longest field, and the fields on it."""
+    height, width, channels = lookup(name).input_size
+    fields = receptive_field(model, (1, height, width, channels))
+    needed = max(f.size[axis] + f.stride[axis] for f in fields if not f.sees_all)
+    shape = narrowest(model, -(-needed // 64) * 64, channels, axis)
+    return shape, receptive_field(model, shape)
+
+
+@pytest.mark.parametrize("axis", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", EVERY)
+def test_the_pixels_with_a_gradient_are_those_of_the_receptive_field(name, axis):
+    with jax.enable_x64(True), ops.using("xla"):
+        model = create_model(name, 10, dtype="float64")
+        shape, fields = strip(model, name, axis)
+        variables = variable_shapes(model, shape)
+
+        def maps(x):
+            with nn.intercept_methods(linear_twin(outputs := [])):
+                model.apply(constants(variables), x)
+            assert len(outputs) == len(fields)
+            return [y.mean(-1) for y, f in zip(outputs, fields, strict=True) if not f.sees_all]
+
+        @jax.jit
+        def gradient(cotangents):
+            # Small, so that saturating activations are in their linear part.
+            x = jnp.full(shape, 1e-3, jnp.float64)
+            return jax.vjp(maps, x)[1](cotangents)[0].sum((0, 2 - axis, 3))
+
+        followed = [f for f in fields if not f.sees_all]
+        sizes = jax.eval_shape(maps, jax.ShapeDtypeStruct(shape, jnp.float64))
+        zeros = [np.zeros(leaf.shape) for leaf in sizes]
+        for i, field in enumerate(followed):
+            position = max(0, -(field.start[axis] // field.stride[axis]))
+            one = np.zeros(sizes[i].shape)
+            np.moveaxis(one, axis + 1, 0)[position] = 1
+            found = np.flatnonzero(gradient([*zeros[:i], one, *zeros[i + 1:]]))
+            start = field.start[axis] + position * field.stride[axis]
+            expected = (start, start + field.size[axis] - 1)
+            assert expected[0] >= 0 and expected[1] < shape[axis + 1], "the strip is too short"
+            assert (found[0], found[-1]) == expected, field.name
