@@ -122,7 +122,10 @@ def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming:
         raise UserError(_listing(name, naming, where, hint, len(expected), missing, extra,
                                  [f"{key} is {tensors[key].shape}, here {expected[key]}"
                                   for key in misshaped]))
-    variables = naming_lib.from_torch(naming, tensors, like)
+    try:
+        variables = naming_lib.from_torch(naming, tensors, like)
+    except ValueError as error:
+        raise UserError(f"{where} does not fit {name}: {error}.") from None
     return Match(naming, jax.tree.map(lambda a: np.asarray(a, np.float32), variables), channels)
 
 
