@@ -22,6 +22,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
+       python launch.py --job=summarize --models=PATTERN
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -32,6 +33,8 @@ Try: python launch.py --config=experiments/resnet50.py
   --workdir=DIR           of the run; default runs/<experiment>[-<preset>]. Where a run has been,
                           this alone says which experiment
   --dry_run               does everything up to the first step, and writes nothing
+  --models=PATTERN        with --job=summarize: compares the models whose names match, such as
+                          'resnet*' or '*', and needs no config
   --help                  this text
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
@@ -46,6 +49,13 @@ class Command:
     config: ConfigDict
     workdir: Path
     dry_run: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """What a command line with --models asks for: a comparison of the models that match."""
+
+    models: str
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,10 +87,14 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
 
-def _run(command: Command) -> int:
+def _run(command: Command | Compare) -> int:
     from cnnjax import jobs
     from cnnjax.jobs import backend
 
+    if isinstance(command, Compare):
+        from cnnjax.jobs import summarize
+
+        return summarize.run_comparison(command.models)
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
         if not command.dry_run:
             backend.use_compilation_cache()
@@ -90,7 +104,7 @@ def _run(command: Command) -> int:
     return jobs.run(command.job, command.config, command.workdir, command.dry_run)
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str]) -> Command | Compare:
     """Returns the command, its config not yet validated.
 
     Raises:
@@ -100,6 +114,7 @@ def parse(argv: Sequence[str]) -> Command:
     values = flags.FlagValues()
     flags.DEFINE_string("job", "train", "", flag_values=values)
     flags.DEFINE_string("workdir", None, "", flag_values=values)
+    flags.DEFINE_string("models", None, "", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     argv, unset = _without_nones(argv)
@@ -126,6 +141,10 @@ def parse(argv: Sequence[str]) -> Command:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
+    if values.models is not None:
+        if values.job != "summarize":
+            raise UserError(f"--models goes with --job=summarize, not with --job={values.job}.")
+        return Compare(values.models)
     if config is None:
         raise UserError("No config: say which experiment, "
                         "such as --config=experiments/resnet50.py.")

@@ -67,6 +67,7 @@ def default() -> ConfigDict:
             **durations("", percent=False),
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
             "label_smoothing": 0.0,
+            "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
         },
         "optimizer": {
@@ -275,6 +276,7 @@ _RANGES = {
     "train.batch_size": (1, _LARGE),
     "train.stop_after_steps": (1, _LARGE),
     "train.label_smoothing": (0.0, 0.999),
+    "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),

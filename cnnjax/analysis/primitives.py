@@ -85,7 +85,7 @@ def _windows(seen: Seen, out: Sequence[int], axes: Sequence[int],
             raise Unknown("puts zeros between the pixels of a map")
         seen = seen.with_span(label, seen.spans[label].window(size, stride, pads[0]))
         new[i] = ((label, out[i]),)
-    return Seen(tuple(new), seen.spans)
+    return seen.with_axes(new)
 
 
 def _conv(eqn, seen):
@@ -160,7 +160,7 @@ def _concatenate(eqn, seen):
         rest = [list(part.axes) for _, part in parts]
         for axes in rest:
             axes[axis] = plain(out[axis])
-        return elementwise([Seen(tuple(axes), part.spans)
+        return elementwise([part.with_axes(axes)
                             for axes, (_, part) in zip(rest, parts, strict=True)], out)
     moved = [_windows(part, out, [axis], [(1, 1, (offset, 0), 1)]) for offset, part in parts]
     if any(part.label(axis) != label for _, part in parts) or len(
@@ -191,7 +191,7 @@ def _reverse(eqn, seen):
 
 def _transpose(eqn, seen):
     x = _one(seen)
-    return Seen(tuple(x.axes[i] for i in eqn.params["permutation"]), x.spans)
+    return x.with_axes([x.axes[i] for i in eqn.params["permutation"]])
 
 
 def _squeeze(eqn, seen):
@@ -207,7 +207,7 @@ def _broadcast(eqn, seen):
             if count(axis) != out[target]:
                 raise Unknown("repeats a map of one pixel")
             axes[target] = axis
-    return Seen(tuple(axes), x.spans)
+    return x.with_axes(axes)
 
 
 def _reshape(eqn, seen):

@@ -105,7 +105,7 @@ def build(config: ConfigDict) -> Experiment:
             module=module, optimizer=optimizer, seed=config.seed,
             augment=functools.partial(_augment, preprocess, dtype, config.augment.flip,
                                       config.augment.pad_crop),
-            label_smoothing=config.train.label_smoothing),
+            label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight),
         schedule=make_schedule(config, examples, total), abstract_state=None)
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
 
