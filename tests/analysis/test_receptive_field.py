@@ -10,6 +10,7 @@ import cnnjax
 import cnnjax.models
 from cnnjax.analysis import endpoint_fields
 from cnnjax.models.layers import AvgPool, Conv, Dense, GlobalAvgPool, MaxPool
+from cnnjax.models.parts import AdaptiveAvgPool
 from cnnjax.types import UserError
 
 
@@ -190,6 +191,13 @@ def test_what_sees_the_whole_map_is_flagged():
         return Dense(3, name="head")(jnp.concatenate([y, z], -1))
     assert {name: f.sees_all for name, f in fields(body).items()} == {
         "conv": False, "pool": True, "flat": True, "head": True}
+
+
+def test_an_adaptive_pool_is_followed_where_its_bins_are_equal_and_flagged_where_not():
+    def body(x):
+        return AdaptiveAvgPool(6, name="pool")(Conv(2, 3, name="conv")(x))
+    assert fields(body, 24)["pool"].size == (6, 6) and not fields(body, 24)["pool"].sees_all
+    assert fields(body, 23)["pool"].size == (3, 3) and fields(body, 23)["pool"].sees_all
 
 
 def test_a_layer_called_twice_has_two_fields():
