@@ -29,7 +29,7 @@ UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
 _optional = config_dict.placeholder
 
 
@@ -41,6 +41,10 @@ def default() -> ConfigDict:
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest formulation for the backend; xla: lax.conv everywhere.
         "model": {"name": ""},  # Every other key here is an argument of that model.
+        "weights": {
+            "path": _optional(str),  # A file, a workdir or a hub id, as cnnjax.load_weights takes.
+            "tag": _optional(str),  # Which of several published sets, such as IMAGENET1K_V2.
+        },
         "data": {
             "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
             "data_dir": _optional(str),  # Of TFDS; else TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -67,6 +71,7 @@ def default() -> ConfigDict:
             **durations("", percent=False),
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
             "label_smoothing": 0.0,
+            "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
         },
         "optimizer": {
@@ -93,6 +98,14 @@ def default() -> ConfigDict:
             "batch_size": 0,  # 0 is the training batch size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+        },
+        "predict": {
+            "images": _optional(str),  # A folder or a file; None labels the evaluation split.
+            "batch_size": 32,
+            "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "export": {
+            "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.
@@ -253,6 +266,7 @@ def validate(config: ConfigDict) -> None:
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "ops": ("auto", "xla"),
+    "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.placement": ("auto", "device", "stream"),
     "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb"),
@@ -275,6 +289,7 @@ _RANGES = {
     "train.batch_size": (1, _LARGE),
     "train.stop_after_steps": (1, _LARGE),
     "train.label_smoothing": (0.0, 0.999),
+    "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
@@ -287,6 +302,8 @@ _RANGES = {
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
     "eval.batch_size": (0, _LARGE),
+    "predict.batch_size": (1, _LARGE),
+    "predict.sheet": (0, 1000),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
 }

@@ -105,7 +105,7 @@ def build(config: ConfigDict) -> Experiment:
             module=module, optimizer=optimizer, seed=config.seed,
             augment=functools.partial(_augment, preprocess, dtype, config.augment.flip,
                                       config.augment.pad_crop),
-            label_smoothing=config.train.label_smoothing),
+            label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight),
         schedule=make_schedule(config, examples, total), abstract_state=None)
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
 
@@ -140,8 +140,10 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset) -> Preprocess:
                             f"{dataset.channels} channels: give one number each.")
     if min(std) <= 0:
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
+    # Images of one size are resized whole, and so is whatever the model labels later.
     return Preprocess(size=(size, size) if size else shape[:2], mean=tuple(mean), std=tuple(std),
-                      crop=config.data.crop, interpolation=config.data.interpolation)
+                      crop=config.data.crop if shape is None else 1.0,
+                      interpolation=config.data.interpolation)
 
 
 def compute_dtype(precision: str) -> Any:

@@ -22,7 +22,7 @@ class TrainState:
       step: int32 scalar, steps done.
       params: float32.
       batch_stats: running mean and variance of batch norm; {} without one.
-      opt_state: of the optax chain.
+      opt_state: of the optax chain, which knows only the parameters that train.
       window: sums since the last log line (see `empty_window`). They are part of the state so that
         a run that resumes between two log lines writes the same next line.
     """
