@@ -54,6 +54,6 @@ def narrow(num_classes):
 
 MODELS = {
     "alexnet_original": AlexNet,
-    "narrow": narrow,
-    "narrow_original": functools.partial(AlexNet, widths=NARROW, hidden=32),
+    "narrow_alexnet": narrow,
+    "narrow_alexnet_original": functools.partial(AlexNet, widths=NARROW, hidden=32),
 }

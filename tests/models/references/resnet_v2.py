@@ -9,4 +9,4 @@ def small(num_classes):
                     conv_layer=create_conv2d, norm_layer=BatchNormAct2d)
 
 
-MODELS = {"small": small}
+MODELS = {"small_resnetv2": small}

@@ -17,6 +17,6 @@ def narrow(counts, batch_norm, num_classes):
 
 
 MODELS = {
-    "narrow": functools.partial(narrow, (1, 1, 2, 2, 2), False),
-    "narrow_bn": functools.partial(narrow, (2, 2, 2, 2, 2), True),
+    "narrow_vgg11": functools.partial(narrow, (1, 1, 2, 2, 2), False),
+    "narrow_vgg13_bn": functools.partial(narrow, (2, 2, 2, 2, 2), True),
 }
