@@ -12,6 +12,8 @@ LOGITS = {
                     "vgg19_bn")},
     "narrow_vgg11": Logits(_SIZES, dict(num_classes=17, **_NARROW), "narrow_vgg11", "torchvision",
                            model="vgg11"),
+    "narrow_timm_vgg11": Logits(_SIZES, dict(num_classes=17, **_NARROW), "narrow_timm_vgg11",
+                                "timm", model="vgg11"),
     "narrow_vgg13_bn": Logits(_SIZES, dict(num_classes=17, **_NARROW), "narrow_vgg13_bn",
                               "torchvision", model="vgg13_bn"),
 }
