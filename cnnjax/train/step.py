@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cnnjax import ops
 from cnnjax.train.state import NO_STEP, TrainState
 
 PyTree = Any
@@ -70,9 +71,10 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
     images = task.augment(jax.random.fold_in(key, 0), batch["image"])
 
     def loss_fn(params):
-        logits, updates = task.module.apply(
-            {"params": params, "batch_stats": state.batch_stats}, images, train=True,
-            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
+        with ops.training():
+            logits, updates = task.module.apply(
+                {"params": params, "batch_stats": state.batch_stats}, images, train=True,
+                mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
         loss = jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
         return loss, (logits, updates.get("batch_stats", {}))
 
