@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import depthwise, pointwise, switch, tiny_maps, winograd, xla
+from cnnjax.ops import depthwise, pointwise, switch, taps, tiny_maps, winograd, xla
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
@@ -44,6 +44,8 @@ FORMULATIONS = (
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
     Formulation("winograd", CPU, False, winograd.applies, convolution(
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
+    Formulation("taps", CPU, True, taps.applies, convolution(
+        xla.conv2d, xla.input_gradient, taps.weight_gradient)),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import winograd
+from cnnjax.ops import taps, winograd
 from cnnjax.types import UserError
 
 
@@ -81,6 +81,9 @@ CASES = [
     ("winograd", (4, 5), (3, 3), 1, UNEVEN, 33, 32, 1),
     ("winograd", (8, 6), (3, 3), 1, VALID, 32, 32, 1),
     ("winograd", (5, 4), (3, 3), 1, 3, 32, 32, 1),
+    ("taps", (28, 29), (3, 3), 2, 1, 17, 5, 1),
+    ("taps", (16, 31), (5, 3), (1, 2), UNEVEN, 16, 3, 1),
+    ("taps", (42, 56), (2, 2), (3, 4), VALID, 16, 3, 1),
     ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
     ("xla", (27, 26), (3, 3), 2, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
@@ -114,6 +117,16 @@ def test_winograd_with_tiles_of_4_pixels_and_in_parts_of_the_batch(size, padding
         x, kernel = arrays(size, (3, 3), 32, 34, 1)
         assert ops.formulation(x, kernel, 1, padding) == "winograd"
         check_value_and_gradients(x, kernel, 1, padding)
+
+
+@pytest.mark.parametrize("pixels", [10 ** 6, 1, 60])
+def test_taps_in_parts_of_the_batch(pixels, monkeypatch):
+    monkeypatch.setattr(taps, "MIN_SIZE", 5)
+    monkeypatch.setattr(taps, "PIXELS", pixels)
+    with jax.enable_x64(True):
+        x, kernel = arrays((9, 11), (3, 3), 16, 8, 1)
+        assert ops.formulation(x, kernel, 2, 1) == "taps"
+        check_value_and_gradients(x, kernel, 2, 1)
 
 
 def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(monkeypatch):
@@ -184,13 +197,15 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 
 @pytest.mark.parametrize("name,size,window,groups", [
     ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1),
-    ("depthwise", (5, 4), (3, 3), 32), ("winograd", (4, 5), (3, 3), 1)])
+    ("depthwise", (5, 4), (3, 3), 32), ("winograd", (4, 5), (3, 3), 1),
+    ("taps", (28, 28), (3, 2), 1)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
     x, kernel = arrays(size, window, 32, 32, groups, np.float32)
     xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
-    conv = functools.partial(ops.conv2d, groups=groups)
+    stride = 2 if name == "taps" else 1
+    conv = functools.partial(ops.conv2d, stride=stride, groups=groups)
     with ops.using("fast"):
-        assert ops.formulation(x, kernel, groups=groups) == name
+        assert ops.formulation(x, kernel, stride, groups=groups) == name
         gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k))), (0, 1)))
         mapped = jax.jit(jax.vmap(gradient))(xs, kernels)
         looped = [gradient(x, k) for x, k in zip(xs, kernels, strict=True)]
