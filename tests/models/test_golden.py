@@ -34,7 +34,7 @@ def loaded(model, naming, size, fill):
 
 @pytest.mark.parametrize(("family", "name", "case"), LOGITS)
 def test_logits_equal_torch_at_usual_and_odd_sizes(family, name, case):
-    model = create_model(name, **case.arguments)
+    model = create_model(case.model or name, **case.arguments)
     variables = loaded(model, namings.of(model, case.naming), case.sizes[0],
                        golden_cases.fill(family))
     golden = np.load(golden_cases.GOLDEN / f"{family}.npz")
