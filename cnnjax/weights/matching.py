@@ -148,12 +148,12 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def fresh(module: nn.Module, size: tuple[int, int], channels: int,
-          paths: Sequence[str]) -> dict[str, jax.Array]:
-    """Returns some leaves of module.init(jax.random.key(0), …): no others are computed."""
+          paths: Sequence[str], rng: jax.Array) -> dict[str, jax.Array]:
+    """Returns some leaves of module.init(rng, …): no others are computed."""
     def pick(key):
         leaves = trees.named_leaves(module.init(key, jnp.zeros((1, *size, channels)), train=False))
         return {path: leaves[path] for path in paths}
-    return jax.jit(pick)(jax.random.key(0))
+    return jax.jit(pick)(rng)
 
 
 def _misshaped(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]
