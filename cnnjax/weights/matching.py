@@ -114,8 +114,8 @@ def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming:
         extra = [key for key in extra if key not in auxiliary]
         if auxiliary:
             logging.getLogger("cnnjax").warning(
-                "%s: left out %d tensors of auxiliary heads; create_model(%r, aux_logits=True) has "
-                "them.", where, len(auxiliary), name)
+                "%s: left out %d tensors of auxiliary heads; aux_logits=True keeps them.", where,
+                len(auxiliary))
     missing = [key for key in expected if key not in tensors]
     misshaped = _misshaped(expected, tensors)
     if missing or extra or misshaped:
