@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.data import augment
+from cnnjax.jobs.initial_weights import InitialWeights
+from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
-from cnnjax.jobs.pretrained import Pretrained
-from cnnjax.jobs.pretrained import load as load_pretrained
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
 from cnnjax.train.loop import Every, Schedule
@@ -41,7 +41,7 @@ class Experiment:
       phases: of the run, one or two (`jobs.phases`).
       schedule: when to log, evaluate, save and stop.
       abstract_state: shapes and dtypes of the training state at step 0.
-      pretrained: the weights to start from, if there are any and the run has not started.
+      weights: the weights to start from, if there are any and the run has not started.
     """
 
     config: ConfigDict
@@ -53,7 +53,7 @@ class Experiment:
     phases: tuple[Phase, ...]
     schedule: Schedule
     abstract_state: state_lib.TrainState
-    pretrained: Pretrained | None = None
+    weights: InitialWeights | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -111,15 +111,15 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
-    pretrained = None if saved_preprocess else load_pretrained(config, dataset.num_classes)
+    weights = None if saved_preprocess else load_weights(config, dataset.num_classes)
     preprocess = saved_preprocess or make_preprocess(
-        config, dataset, pretrained and pretrained.preprocess)
+        config, dataset, weights and weights.preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
-        mesh=mesh, phases=(), schedule=None, abstract_state=None, pretrained=pretrained)
+        mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
     phases = make_phases(config, Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from cnnjax import trees
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, overview, pretrained, record, signals, workdir
+from cnnjax.jobs import console, initial_weights, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -83,8 +83,8 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
     steps = checkpoints.steps()
     if not steps:
         state = jax.jit(experiment.create_state, out_shardings=sharding)()
-        if experiment.pretrained:
-            state = pretrained.put_into(state, experiment.pretrained, sharding)
+        if experiment.weights:
+            state = initial_weights.put_into(state, experiment.weights, sharding)
         return _Start(state, 0, 0.0)
     step = steps[-1]
     saved = checkpoints.record(step)

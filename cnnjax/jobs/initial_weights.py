@@ -19,7 +19,7 @@ PyTree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Pretrained:
+class InitialWeights:
     """What was read from `weights.path`.
 
     Attributes:
@@ -33,7 +33,7 @@ class Pretrained:
     preprocess: Preprocess
 
 
-def load(config: ConfigDict, num_classes: int) -> Pretrained | None:
+def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
     """Reads the weights that the config names; None if it names none.
 
     Raises:
@@ -45,10 +45,10 @@ def load(config: ConfigDict, num_classes: int) -> Pretrained | None:
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
     _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
                                                    **overrides)
-    return Pretrained(path, variables, preprocess)
+    return InitialWeights(path, variables, preprocess)
 
 
-def put_into(state: TrainState, pretrained: Pretrained, sharding: jax.sharding.Sharding
+def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding
              ) -> TrainState:
     """Returns the state with the weights in all but the head, which is new for the new classes.
 
@@ -65,7 +65,7 @@ def put_into(state: TrainState, pretrained: Pretrained, sharding: jax.sharding.S
                  "here" for name, leaf in ours_by_name.items()
                  if not fits[name] and not name.startswith(("head/", "aux"))]
         if wrong:
-            raise UserError(f"The {kind} in {pretrained.path} don't fit this model:\n  "
+            raise UserError(f"The {kind} in {weights.path} don't fit this model:\n  "
                             + "\n  ".join(wrong[:20]))
         leaves = [jax.device_put(theirs[name], sharding).astype(leaf.dtype)
                   if fits[name] and not name.startswith("head/") else leaf
@@ -73,6 +73,6 @@ def put_into(state: TrainState, pretrained: Pretrained, sharding: jax.sharding.S
         return jax.tree.unflatten(jax.tree.structure(ours), leaves)
 
     return state.replace(
-        params=replaced(state.params, pretrained.variables["params"], "parameters"),
-        batch_stats=replaced(state.batch_stats, pretrained.variables.get("batch_stats", {}),
+        params=replaced(state.params, weights.variables["params"], "parameters"),
+        batch_stats=replaced(state.batch_stats, weights.variables.get("batch_stats", {}),
                              "batch statistics"))
