@@ -29,7 +29,7 @@ from cnnjax.types import UserError, did_you_mean
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
 _optional = config_dict.placeholder
 
 
@@ -44,6 +44,7 @@ def default() -> ConfigDict:
         "weights": {
             # To start from: a .safetensors or .pth file, a workdir, a hub id, or "random".
             "path": _optional(str),
+            "tag": _optional(str),  # Which of several published sets, such as IMAGENET1K_V2.
         },
         "data": {
             "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
@@ -111,6 +112,14 @@ def default() -> ConfigDict:
             "batch_size": 0,  # 0 is the training batch size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+        },
+        "predict": {
+            "images": _optional(str),  # A folder or a file; None labels the evaluation split.
+            "batch_size": 32,
+            "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "export": {
+            "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.
@@ -246,6 +255,7 @@ _OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb")
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "ops": ("auto", "xla"),
+    "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.placement": ("auto", "device", "stream"),
     "head.optimizer": _OPTIMIZERS,
@@ -286,6 +296,8 @@ _RANGES = {
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
     "eval.batch_size": (0, _LARGE),
+    "predict.batch_size": (1, _LARGE),
+    "predict.sheet": (0, 1000),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
 }

@@ -44,7 +44,7 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
     _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
-                                                   **overrides)
+                                                   tag=config.weights.tag, **overrides)
     return InitialWeights(path, variables, preprocess)
 
 

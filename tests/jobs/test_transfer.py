@@ -117,7 +117,7 @@ def test_the_preprocessing_is_that_of_the_weights_unless_the_config_has_its_own(
     found = restored(folder, 1)[1]["preprocess"]
     assert found == {**PREPROCESS.to_dict(), "size": [12, 12], "mean": [0.5]}
     assert pretrained == [("simple_cnn", "a.safetensors", 10,
-                           {"widths": (4, 8), "dropout_rate": 0.1})]
+                           {"widths": (4, 8), "dropout_rate": 0.1, "tag": None})]
 
 
 @pytest.mark.parametrize("stop", [5, 12, 13, 17])
