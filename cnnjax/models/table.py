@@ -55,7 +55,10 @@ HU = (2017, "Hu et al., Squeeze-and-excitation networks, arXiv 1709.01507")
 
 _MNIST, _CIFAR, _IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
-# Table 1 of the paper.
+# By depth: configurations A, B, D and E of Table 1 of the paper.
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+# By depth: Table 1 of the paper.
 _RESNET = {
     18: dict(block="basic", stage_sizes=(2, 2, 2, 2)),
     34: dict(block="basic", stage_sizes=(3, 4, 6, 3)),
@@ -68,10 +71,6 @@ _SE = dict(se_reduction=16, zero_init_residual=True)
 
 # 6 n + 2 layers: n blocks of two convolutions in each of three stages (section 4.2 of the paper).
 _CIFAR_RESNET = dict(block="basic", widths=(16, 32, 64), stem="cifar", conv_init="fan_in")
-
-
-# Table 1 of the paper: configurations A, B, D and E.
-_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 def _vgg(depth: int, **more: Any) -> Entry:
@@ -127,8 +126,7 @@ TABLE: dict[str, Entry] = {
     "squeezenet1_0": Entry(SqueezeNet, dict(
         stage_sizes=(3, 4, 1), stem_width=96, stem_kernel=7), _IMAGENET, *IANDOLA),
     "squeezenet1_1": Entry(SqueezeNet, dict(stage_sizes=(2, 2, 4)), _IMAGENET, *IANDOLA),
-    "cifar_resnet18": Entry(
-        ResNet, dict(block="basic", stage_sizes=(2, 2, 2, 2), stem="cifar"), _CIFAR, *HE),
+    "cifar_resnet18": Entry(ResNet, dict(**_RESNET[18], stem="cifar"), _CIFAR, *HE),
     "resnet20_cifar": _cifar_resnet(20, "pad"),
     "resnet32_cifar": _cifar_resnet(32, "pad"),
     "resnet44_cifar": _cifar_resnet(44, "pad"),
