@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops.geometry import Padding, pair
+from cnnjax.ops.geometry import Padding, pads, pair
 from cnnjax.types import UserError, did_you_mean
 
 Initializer = Callable[..., jax.Array]
@@ -39,6 +39,17 @@ def he_normal(fan: Literal["fan_in", "fan_out"]) -> Initializer:
     def init(key, shape, dtype=FLOAT32):
         size = math.prod(shape[:-1]) if fan == "fan_in" else math.prod(shape) // shape[-2]
         return _drawn(jax.random.normal, key, shape, dtype) * (2 / size) ** 0.5
+    return init
+
+
+def normal(std: float) -> Initializer:
+    """Returns the initialiser N(0, std^2).
+
+    It is also torch's `trunc_normal_(std=std)`, which cuts at ±2, absolute: many standard
+    deviations away from anything that is drawn with the 0.01 to 0.1 that models use.
+    """
+    def init(key, shape, dtype=FLOAT32):
+        return _drawn(jax.random.normal, key, shape, dtype) * std
     return init
 
 
@@ -151,7 +162,8 @@ class BatchNorm(nn.Module):
     updates the running mean, and with the *unbiased* variance (n / (n - 1) times the biased one)
     the running variance; otherwise the running statistics normalise. Statistics are float32 at
     least, whatever x's dtype. In a jitted computation over sharded arrays the batch is the global
-    one.
+    one. A call with frozen=True (see `frozen.as_in_evaluation`) is one of evaluation, whatever
+    `train` is.
 
     Parameters: scale and bias, (channels,) float32. Collection "batch_stats": mean and var, the
     same, which `train` updates: pass mutable=["batch_stats"].
@@ -169,13 +181,13 @@ class BatchNorm(nn.Module):
     scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, frozen: bool = False) -> jax.Array:
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape, FLOAT32)
         bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, FLOAT32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, FLOAT32)
-        if not self.train:
+        if frozen or not self.train:
             factor = lax.rsqrt(var.value + self.epsilon) * scale
             return ((x - mean.value) * factor + bias).astype(x.dtype)
         y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)
@@ -198,14 +210,34 @@ class BatchNorm(nn.Module):
 
 
 class MaxPool(nn.Module):
-    """`ops.max_pool` as a layer, so that it shows in summaries."""
+    """`ops.max_pool` as a layer, so that it shows in summaries.
+
+    Attributes:
+      window, stride, padding: as in `ops.max_pool`.
+      ceil_mode: whether the output's size is rounded up: the map is padded at the bottom and right
+        so that the last window, which starts inside it, fits. As in torch and Caffe.
+    """
 
     window: int | Sequence[int]
     stride: int | Sequence[int] | None = None
     padding: Padding = 0
+    ceil_mode: bool = False
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return ops.max_pool(x, self.window, self.stride, self.padding)
+        padding = self._ceil_padding(x.shape[1:3]) if self.ceil_mode else self.padding
+        return ops.max_pool(x, self.window, self.stride, padding)
+
+    def _ceil_padding(self, size):
+        window = pair(self.window, "MaxPool: window")
+        stride = window if self.stride is None else pair(self.stride, "MaxPool: stride")
+        sides = []
+        for n, k, s, (low, high) in zip(size, window, stride,
+                                        pads(self.padding, size, window, stride), strict=True):
+            last = -(-(n + low + high - k) // s)
+            if last * s >= n + low:  # A window of padding alone is dropped.
+                last -= 1
+            sides.append((low, max(high, last * s + k - n - low)))
+        return tuple(sides)
 
 
 class AvgPool(nn.Module):
@@ -246,6 +278,7 @@ class Endpoints:
     def __init__(self, names: Sequence[str], capture: str | Sequence[str]):
         self._wanted = (capture,) if isinstance(capture, str) else tuple(capture)
         self._found: dict[str, jax.Array] = {}
+        self._auxiliary: dict[str, jax.Array] = {}
         for name in self._wanted:
             if name not in names:
                 near = did_you_mean(str(name), names)
@@ -258,11 +291,14 @@ class Endpoints:
             self._found[name] = x
         return x
 
+    def auxiliary(self, name: str, logits: jax.Array) -> None:
+        """Keeps the logits of an auxiliary head, which a model returns while it trains."""
+        self._auxiliary[name] = logits
+
     def result(self, output: jax.Array) -> jax.Array | tuple[jax.Array, Mapping[str, jax.Array]]:
-        """Returns `output`, with the intermediates beside it if any were asked for."""
-        if not self._wanted:
-            return output
-        return output, {name: self._found[name] for name in self._wanted}
+        """Returns `output`; auxiliary logits and what was asked for stand beside it, if any."""
+        beside = self._auxiliary | {name: self._found[name] for name in self._wanted}
+        return (output, beside) if beside else output
 
 
 def endpoint_names(stages: Sequence[str], num_classes: int) -> tuple[str, ...]:
