@@ -106,15 +106,21 @@ TABLE: dict[str, Entry] = {
     "resnet152": Entry(ResNet, _RESNET[152], _IMAGENET, *HE),
     "wide_resnet50_2": Entry(
         ResNet, dict(**_RESNET[50], width_per_group=128), _IMAGENET, *ZAGORUYKO),
+    "wide_resnet101_2": Entry(
+        ResNet, dict(**_RESNET[101], width_per_group=128), _IMAGENET, *ZAGORUYKO),
     "resnext50_32x4d": Entry(
         ResNet, dict(**_RESNET[50], groups=32, width_per_group=4), _IMAGENET, *XIE),
     "resnext101_32x8d": Entry(
         ResNet, dict(**_RESNET[101], groups=32, width_per_group=8), _IMAGENET, *XIE),
+    "resnext101_64x4d": Entry(
+        ResNet, dict(**_RESNET[101], groups=64, width_per_group=4), _IMAGENET, *XIE),
     "seresnet18": Entry(ResNet, dict(**_RESNET[18], **_SE), _IMAGENET, *HU),
     "seresnet34": Entry(ResNet, dict(**_RESNET[34], **_SE), _IMAGENET, *HU),
     "seresnet50": Entry(ResNet, dict(**_RESNET[50], **_SE), _IMAGENET, *HU),
     "seresnet101": Entry(ResNet, dict(**_RESNET[101], **_SE), _IMAGENET, *HU),
     "seresnet152": Entry(ResNet, dict(**_RESNET[152], **_SE), _IMAGENET, *HU),
+    "seresnext50_32x4d": Entry(
+        ResNet, dict(**_RESNET[50], **_SE, groups=32, width_per_group=4), _IMAGENET, *HU),
     "resnetv2_50": Entry(ResNetV2, dict(stage_sizes=(3, 4, 6, 3)), _IMAGENET, *IDENTITY),
     "resnetv2_101": Entry(ResNetV2, dict(stage_sizes=(3, 4, 23, 3)), _IMAGENET, *IDENTITY),
     "resnetv2_152": Entry(ResNetV2, dict(stage_sizes=(3, 8, 36, 3)), _IMAGENET, *IDENTITY),

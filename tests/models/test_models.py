@@ -17,6 +17,8 @@ from cnnjax.types import UserError
 # Parameters and batch-norm statistics of models that test_torch_models does not have.
 PARAMS = {
     "lenet5": (60_806, 0), "simple_cnn": (94_986, 448), "alexnet_original": (60_965_224, 0),
+    "wide_resnet101_2": (126_886_696, 137_856), "resnext101_64x4d": (83_455_272, 202_880),
+    "seresnext50_32x4d": (27_559_896, 68_224),
     "resnet20_cifar": (269_722, 1_376), "resnet32_cifar": (464_154, 2_272),
     "resnet44_cifar": (658_586, 3_168), "resnet56_cifar": (853_018, 4_064),
     "resnet110_cifar": (1_727_962, 8_096),
@@ -25,7 +27,8 @@ PARAMS = {
     "plain110_cifar": (1_727_962, 8_096),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
-DEEP = ("resnet101", "resnet152", "resnext101_32x8d", "seresnet101", "seresnet152", "resnetv2_101",
+DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d",
+        "resnext101_64x4d", "seresnet101", "seresnet152", "resnetv2_101",
         "resnetv2_152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
                           for depth in (44, 56, 110)))
 EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
