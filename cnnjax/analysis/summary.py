@@ -7,30 +7,18 @@ import math
 from collections.abc import Sequence
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from cnnjax import trees
-from cnnjax.models import layers
-from cnnjax.models.lenet import SparseConv
+from cnnjax.analysis.kinds import MULTIPLY, kind_of
+from cnnjax.analysis.receptive_field import (
+    LayerField,
+    UnknownOperation,
+    check_input_shape,
+    fields_of_calls,
+    variable_shapes,
+)
+from cnnjax.analysis.text import aligned
 from cnnjax.ops.geometry import Pair, pair
-from cnnjax.types import UserError
-
-# What has a row. Subclasses take their base's; Flax's own layers are known too.
-KINDS = {
-    layers.Conv: "conv",
-    SparseConv: "conv",
-    nn.Conv: "conv",
-    layers.Dense: "dense",
-    nn.Dense: "dense",
-    layers.BatchNorm: "batch_norm",
-    nn.BatchNorm: "batch_norm",
-    layers.MaxPool: "max_pool",
-    layers.AvgPool: "avg_pool",
-    layers.GlobalAvgPool: "global_pool",
-}
-# Layers whose multiply-adds are counted, as the literature does.
-MULTIPLY = ("conv", "dense")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +27,14 @@ class Row:
 
     Attributes:
       name: the layer's path, such as "stage1_block1/conv1"; its parameters have it as a prefix.
-      kind: "conv", "dense", "batch_norm", "max_pool", "avg_pool" or "global_pool"; or the class of
-        another module that has parameters of its own.
+      kind: one of `kinds.KINDS`' values, such as "conv" or "max_pool"; or the class of another
+        module that has parameters of its own.
       output_shape: with the batch first, (N, H, W, C) or (N, C).
       kernel: (height, width) in pixels of a convolution's or a pool's window, else None.
       stride: likewise.
       params: number of trainable scalars; 0 where a layer is called again.
       macs: multiply-adds for one image. A sparse convolution counts its connections.
+      field: what a position of the output sees of the image, or None where that is not known.
     """
 
     name: str
@@ -55,6 +44,7 @@ class Row:
     stride: Pair | None
     params: int
     macs: int
+    field: LayerField | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,25 +56,43 @@ class Summary:
       rows: the layers in the order of their calls.
       params: number of trainable scalars of the model. Parameters that `train=False` does not
         use, such as auxiliary heads', are counted and have no row.
+      note: why the receptive fields are not known, or "".
     """
 
     input_shape: tuple[int, int, int, int]
     rows: tuple[Row, ...]
     params: int
+    note: str = ""
 
     @property
     def macs(self) -> int:
         """Multiply-adds for one image: of convolutions and dense layers alone."""
         return sum(row.macs for row in self.rows)
 
+    @property
+    def depth(self) -> int | None:
+        """Convolutions and dense layers on the longest path to the last layer, gates left out.
+
+        None where that is not known.
+        """
+        return self.rows[-1].field.depth if self.rows and self.rows[-1].field else None
+
     def format_table(self) -> str:
-        """Returns the rows and the totals as lines of text; shapes without the batch."""
-        return _aligned([
-            ("layer", "type", "output", "kernel", "stride", "parameters", "multiply-adds"),
+        """Returns the rows and the totals as lines of text; shapes without the batch.
+
+        The last columns are the receptive field: its size, the step from one position's to the
+        next one's, and the first row and column of the first one, in pixels of the image. "all" is
+        a layer that sees the whole map.
+        """
+        lines = aligned([
+            ("layer", "type", "output", "kernel", "stride", "parameters", "multiply-adds",
+             "field", "step", "start"),
             *((row.name, row.kind, _times(row.output_shape[1:]), _times(row.kernel),
-               _times(row.stride), f"{row.params:,}", f"{row.macs:,}") for row in self.rows),
-            ("total", "", "", "", "", f"{self.params:,}", f"{self.macs:,}"),
-        ])
+               _times(row.stride), f"{row.params:,}", f"{row.macs:,}", *_seen(row.field))
+              for row in self.rows),
+            ("total", "", "", "", "", f"{self.params:,}", f"{self.macs:,}", "", "", ""),
+        ], numbers=(5, 6))
+        return lines + (f"\n\n{self.note}" if self.note else "")
 
 
 def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
@@ -99,34 +107,32 @@ def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
     Raises:
       UserError: if `input_shape` is not four positive integers, or the model doesn't fit it.
     """
-    shape = tuple(input_shape)
-    if len(shape) != 4 or any(not isinstance(n, int) or n < 1 for n in shape):
-        raise UserError("summarize takes the (N, H, W, C) of the images, such as (1, 224, 224, 3); "
-                        f"got {input_shape!r}.")
-    images = jax.ShapeDtypeStruct(shape, jnp.float32)
-    variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), images)
-
+    shape = check_input_shape("summarize", input_shape)
     rows: list[Row] = []
     seen: set[str] = set()
 
-    def record(next_call, args, kwargs, context):
-        output = next_call(*args, **kwargs)
-        layer = context.module
-        if context.method_name == "__call__" and (row := _row(layer, output, shape[0], seen)):
-            rows.append(row)
-            seen.add(row.name)
-        return output
+    def record(layer, output) -> bool:
+        if (row := _row(layer, output, shape[0], seen)) is None:
+            return False
+        rows.append(row)
+        seen.add(row.name)
+        return True
 
-    with nn.intercept_methods(record):
-        jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, images)
-    return Summary(shape, tuple(rows), trees.count(variables.get("params", {})))
+    variables, note = variable_shapes(module, shape), ""
+    try:
+        fields = fields_of_calls(module, shape, record, variables)
+        rows = [dataclasses.replace(row, field=field)
+                for row, field in zip(rows, fields, strict=True)]
+    except UnknownOperation as error:  # The rest of the table is right all the same.
+        note = str(error)
+    return Summary(shape, tuple(rows), trees.count(variables.get("params", {})), note)
 
 
 def _row(layer: nn.Module, output, batch: int, seen: set[str]) -> Row | None:
     """The row of a layer, or None if it is a mere container of others."""
     own = {name: leaf for name, leaf in layer.variables.get("params", {}).items()
            if hasattr(leaf, "shape")}
-    kind = next((KINDS[c] for c in type(layer).__mro__ if c in KINDS), None)
+    kind = kind_of(layer)
     if kind is None and not own:
         return None
     name = "/".join(layer.path)
@@ -153,14 +159,14 @@ def _stride(layer: nn.Module) -> Pair | None:
     return _of(layer, "stride", "strides") or default
 
 
+def _seen(field: LayerField | None) -> tuple[str, str, str]:
+    """The cells of a receptive field."""
+    if field is None:
+        return "", "", ""
+    if field.sees_all:
+        return "all", "", ""
+    return _times(field.size), _times(field.stride), ",".join(map(str, field.start))
+
+
 def _times(sizes: Sequence[int] | None) -> str:
     return "" if sizes is None else "x".join(map(str, sizes))
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> str:
-    """Lines with columns two spaces apart; the last two columns are numbers, to the right."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    split = len(widths) - 2
-    return "\n".join("  ".join(
-        cell.ljust(width) if i < split else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(line, widths, strict=True))) for line in cells)

@@ -64,6 +64,8 @@ class TrainOrder:
     def at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the examples at any positions, int32 with the shape of `positions`."""
         epochs, offsets = np.divmod(np.asarray(positions, np.int64), self.n)
+        if epochs.size and epochs.min() == epochs.max():  # Nearly every batch.
+            return self._epoch(int(epochs.flat[0]))[offsets]
         out = np.empty(epochs.shape, np.int32)
         for epoch in np.unique(epochs):
             here = epochs == epoch

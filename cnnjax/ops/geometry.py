@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -124,6 +124,24 @@ def geometry(op: str, noun: str, x: jax.Array, window, stride, padding) -> Geome
     return found
 
 
+def useful_taps(g: ConvGeometry) -> tuple[slice, slice, ConvGeometry]:
+    """Returns the rows and columns of the kernel that see any pixel, and the geometry of those.
+
+    On a map smaller than the kernel the outer taps see padding alone, wherever the window is: of a
+    5x5 kernel on a padded 2x2 map only 3x3 are of use.
+    """
+    kept, padding = [], []
+    for size, pads, window, stride, out in zip(g.size, g.padding, g.window, g.stride, g.out,
+                                               strict=True):
+        # The last window starts at (out - 1) * stride, the first pixel lies at pads[0].
+        first = min(max(0, pads[0] - (out - 1) * stride), window - 1)
+        last = max(first + 1, min(window, pads[0] + size))
+        kept.append(slice(first, last))
+        padding.append((pads[0] - first, pads[1] - (window - last)))
+    cropped = tuple(s.stop - s.start for s in kept)
+    return *kept, dataclasses.replace(g, window=cropped, padding=tuple(padding))
+
+
 def windows(x: jax.Array, g: Geometry, fill: float = 0.0) -> list[jax.Array]:
     """Returns, for each tap of the window in row-major order, the pixels it sees.
 
@@ -143,3 +161,54 @@ def windows(x: jax.Array, g: Geometry, fill: float = 0.0) -> list[jax.Array]:
                       (x.shape[0], i + step_h * (rows - 1) + 1, j + step_w * (cols - 1) + 1,
                        x.shape[3]), (1, step_h, step_w, 1))
             for i in range(g.window[0]) for j in range(g.window[1])]
+
+
+def overlap_add(maps: Sequence[jax.Array], fills: Sequence[float], g: Geometry,
+                term: Callable[..., jax.Array]) -> jax.Array:
+    """Returns the map to which every window adds a term at each of its taps: `windows` transposed.
+
+        dx[q] = sum over the pairs (p, t) with p s + t = q of term(t, maps[p])
+
+    with q counted from the padding's corner. Pixels of one phase q mod s meet the same taps, so
+    each phase is a sum of shifted copies, and the phases are interleaved at the end. No pixel is
+    looked up, and nothing is multiplied by the zeros that a dilation by s would put in.
+
+    Args:
+      maps: one or several (batch, out[0], out[1], channels).
+      fills: for each, the value beyond its edges, for which `term` must be 0.
+      g: the geometry.
+      term: (tap in row-major order, *shifted maps) -> what they add, of the maps' shape.
+
+    Returns:
+      (batch, size[0], size[1], channels).
+    """
+    (step_h, step_w), (kernel_h, kernel_w) = g.stride, g.window
+    # Along each axis: how many pixels a phase has (top and left padding included), and how many
+    # positions before the first pixel's own can still reach it.
+    count = [-(-(size + pads[0]) // step)
+             for size, pads, step in zip(g.size, g.padding, g.stride, strict=True)]
+    reach = [(window - 1) // step for window, step in zip(g.window, g.stride, strict=True)]
+    edges = ((0, 0, 0), *((r, c - out, 0) for r, c, out in zip(reach, count, g.out, strict=True)),
+             (0, 0, 0))
+    maps = [lax.pad(m, jnp.asarray(fill, m.dtype), edges)
+            for m, fill in zip(maps, fills, strict=True)]
+    batch, channels = maps[0].shape[0], maps[0].shape[3]
+
+    def phase(row, col):
+        terms = []
+        for i in range(row, kernel_h, step_h):
+            for j in range(col, kernel_w, step_w):
+                top, left = reach[0] - i // step_h, reach[1] - j // step_w
+                at = (slice(None), slice(top, top + count[0]), slice(left, left + count[1]))
+                terms.append(term(i * kernel_w + j, *(m[at] for m in maps)))
+        # A stride beyond the kernel leaves phases that no window sees.
+        return sum(terms[1:], terms[0]) if terms else jnp.zeros(
+            (batch, *count, channels), maps[0].dtype)
+
+    if g.stride == (1, 1):
+        dx = phase(0, 0)
+    else:
+        rows = [jnp.stack([phase(row, col) for col in range(step_w)], 3) for row in range(step_h)]
+        dx = jnp.stack(rows, 2).reshape(batch, count[0] * step_h, count[1] * step_w, channels)
+    (top, _), (left, _) = g.padding
+    return dx[:, top:top + g.size[0], left:left + g.size[1]]

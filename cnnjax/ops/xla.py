@@ -25,3 +25,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     return lax.conv_general_dilated(
         x, kernel, g.stride, g.padding, dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=g.groups)
+
+
+def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the gradient of (B, H, W, C) from that of the output, as JAX transposes `conv2d`."""
+    x = jax.ShapeDtypeStruct((dy.shape[0], *g.size, g.in_channels), dy.dtype)
+    return jax.linear_transpose(lambda x: conv2d(x, kernel, g), x)(dy)[0]

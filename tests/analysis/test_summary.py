@@ -1,21 +1,28 @@
 """The summary against published tables."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 import pytest
 
 import cnnjax
+from cnnjax.models.layers import Conv, Dense
 from cnnjax.types import UserError
 
 LENET5 = """\
-layer  type      output    kernel  stride  parameters  multiply-adds
-conv1  conv      28x28x6   5x5     1x1            156        117,600
-pool1  avg_pool  14x14x6   2x2     2x2              0              0
-conv2  conv      10x10x16  5x5     1x1          1,516        150,000
-pool2  avg_pool  5x5x16    2x2     2x2              0              0
-fc1    dense     120                           48,120         48,000
-fc2    dense     84                            10,164         10,080
-head   dense     10                               850            840
+layer  type      output    kernel  stride  parameters  multiply-adds  field  step  start
+conv1  conv      28x28x6   5x5     1x1            156        117,600  5x5    1x1   -2,-2
+pool1  avg_pool  14x14x6   2x2     2x2              0              0  6x6    2x2   -2,-2
+conv2  conv      10x10x16  5x5     1x1          1,516        150,000  14x14  2x2   -2,-2
+pool2  avg_pool  5x5x16    2x2     2x2              0              0  16x16  4x4   -2,-2
+fc1    dense     120                           48,120         48,000  all
+fc2    dense     84                            10,164         10,080  all
+head   dense     10                               850            840  all
 total                                          60,806        326,520"""
+# Layer, output, kernel, parameters: the table of LeNet-5 that textbooks give, with the sparse
+# connections of the paper's Table I.
+TEXTBOOK = (("conv1", (28, 28, 6), (5, 5), 156), ("pool1", (14, 14, 6), (2, 2), 0),
+            ("conv2", (10, 10, 16), (5, 5), 1516), ("pool2", (5, 5, 16), (2, 2), 0),
+            ("fc1", (120,), None, 48_120), ("fc2", (84,), None, 10_164), ("head", (10,), None, 850))
 
 
 def summary(name, num_classes, shape, **overrides):
@@ -24,7 +31,20 @@ def summary(name, num_classes, shape, **overrides):
 
 def test_the_table_of_lenet5_is_the_papers():
     assert summary("lenet5", 10, (1, 28, 28, 1)).format_table() == LENET5
-    assert summary("lenet5", 10, (1, 32, 32, 1)).format_table() == LENET5
+    # The paper's images of 32 px have the margin that 28 px are padded with.
+    assert summary("lenet5", 10, (1, 32, 32, 1)).format_table() == LENET5.replace("-2,-2", "0,0")
+
+
+@pytest.mark.parametrize("line", range(7))
+def test_each_row_of_lenet5_is_the_textbooks_to_the_digit(line):
+    row = summary("lenet5", 10, (1, 28, 28, 1)).rows[line]
+    assert (row.name, row.output_shape[1:], row.kernel, row.params) == TEXTBOOK[line]
+
+
+def test_lenet5_has_60806_parameters_and_61706_with_full_connections():
+    assert summary("lenet5", 10, (1, 28, 28, 1)).params == sum(row[3] for row in TEXTBOOK) == 60_806
+    full = summary("lenet5_full", 10, (1, 28, 28, 1))
+    assert (full.params, full.rows[2].params) == (61_706, 2_416)
 
 
 # Parameters and 1e9 multiply-adds of an image: torchvision 0.28 and the torch twins of the tests.
@@ -77,6 +97,35 @@ def test_flax_layers_and_parameters_of_ones_own_are_counted_once():
         ("conv", "conv", 84, 16 * 81), ("conv", "conv", 0, 4 * 81), ("dense", "dense", 16, 12),
         ("", "Own", 3, 0)]
     assert found.params == 103
+
+
+def test_grouped_convolutions_and_squeeze_excite_gates_count_their_own_multiply_adds():
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = Conv(8, 3, groups=4, name="grouped")(x)
+            x = Conv(8, 3, 2, groups=8, name="depthwise")(x)
+            gate = Dense(8, name="gate")(Dense(2, name="squeeze")(x.mean((1, 2))))
+            return x * gate[:, None, None]
+
+    found = cnnjax.summarize(Own(), (3, 8, 8, 8))
+    assert [(row.name, row.macs) for row in found.rows] == [
+        ("grouped", 64 * 9 * 2 * 8), ("depthwise", 16 * 9 * 8), ("squeeze", 16), ("gate", 16)]
+
+
+def test_rows_have_receptive_fields_and_say_where_they_are_unknown():
+    class Sorted(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            return Conv(4, 3, name="conv2")(jnp.sort(Conv(4, 3, name="conv1")(x), 1))
+
+    rows = {row.name: row for row in summary("resnet50", 10, (1, 64, 64, 3)).rows}
+    assert rows["stage4_block3/conv3"].field.size == rows["stage4_block3/norm3"].field.size
+    assert rows["stage4_block3/conv3"].field.size == (427, 427)
+    assert rows["head"].field.sees_all
+    found = cnnjax.summarize(Sorted(), (1, 16, 16, 3))
+    assert [row.field for row in found.rows] == [None, None] and found.params == 252
+    assert "'sort' after layer conv1" in found.format_table()
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (1, 28, 28, 0), (1, 28.5, 28, 1)])

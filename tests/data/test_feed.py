@@ -86,7 +86,7 @@ def test_calls_of_several_steps(datasets, make, mesh, arguments):
     for k, batch in calls:
         for array in batch.values():
             assert array.shape[:2] == (k, 4)
-            assert array.sharding.is_equivalent_to(
+            assert isinstance(array, np.ndarray) or array.sharding.is_equivalent_to(
                 jax.sharding.NamedSharding(mesh, PartitionSpec(None, "data")), array.ndim)
     assert_same(collect(feed, 3, 10, 3), collect(feed, 3, 10, 1))
     assert list(feed.batches(5, 5)) == []

@@ -1,8 +1,9 @@
 """Sizes, multiply-adds and state dicts of torchvision 0.28.0's and timm 1.0.31's models, and ours.
 
-golden/torch_models.json.xz has them for each model as built there: parameters, batch-norm
-statistics, multiply-adds in G (of convolutions and dense layers, one image, evaluation) at a
-resolution, and every name and shape of the state dict. Only shapes are computed here.
+golden/torch_models.json.xz, which make_table.py writes, has them for each model as built there:
+parameters, batch-norm statistics, multiply-adds in G (of convolutions and dense layers, one image,
+evaluation) at a resolution, and every name and shape of the state dict. Only shapes are computed
+here.
 """
 
 import json
