@@ -19,13 +19,23 @@ from cnnjax.analysis.effective_field import (
     effective_field,
     plot_effective_field,
 )
+from cnnjax.analysis.features import linear_cka, pca, translation_curve
 from cnnjax.analysis.formulas import conv_output_size, conv_params, dense_params, stack_field
 from cnnjax.analysis.perturbation import deletion, insertion, occlusion, randomization_check
+from cnnjax.analysis.pictures import (
+    filter_grid,
+    first_kernel,
+    plot_feature_maps,
+    plot_filters,
+    strongest_patches,
+)
 from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, receptive_field
 from cnnjax.analysis.summary import Row, Summary, summarize
 
 __all__ = ["EffectiveField", "LayerField", "Row", "Summary", "conv_output_size", "conv_params",
-           "deletion", "dense_params", "effective_field", "endpoint_fields", "grad_cam",
-           "grad_cam_plus_plus", "guided_backprop", "insertion", "integrated_gradients",
-           "occlusion", "plot_effective_field", "randomization_check", "receptive_field",
-           "resized", "saliency", "smooth_grad", "stack_field", "summarize"]
+           "deletion", "dense_params", "effective_field", "endpoint_fields", "filter_grid",
+           "first_kernel", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "insertion",
+           "integrated_gradients", "linear_cka", "occlusion", "pca", "plot_effective_field",
+           "plot_feature_maps", "plot_filters", "randomization_check", "receptive_field",
+           "resized", "saliency", "smooth_grad", "stack_field", "strongest_patches", "summarize",
+           "translation_curve"]
