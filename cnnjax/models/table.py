@@ -8,9 +8,13 @@ from typing import Any
 
 import flax.linen as nn
 
+from cnnjax.models.alexnet import AlexNet
 from cnnjax.models.lenet import LeNet5
 from cnnjax.models.resnet import ResNet
+from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
+from cnnjax.models.squeezenet import SqueezeNet
+from cnnjax.models.vgg import VGG
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +38,44 @@ class Entry:
 
 LECUN = (1998, "LeCun et al., Gradient-based learning applied to document recognition, "
                "Proc. IEEE 86(11), 1998")
+KRIZHEVSKY = (2012, "Krizhevsky et al., ImageNet classification with deep convolutional neural "
+                    "networks, NIPS 2012")
+ONE_TOWER = (2014, "Krizhevsky, One weird trick for parallelizing convolutional neural networks, "
+                   "arXiv 1404.5997")
+SIMONYAN = (2014, "Simonyan & Zisserman, Very deep convolutional networks for large-scale image "
+                  "recognition, arXiv 1409.1556")
 HE = (2015, "He et al., Deep residual learning for image recognition, arXiv 1512.03385")
+IDENTITY = (2016, "He et al., Identity mappings in deep residual networks, arXiv 1603.05027")
+IANDOLA = (2016, "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and "
+                 "<0.5MB model size, arXiv 1602.07360")
+ZAGORUYKO = (2016, "Zagoruyko & Komodakis, Wide residual networks, arXiv 1605.07146")
+XIE = (2016, "Xie et al., Aggregated residual transformations for deep neural networks, "
+             "arXiv 1611.05431")
+HU = (2017, "Hu et al., Squeeze-and-excitation networks, arXiv 1709.01507")
 
 _MNIST, _CIFAR, _IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
+# Table 1 of the paper.
+_RESNET = {
+    18: dict(block="basic", stage_sizes=(2, 2, 2, 2)),
+    34: dict(block="basic", stage_sizes=(3, 4, 6, 3)),
+    50: dict(block="bottleneck", stage_sizes=(3, 4, 6, 3)),
+    101: dict(block="bottleneck", stage_sizes=(3, 4, 23, 3)),
+    152: dict(block="bottleneck", stage_sizes=(3, 8, 36, 3)),
+}
+# timm, whose names these are, starts them as their shortcuts.
+_SE = dict(se_reduction=16, zero_init_residual=True)
+
 # 6 n + 2 layers: n blocks of two convolutions in each of three stages (section 4.2 of the paper).
 _CIFAR_RESNET = dict(block="basic", widths=(16, 32, 64), stem="cifar", conv_init="fan_in")
+
+
+# Table 1 of the paper: configurations A, B, D and E.
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+
+def _vgg(depth: int, **more: Any) -> Entry:
+    return Entry(VGG, dict(stage_sizes=_VGG[depth], **more), _IMAGENET, *SIMONYAN)
 
 
 def _cifar_resnet(depth: int, shortcut: str) -> Entry:
@@ -51,16 +87,40 @@ TABLE: dict[str, Entry] = {
     "lenet5": Entry(LeNet5, dict(connections="table"), _MNIST, *LECUN),
     "lenet5_full": Entry(LeNet5, dict(connections="full"), _MNIST, *LECUN),
     "simple_cnn": Entry(SimpleCNN, dict(), _CIFAR, None, None),
-    "resnet18": Entry(
-        ResNet, dict(block="basic", stage_sizes=(2, 2, 2, 2)), _IMAGENET, *HE),
-    "resnet34": Entry(
-        ResNet, dict(block="basic", stage_sizes=(3, 4, 6, 3)), _IMAGENET, *HE),
-    "resnet50": Entry(
-        ResNet, dict(block="bottleneck", stage_sizes=(3, 4, 6, 3)), _IMAGENET, *HE),
-    "resnet101": Entry(
-        ResNet, dict(block="bottleneck", stage_sizes=(3, 4, 23, 3)), _IMAGENET, *HE),
-    "resnet152": Entry(
-        ResNet, dict(block="bottleneck", stage_sizes=(3, 8, 36, 3)), _IMAGENET, *HE),
+    "alexnet_original": Entry(AlexNet, dict(
+        widths=(96, 256, 384, 384, 256), towers=2, response_norm=True, initializer="paper",
+        drop="outputs"), _IMAGENET, *KRIZHEVSKY),
+    "alexnet": Entry(AlexNet, dict(), _IMAGENET, *ONE_TOWER),
+    "vgg11": _vgg(11),
+    "vgg13": _vgg(13),
+    "vgg16": _vgg(16),
+    "vgg19": _vgg(19),
+    "vgg11_bn": _vgg(11, batch_norm=True),
+    "vgg13_bn": _vgg(13, batch_norm=True),
+    "vgg16_bn": _vgg(16, batch_norm=True),
+    "vgg19_bn": _vgg(19, batch_norm=True),
+    "resnet18": Entry(ResNet, _RESNET[18], _IMAGENET, *HE),
+    "resnet34": Entry(ResNet, _RESNET[34], _IMAGENET, *HE),
+    "resnet50": Entry(ResNet, _RESNET[50], _IMAGENET, *HE),
+    "resnet101": Entry(ResNet, _RESNET[101], _IMAGENET, *HE),
+    "resnet152": Entry(ResNet, _RESNET[152], _IMAGENET, *HE),
+    "wide_resnet50_2": Entry(
+        ResNet, dict(**_RESNET[50], width_per_group=128), _IMAGENET, *ZAGORUYKO),
+    "resnext50_32x4d": Entry(
+        ResNet, dict(**_RESNET[50], groups=32, width_per_group=4), _IMAGENET, *XIE),
+    "resnext101_32x8d": Entry(
+        ResNet, dict(**_RESNET[101], groups=32, width_per_group=8), _IMAGENET, *XIE),
+    "seresnet18": Entry(ResNet, dict(**_RESNET[18], **_SE), _IMAGENET, *HU),
+    "seresnet34": Entry(ResNet, dict(**_RESNET[34], **_SE), _IMAGENET, *HU),
+    "seresnet50": Entry(ResNet, dict(**_RESNET[50], **_SE), _IMAGENET, *HU),
+    "seresnet101": Entry(ResNet, dict(**_RESNET[101], **_SE), _IMAGENET, *HU),
+    "seresnet152": Entry(ResNet, dict(**_RESNET[152], **_SE), _IMAGENET, *HU),
+    "resnetv2_50": Entry(ResNetV2, dict(stage_sizes=(3, 4, 6, 3)), _IMAGENET, *IDENTITY),
+    "resnetv2_101": Entry(ResNetV2, dict(stage_sizes=(3, 4, 23, 3)), _IMAGENET, *IDENTITY),
+    "resnetv2_152": Entry(ResNetV2, dict(stage_sizes=(3, 8, 36, 3)), _IMAGENET, *IDENTITY),
+    "squeezenet1_0": Entry(SqueezeNet, dict(
+        stage_sizes=(3, 4, 1), stem_width=96, stem_kernel=7), _IMAGENET, *IANDOLA),
+    "squeezenet1_1": Entry(SqueezeNet, dict(stage_sizes=(2, 2, 4)), _IMAGENET, *IANDOLA),
     "cifar_resnet18": Entry(
         ResNet, dict(block="basic", stage_sizes=(2, 2, 2, 2), stem="cifar"), _CIFAR, *HE),
     "resnet20_cifar": _cifar_resnet(20, "pad"),

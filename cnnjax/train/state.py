@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,7 @@ class TrainState:
       step: int32 scalar, steps done.
       params: float32.
       batch_stats: running mean and variance of batch norm; {} without one.
-      opt_state: of the optax chain.
+      opt_state: of the optax chain, which knows only the parameters that train.
       window: sums since the last log line (see `empty_window`). They are part of the state so that
         a run that resumes between two log lines writes the same next line.
     """
@@ -56,9 +57,19 @@ def init_variables(module: nn.Module, seed: int, input_shape: tuple[int, ...]) -
 
 
 def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
-                 input_shape: tuple[int, ...]) -> TrainState:
-    """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore."""
+                 input_shape: tuple[int, ...],
+                 trainable: Callable[[PyTree], PyTree] = lambda params: params) -> TrainState:
+    """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore.
+
+    Args:
+      module: the whole model.
+      optimizer: knows what `trainable` chooses of the parameters, by default all.
+      seed: of the initialisation.
+      input_shape: (N, H, W, C).
+      trainable: params -> those that train.
+    """
     variables = init_variables(module, seed, input_shape)
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
                       batch_stats=variables["batch_stats"],
-                      opt_state=optimizer.init(variables["params"]), window=empty_window())
+                      opt_state=optimizer.init(trainable(variables["params"])),
+                      window=empty_window())

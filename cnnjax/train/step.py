@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cnnjax import ops, trees
+from cnnjax.models.frozen import as_in_evaluation, frozen_modules
 from cnnjax.train.state import NO_STEP, TrainState
 
 PyTree = Any
@@ -35,6 +37,12 @@ class Task:
       seed: root of all randomness after initialisation.
       label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
         section 7).
+      aux_weight: of the loss of each auxiliary head, for models that have them (arXiv 1409.4842,
+        section 5).
+      trainable: names of the parameters that train; None for all. No gradient is computed for the
+        others, and what is made of them alone behaves as in evaluation (`models.frozen`).
+      trunk: of a module that is only a head, the frozen model before it: it runs as in evaluation,
+        and its features are the module's input.
     """
 
     module: nn.Module
@@ -42,6 +50,13 @@ class Task:
     augment: Augment
     seed: int
     label_smoothing: float = 0.0
+    aux_weight: float = 0.3
+    trainable: frozenset[str] | None = None
+    trunk: nn.Module | None = None
+
+    def split(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns the parameters that train, and the others; `trees.merge` joins them."""
+        return (params, {}) if self.trainable is None else trees.partition(params, self.trainable)
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
@@ -64,20 +79,32 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         whole of B, however it is sharded.
 
     Returns:
-      The state after the step, and the mean loss as a float32 scalar.
+      The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
     """
     key = jax.random.fold_in(jax.random.key(task.seed), state.step)
     images = task.augment(jax.random.fold_in(key, 0), batch["image"])
+    if task.trunk is not None:
+        images = task.trunk.apply(state.variables, images, train=False)
+    trainable, fixed = task.split(state.params)
+    frozen = frozen_modules(trees.named_leaves(state.params), trees.named_leaves(trainable))
 
-    def loss_fn(params):
-        logits, updates = task.module.apply(
-            {"params": params, "batch_stats": state.batch_stats}, images, train=True,
-            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
-        loss = jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
+    def mean_loss(logits):
+        return jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
+
+    def loss_fn(trainable):
+        variables = {"params": trees.merge(trainable, fixed), "batch_stats": state.batch_stats}
+        with ops.training(), as_in_evaluation(frozen):
+            output, updates = task.module.apply(
+                variables, images, train=True, mutable=["batch_stats"],
+                rngs={"dropout": jax.random.fold_in(key, 1)})
+        # A model with auxiliary heads returns their logits beside its own while it trains.
+        logits, auxiliary = output if isinstance(output, tuple) else (output, {})
+        loss = mean_loss(logits) + task.aux_weight * sum(map(mean_loss, auxiliary.values()))
         return loss, (logits, updates.get("batch_stats", {}))
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
+    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+    updates, opt_state = task.optimizer.update(grads, state.opt_state, trainable)
+    params = trees.merge(optax.apply_updates(trainable, updates), fixed)
     rows = batch["label"].shape[0]
     window = {
         "loss": state.window["loss"] + loss * rows,
@@ -86,8 +113,8 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         "bad_step": jnp.minimum(state.window["bad_step"],
                                 jnp.where(jnp.isfinite(loss), NO_STEP, state.step + 1)),
     }
-    return TrainState(step=state.step + 1, params=optax.apply_updates(state.params, updates),
-                      batch_stats=batch_stats, opt_state=opt_state, window=window), loss
+    return TrainState(step=state.step + 1, params=params, batch_stats=batch_stats,
+                      opt_state=opt_state, window=window), loss
 
 
 def eval_step(module: nn.Module, variables: PyTree, batch: Batch) -> dict[str, jax.Array]:

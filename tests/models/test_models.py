@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +11,12 @@ import test_torch_models
 
 from cnnjax import ops, trees
 from cnnjax.models import create_model, list_models, lookup, model_arguments
+from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
 
 # Parameters and batch-norm statistics of models that test_torch_models does not have.
 PARAMS = {
-    "lenet5": (60_806, 0), "simple_cnn": (94_986, 448),
+    "lenet5": (60_806, 0), "simple_cnn": (94_986, 448), "alexnet_original": (60_965_224, 0),
     "resnet20_cifar": (269_722, 1_376), "resnet32_cifar": (464_154, 2_272),
     "resnet44_cifar": (658_586, 3_168), "resnet56_cifar": (853_018, 4_064),
     "resnet110_cifar": (1_727_962, 8_096),
@@ -23,12 +25,14 @@ PARAMS = {
     "plain110_cifar": (1_727_962, 8_096),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
-DEEP = ("resnet101", "resnet152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
-                                    for depth in (44, 56, 110)))
+DEEP = ("resnet101", "resnet152", "resnext101_32x8d", "seresnet101", "seresnet152", "resnetv2_101",
+        "resnetv2_152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
+                          for depth in (44, 56, 110)))
 EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
          for name in list_models()]
 # One of each kind: the others differ in depth alone.
-KINDS = ("lenet5", "lenet5_full", "simple_cnn", "resnet18", "resnet50", "cifar_resnet18",
+KINDS = ("lenet5", "lenet5_full", "simple_cnn", "alexnet_original", "alexnet", "vgg11_bn",
+         "resnet18", "resnet50", "seresnet18", "resnetv2_50", "squeezenet1_1", "cifar_resnet18",
          "resnet20_cifar", "plain20_cifar")
 
 
@@ -49,6 +53,8 @@ def shapes(model, x, train=False):
 
 # A shallow one of each kind, for the tests that compile.
 SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
+         "alexnet_original": dict(widths=(8, 16, 16, 16, 16), hidden=32),
+         "squeezenet1_1": dict(stage_sizes=(1, 1), widths=(4, 8)),
          "resnet20_cifar": dict(stage_sizes=(1, 1, 1))}
 
 
@@ -156,7 +162,7 @@ def test_both_formulations_give_the_same_logits_and_only_xla_has_forward_mode():
     assert np.isfinite(tangent).all()
 
 
-@pytest.mark.parametrize("name", ["lenet5", "simple_cnn"])
+@pytest.mark.parametrize("name", ["lenet5", "simple_cnn", "alexnet_original", "squeezenet1_1"])
 def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
     model, variables, x = small(name, dropout_rate=0.5), values(name), images(name)
     np.testing.assert_array_equal(jax.jit(model.apply)(variables, x),
@@ -167,6 +173,23 @@ def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0
     shapes(model, specs(name), train=True)
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnetv2_50"])
+def test_stochastic_depth_rises_linearly_from_none_to_its_rate_in_the_last_block(name):
+    model = create_model(name, 10, drop_path_rate=0.3,
+                         stage_sizes=(2, 1, 1), widths=(16, 32, 64))
+    rates = []
+
+    def record(next_call, args, kwargs, context):
+        if isinstance(context.module, DropPath):
+            assert context.module.train
+            rates.append(context.module.rate)
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        shapes(model, specs(name), train=True)
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
 def test_names_are_listed_by_pattern_in_the_order_of_the_table():
@@ -210,6 +233,18 @@ def test_overrides_may_come_as_lists_and_strings():
     ("resnet50", dict(stage_sizes=(3, 4)), "one entry for each stage"),
     ("resnet50", dict(widths=(64, 0, 256, 512)), "must be positive"),
     ("plain20_cifar", dict(zero_init_residual=True), "all outputs and gradients"),
+    ("plain20_cifar", dict(drop_path_rate=0.1), "all outputs and gradients"),
+    ("resnet18", dict(groups=2), "are for block='bottleneck'"),
+    ("resnet50", dict(groups=0), "must be at least 1"),
+    ("resnet50", dict(se_reduction=-16), "must be at least 1"),
+    ("resnet50", dict(widths=(8, 8, 8, 8), width_per_group=4), "must be at least 1"),
+    ("resnetv2_50", dict(widths=(64,)), "one entry for each stage"),
+    ("alexnet", dict(widths=(64, 192)), "must be five numbers"),
+    ("alexnet_original", dict(widths=(8, 15, 8, 8, 8)), "must be even with towers=2"),
+    ("vgg16", dict(widths=(64, 128)), "one entry for each stage"),
+    ("vgg16", dict(hidden=0), "hidden must be positive"),
+    ("squeezenet1_1", dict(widths=(16, 32)), "one entry for each of the fire modules"),
+    ("squeezenet1_1", dict(stem_kernel=0), "stem_width and stem_kernel must be positive"),
     ("simple_cnn", dict(widths=32), "widths must be a tuple of integers, got 32"),
     ("simple_cnn", dict(widths=()), "at least one width"),
     ("lenet5", dict(padding="SAME"), "padding must be an integer or None"),

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from cnnjax.models.alexnet import AlexNet
 from cnnjax.models.lenet import LeNet5
 from cnnjax.models.resnet import ResNet
+from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
+from cnnjax.models.squeezenet import SqueezeNet
+from cnnjax.models.vgg import VGG
 from cnnjax.weights.naming import Naming
-from cnnjax.weights.namings import lenet, resnet, simple_cnn
+from cnnjax.weights.namings import alexnet, lenet, resnet, resnet_v2, simple_cnn, squeezenet, vgg
 
 # The first of a family is the one that weights are saved in.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     LeNet5: (lenet.TORCH,),
     ResNet: (resnet.TORCHVISION, resnet.TIMM, resnet.CIFAR),
     SimpleCNN: (simple_cnn.TORCH,),
+    AlexNet: (alexnet.TORCHVISION,),
+    VGG: (vgg.TORCHVISION, vgg.TIMM),
+    ResNetV2: (resnet_v2.TIMM,),
+    SqueezeNet: (squeezenet.TORCHVISION,),
 }
 
 
