@@ -150,11 +150,11 @@ def plot_feature_maps(module: nn.Module, variables: Any, image: Any, path: str |
     for line, (name, field) in zip(axes[1:], fields.items(), strict=True):
         maps = np.asarray(found[name][0], np.float32)
         order = np.argsort(-np.abs(maps).mean((0, 1)), kind="stable")[:channels]
+        label = f"{name}: {maps.shape[0]}x{maps.shape[1]}, sees {field.size[0]} px\n"
         for cell, channel in zip(line, order, strict=False):
             cell.imshow(maps[..., channel], cmap="viridis")
-            cell.set_title(f"channel {channel}", fontsize=7)
-        line[0].set_title(f"{name}: {maps.shape[0]}x{maps.shape[1]}, sees {field.size[0]} px\n"
-                          f"channel {order[0]}", fontsize=7, loc="left")
+            cell.set_title(f"{label}channel {channel}", fontsize=7, loc="left")
+            label = ""
     figure.suptitle(title)
     figure.savefig(path, dpi=120)
 
