@@ -33,8 +33,8 @@ PARAMS = {
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
 DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d",
-        "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169", "densenet201", "convnext_small",
-        "convnext_base", "convnext_large",
+        "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169",
+        "densenet201", "convnext_small", "convnext_base", "convnext_large",
         *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)))
 EVERY, COUNTED = ([pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
                    for name in names] for names in (list_models(), PARAMS))
