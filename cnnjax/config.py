@@ -39,7 +39,8 @@ def default() -> ConfigDict:
         "seed": 0,
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
-        "ops": "auto",  # auto: the fastest formulation for the backend; xla: lax.conv everywhere.
+        "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
+        # exact: auto without those that round more, which auto takes in training steps alone.
         "model": {"name": ""},  # Every other key here is an argument of that model.
         "weights": {
             # To start from: a .safetensors or .pth file, a workdir, a hub id, or "random".
@@ -254,7 +255,7 @@ def validate(config: ConfigDict) -> None:
 _OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb")
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
-    "ops": ("auto", "xla"),
+    "ops": ("auto", "exact", "xla"),
     "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.placement": ("auto", "device", "stream"),

@@ -60,8 +60,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """
     ops.set_default(config.ops)
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
-    names, size = pretrained.names_of(model), config.predict.batch_size
-    images = _open(config, model)
+    images, names = _open(config, model)
+    size = config.predict.batch_size
     if dry_run:
         print(f"Would label {len(images.names):,} images ({images.what}) by {model.where}, "
               f"{len(names):,} classes, input {model.preprocess}.")
@@ -92,20 +92,24 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     return 0
 
 
-def _open(config: ConfigDict, model: Pretrained) -> Images:
-    """Returns `config.predict.images`, or the evaluation split if that is None."""
+def _open(config: ConfigDict, model: Pretrained) -> tuple[Images, tuple[str, ...]]:
+    """Returns `config.predict.images`, or the evaluation split if that is None, and the classes."""
     if path := config.predict.images:
         files = list_images(path)
         channels = model.preprocess.channels
         if channels not in (1, 3):
             raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
         return Images([str(file) for file in files],
-                      lambda i: (data.read_image(files[i], channels=channels), None), path)
+                      lambda i: (data.read_image(files[i], channels=channels), None), path
+                      ), pretrained.names_of(model)
     dataset = experiment_lib.open_dataset(config)
-    if dataset.class_names != pretrained.names_of(model):
+    # Weights without names may be those of a data set of as many classes.
+    same = dataset.class_names == (model.class_names or dataset.class_names) and (
+        dataset.num_classes == model.module.num_classes)
+    if not same or dataset.channels not in (1, model.preprocess.channels):
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
-                        f"the config is labelled, but the classes of {dataset.name} are not those "
-                        f"of {model.where}.)")
+                        f"the config is labelled, but the classes or channels of "
+                        f"{dataset.name} are not those of {model.where}.)")
     split = dataset.eval
 
     def read(index):
@@ -114,7 +118,7 @@ def _open(config: ConfigDict, model: Pretrained) -> Images:
 
     names = getattr(split.source, "paths", None) or [
         f"{split.name}[{i}]" for i in range(len(split))]
-    return Images(names, read, f"{dataset.name}, {split.name}")
+    return Images(names, read, f"{dataset.name}, {split.name}"), dataset.class_names
 
 
 def _label(model: Pretrained, names: Sequence[str], images: Images, size: int
@@ -157,7 +161,9 @@ def _normalized(pixels: jax.Array, model: Pretrained) -> jax.Array:
 
 
 def _fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns the image in the model's size."""
+    """Returns the image in the model's size and channels: grey ones become RGB."""
+    if image.shape[-1] != preprocess.channels:
+        image = np.repeat(image, preprocess.channels, -1)
     if image.shape[:2] == preprocess.size:
         return image
     return data.resize_center_crop(image, preprocess.size, preprocess.crop,

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax import trees
+from cnnjax import ops, trees
 from cnnjax.models.frozen import as_in_evaluation, frozen_modules
 from cnnjax.train.state import NO_STEP, TrainState
 
@@ -93,7 +93,7 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
 
     def loss_fn(trainable):
         variables = {"params": trees.merge(trainable, fixed), "batch_stats": state.batch_stats}
-        with as_in_evaluation(frozen):
+        with ops.training(), as_in_evaluation(frozen):
             output, updates = task.module.apply(
                 variables, images, train=True, mutable=["batch_stats"],
                 rngs={"dropout": jax.random.fold_in(key, 1)})

@@ -210,6 +210,23 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
         cnnjax.load_weights("simple_cnn", path, **TINY)
 
 
+@pytest.mark.parametrize("metadata", [
+    {"arguments": "{"}, {"arguments": "3"}, {"preprocess": "{}"}, {"preprocess": "[]"},
+    {"class_names": "7"}])
+def test_metadata_of_another_kind_are_named(metadata, tmp_path):
+    path, state, _ = tiny(tmp_path)
+    safetensors.numpy.save_file(state, path, metadata)
+    with pytest.raises(UserError, match="its metadata are not as save_weights writes them"):
+        cnnjax.load_weights("simple_cnn", path, **TINY)
+
+
+def test_a_new_head_can_be_drawn_from_another_key(tmp_path):
+    path, _, _ = tiny(tmp_path)
+    one, other = (cnnjax.load_weights("simple_cnn", path, num_classes=3, rng=rng, **TINY)[1]
+                  for rng in (None, jax.random.key(1)))
+    assert np.abs(one["params"]["head"]["kernel"] - other["params"]["head"]["kernel"]).max() > 0
+
+
 def test_a_wrong_name_is_said_before_the_file_is_read():
     with pytest.raises(UserError, match="Did you mean 'resnet50'"):
         cnnjax.load_weights("resnet51", "nowhere.pth")
