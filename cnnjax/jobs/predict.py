@@ -106,7 +106,7 @@ def _open(config: ConfigDict, model: Pretrained) -> tuple[Images, tuple[str, ...
     # Weights without names may be those of a data set of as many classes.
     same = dataset.class_names == (model.class_names or dataset.class_names) and (
         dataset.num_classes == model.module.num_classes)
-    if not same or dataset.channels != model.preprocess.channels:
+    if not same or dataset.channels not in (1, model.preprocess.channels):
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
                         f"the config is labelled, but the classes or channels of "
                         f"{dataset.name} are not those of {model.where}.)")
@@ -161,7 +161,9 @@ def _normalized(pixels: jax.Array, model: Pretrained) -> jax.Array:
 
 
 def _fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns the image in the model's size."""
+    """Returns the image in the model's size and channels: grey ones become RGB."""
+    if image.shape[-1] != preprocess.channels:
+        image = np.repeat(image, preprocess.channels, -1)
     if image.shape[:2] == preprocess.size:
         return image
     return data.resize_center_crop(image, preprocess.size, preprocess.crop,

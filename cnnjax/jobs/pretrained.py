@@ -47,12 +47,13 @@ def names_of(model: weights.Pretrained) -> tuple[str, ...]:
 
 
 def _overridden(preprocess: Preprocess, config: ConfigDict) -> Preprocess:
-    """Returns the preprocessing with the size, mean and std that the config has, if it has any."""
+    """Returns the preprocessing with what the config has of its own."""
     changes = {key: tuple(config.data[key]) for key in ("mean", "std") if config.data[key]}
     for key, value in changes.items():
         if len(value) != preprocess.channels:
             raise UserError(f"data.{key} is {value}, but the model takes images of "
                             f"{preprocess.channels} channels: give one number each.")
+    changes |= {key: config.data[key] for key in ("crop", "interpolation") if config.data[key]}
     if size := config.data.image_size:
         changes["size"] = (size, size)
     return dataclasses.replace(preprocess, **changes)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import depthwise, pointwise, switch, taps, tiny_maps, winograd, xla
+from cnnjax.ops import depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
@@ -40,6 +40,7 @@ CPU = ("cpu",)
 FORMULATIONS = (
     Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d),
     Formulation("tiny_maps", CPU, True, tiny_maps.applies, tiny_maps.conv2d),
+    Formulation("rows", CPU, True, rows.applies, rows.conv2d),
     Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
     Formulation("winograd", CPU, False, winograd.applies, convolution(

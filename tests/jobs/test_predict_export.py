@@ -161,6 +161,27 @@ def test_another_model_than_the_workdirs_is_refused(trained, capsys):
     assert "model.widths: [4, 8] there, [4, 16] here" in capsys.readouterr().err
 
 
+def test_a_run_that_started_from_weights_labels_as_it_was_evaluated(trained, tmp_path, capsys):
+    folder = tmp_path / "transfer"
+    assert main(["launch.py", "--config=experiments/transfer.py", f"--workdir={folder}",
+                 "--config.model.name=simple_cnn", "--config.model.widths=(4,8)",
+                 f"--config.weights.path={trained}", "--config.head.epochs=1",
+                 "--config.train.epochs=1", "--config.log.progress=none",
+                 "--config.log.plot=False"]) == 0
+    for job in ("predict", "export"):
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 0
+    right = np.mean([row["label"] == row["true_label"] for row in table(folder)])
+    assert right == json.loads((folder / "summary.json").read_text())["top1"]
+
+
+def test_the_config_overrides_the_preprocessing_of_weights(pretrained, photos, tmp_path, capsys):
+    assert predict(pretrained, tmp_path, f"--images={photos[0]}", "--dry_run",
+                   "--config.data.image_size=24", "--config.data.crop=1.0",
+                   "--config.data.interpolation=bicubic") == 0
+    out = capsys.readouterr().out
+    assert "size=(24, 24)" in out and "crop=1.0" in out and "bicubic" in out
+
+
 def test_a_workdir_is_a_source_of_weights_too(trained, tmp_path):
     module, variables, preprocess = cnnjax.load_weights("simple_cnn", trained)
     assert module.widths == (4, 8) and preprocess.crop == 1.0 and preprocess.size == (8, 8)

@@ -65,6 +65,7 @@ class Training:
       reference: as in `Logits`.
       naming: as in `Logits`.
       aux_weight: of the losses of auxiliary heads.
+      slow: whether the comparison is left to the slow tests.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Training:
     reference: str
     naming: str
     aux_weight: float = 0.0
+    slow: bool = False
 
 
 def generator(name: str) -> np.random.RandomState:

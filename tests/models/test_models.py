@@ -25,28 +25,34 @@ PARAMS = {
     "plain20_cifar": (269_722, 1_376), "plain32_cifar": (464_154, 2_272),
     "plain44_cifar": (658_586, 3_168), "plain56_cifar": (853_018, 4_064),
     "plain110_cifar": (1_727_962, 8_096),
+    "googlenet_original": (6_998_552, 0),
+    "densenet161": (28_681_000, 219_936),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
-DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d",
-        "resnext101_64x4d", "seresnet101", "seresnet152", "resnetv2_101",
-        "resnetv2_152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
-                          for depth in (44, 56, 110)))
-EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-         for name in list_models()]
+DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d",
+        "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169",
+        "densenet201", "convnext_small", "convnext_base", "convnext_large",
+        *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)))
+EVERY, COUNTED = ([pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+                   for name in names] for names in (list_models(), PARAMS))
 # One of each kind: the others differ in depth alone.
 KINDS = ("lenet5", "lenet5_full", "simple_cnn", "alexnet_original", "alexnet", "vgg11_bn",
-         "resnet18", "resnet50", "seresnet18", "resnetv2_50", "squeezenet1_1", "cifar_resnet18",
+         "googlenet", "googlenet_original", "inception_v3", "resnet18", "resnet50", "seresnet18",
+         "resnetv2_50", "squeezenet1_1", "densenet121", "convnext_tiny", "cifar_resnet18",
          "resnet20_cifar", "plain20_cifar")
+# Sides of the least images, in pixels, where they are above 64.
+LEAST = {"inception_v3": 75}
 
 
 def classes(name):
-    return 1000 if lookup(name).input_size[0] == 224 else 10
+    return 1000 if lookup(name).input_size[0] >= 224 else 10
 
 
 def specs(name, batch=2):
     """The shape of a batch: the published size, or 64 px instead of 224, which trace the same."""
     height, width, channels = lookup(name).input_size
-    return jax.ShapeDtypeStruct((batch, min(height, 64), min(width, 64), channels), jnp.float32)
+    most = LEAST.get(name, 64)
+    return jax.ShapeDtypeStruct((batch, min(height, most), min(width, most), channels), jnp.float32)
 
 
 def shapes(model, x, train=False):
@@ -58,6 +64,8 @@ def shapes(model, x, train=False):
 SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
          "alexnet_original": dict(widths=(8, 16, 16, 16, 16), hidden=32),
          "squeezenet1_1": dict(stage_sizes=(1, 1), widths=(4, 8)),
+         "densenet121": dict(stage_sizes=(1, 1), growth_rate=8, stem_width=16),
+         "convnext_tiny": dict(stage_sizes=(1, 1), widths=(16, 24)),
          "resnet20_cifar": dict(stage_sizes=(1, 1, 1))}
 
 
@@ -89,7 +97,7 @@ def test_every_listed_model_is_held_to_a_published_size():
     assert set(PARAMS) | set(test_torch_models.NAMES) == set(list_models())
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize("name", COUNTED)
 def test_parameters_and_statistics_are_as_many_as_published(name):
     variables = shapes(create_model(name, classes(name)), specs(name))
     assert (trees.count(variables["params"]),
@@ -163,6 +171,39 @@ def test_both_formulations_give_the_same_logits_and_only_xla_has_forward_mode():
         plain, tangent = jax.jvp(lambda x: apply(variables, x), (x,), (x,))
     np.testing.assert_allclose(fast, plain, atol=1e-5 * np.std(plain))
     assert np.isfinite(tangent).all()
+
+
+AUXILIARY = [("googlenet", 64, ("aux1", "aux2"), 13_004_888),
+             ("googlenet_original", 224, ("aux1", "aux2"), 13_378_280),
+             ("inception_v3", 299, ("aux1",), 27_161_264)]
+
+
+@pytest.mark.parametrize("name,side,heads,params", AUXILIARY)
+def test_auxiliary_heads_are_there_from_the_start_and_answer_in_training_alone(name, side, heads,
+                                                                               params):
+    model = create_model(name, aux_logits=True, dtype="bfloat16")
+    x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    variables = shapes(model, x, train=False)
+    assert variables == shapes(model, x, train=True)
+    assert trees.count(variables["params"]) == params
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 1000)
+    train = functools.partial(model.apply, train=True, mutable=["batch_stats"], capture="stage1",
+                              rngs={"dropout": jax.random.key(0)})
+    (logits, beside), _ = jax.eval_shape(train, variables, x)
+    assert set(beside) == {*heads, "stage1"}
+    assert beside["stage1"].dtype == jnp.bfloat16
+    for found in (logits, *(beside[head] for head in heads)):
+        assert (found.shape, found.dtype) == ((2, 1000), jnp.float32)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in AUXILIARY])
+def test_auxiliary_heads_are_off_by_default_and_without_classes(name):
+    x = specs(name)
+    assert not model_arguments(name)["aux_logits"]
+    plain, headless = (shapes(create_model(name, **arguments), x)["params"] for arguments in (
+        dict(num_classes=10), dict(num_classes=0, aux_logits=True)))
+    assert {*plain} - {*headless} == {"head"}
+    assert not any("aux" in layer for layer in plain)
 
 
 @pytest.mark.parametrize("name", ["lenet5", "simple_cnn", "alexnet_original", "squeezenet1_1"])
@@ -250,6 +291,12 @@ def test_overrides_may_come_as_lists_and_strings():
     ("squeezenet1_1", dict(stem_kernel=0), "stem_width and stem_kernel must be positive"),
     ("simple_cnn", dict(widths=32), "widths must be a tuple of integers, got 32"),
     ("simple_cnn", dict(widths=()), "at least one width"),
+    ("googlenet", dict(large_kernel=4), "large_kernel=4 must be odd"),
+    ("googlenet", dict(stage_sizes=(2, 6, 2)), r"must be at most \(2, 5, 2\)"),
+    ("googlenet", dict(stage_sizes=(2, 5)), r"must be at most \(2, 5, 2\)"),
+    ("densenet121", dict(growth_rate=0), "growth_rate, stem_width and bottleneck must be 1"),
+    ("densenet121", dict(compression=0.0), "compression above 0"),
+    ("convnext_tiny", dict(widths=(96, 192)), "one entry for each stage"),
     ("lenet5", dict(padding="SAME"), "padding must be an integer or None"),
 ])
 def test_a_mistaken_argument_is_a_user_error_that_says_which(name, arguments, message):

@@ -66,6 +66,11 @@ CASES = [
     ("tiny_maps", (5, 5), (5, 5), 1, VALID, 16, 8, 1),
     ("tiny_maps", (3, 2), (3, 2), (2, 1), UNEVEN, 16, 8, 1),
     ("tiny_maps", (1, 1), (1, 1), 2, 1, 16, 8, 1),
+    ("rows", (9, 8), (5, 5), 1, 2, 1, 6, 1),
+    ("rows", (14, 13), (5, 5), 1, VALID, 6, 16, 1),
+    ("rows", (9, 5), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
+    ("rows", (8, 11), (3, 3), (1, 2), SAME, 2, 3, 1),
+    ("rows", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
     ("depthwise", (9, 7), (3, 3), 1, SAME, 6, 6, 6),
     ("depthwise", (15, 17), (3, 3), 2, 1, 5, 5, 5),
     ("depthwise", (16, 9), (5, 5), 2, SAME, 4, 4, 4),
@@ -87,11 +92,12 @@ CASES = [
     ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
     ("xla", (27, 26), (3, 3), 2, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
-    ("xla", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
-    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
-    ("xla", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
-    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
+    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("rows", (5, 4), (1, 1), 1, 1, 2, 3, 1),
+    ("rows", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
 ]
 
 
@@ -196,11 +202,12 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 
 
 @pytest.mark.parametrize("name,size,window,groups", [
-    ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1),
+    ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
     ("depthwise", (5, 4), (3, 3), 32), ("winograd", (4, 5), (3, 3), 1),
     ("taps", (28, 28), (3, 2), 1)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
-    x, kernel = arrays(size, window, 32, 32, groups, np.float32)
+    channels = 8 if name == "rows" else 32
+    x, kernel = arrays(size, window, channels, channels, groups, np.float32)
     xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
     stride = 2 if name == "taps" else 1
     conv = functools.partial(ops.conv2d, stride=stride, groups=groups)
