@@ -5,7 +5,9 @@ from golden_values import Logits, Training
 _SIZES = ((64, 64, 3), (97, 75, 3))
 
 LOGITS = {
-    "googlenet": Logits(_SIZES, dict(num_classes=17), "torchvision:googlenet", "torchvision"),
+    # torchvision's has its auxiliary heads, which change nothing in evaluation.
+    "googlenet": Logits(_SIZES, dict(num_classes=17, aux_logits=True), "torchvision:googlenet",
+                        "torchvision"),
     "googlenet_original": Logits(_SIZES, dict(num_classes=17), "googlenet_original",
                                  "torchvision", slow=True),
 }
@@ -17,6 +19,6 @@ TRAINING = {
     "torchvision": Training("googlenet", (75, 65, 3), _NO_DROPOUT, "torchvision:googlenet",
                             "torchvision", aux_weight=0.3, slow=True),
     # The least image that the paper's auxiliary heads take.
-    "paper": Training("googlenet_original", (223, 223, 3), _NO_DROPOUT, "googlenet_original",
-                      "torchvision", aux_weight=0.3, slow=True),
+    "paper": Training("googlenet_original", (223, 223, 3), _NO_DROPOUT,
+                      "original_with_auxiliary_heads", "torchvision", aux_weight=0.3, slow=True),
 }

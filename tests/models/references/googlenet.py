@@ -1,6 +1,8 @@
 """The paper's GoogLeNet in torch, its modules named as torchvision names those of its own, and a
 shallow one of torchvision's."""
 
+import functools
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -51,7 +53,7 @@ class Auxiliary(nn.Module):
 
 
 class GoogLeNet(nn.Module):
-    def __init__(self, num_classes):
+    def __init__(self, num_classes, auxiliary=False):
         super().__init__()
         self.conv1 = Unit(3, 64, 7, 2)
         self.conv2 = Unit(64, 64, 1)
@@ -60,8 +62,9 @@ class GoogLeNet(nn.Module):
         for name, row in TABLE_1.items():
             self.add_module(f"inception{name}", Inception(inputs, *row))
             inputs = row[0] + row[2] + row[4] + row[5]
-        self.aux1 = Auxiliary(512, num_classes)
-        self.aux2 = Auxiliary(528, num_classes)
+        if auxiliary:
+            self.aux1 = Auxiliary(512, num_classes)
+            self.aux2 = Auxiliary(528, num_classes)
         self.fc = nn.Linear(1024, num_classes)
         self.pool = nn.MaxPool2d(3, 2, ceil_mode=True)
         self.lrn = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75, k=1.0)
@@ -94,4 +97,6 @@ class OneBlockAStage(TorchvisionGoogLeNet):
         return logits, auxiliary
 
 
-MODELS = {"googlenet_original": GoogLeNet, "one_block_a_stage": OneBlockAStage}
+MODELS = {"googlenet_original": GoogLeNet,
+          "original_with_auxiliary_heads": functools.partial(GoogLeNet, auxiliary=True),
+          "one_block_a_stage": OneBlockAStage}

@@ -1,4 +1,4 @@
-"""An Inception-v3 of torchvision with one block of each kind."""
+"""Inception-v3 of torchvision without auxiliary head, and with one block of each kind."""
 
 import functools
 
@@ -16,5 +16,7 @@ def small(num_classes, aux_logits=False):
     return model
 
 
-MODELS = {"small": small,
+MODELS = {"without_auxiliary_head": functools.partial(Inception3, aux_logits=False,
+                                                      init_weights=False),
+          "small": small,
           "small_with_auxiliary_head": functools.partial(small, aux_logits=True)}
