@@ -33,7 +33,7 @@ from cnnjax.weights.namings import (
 # The first of a family is the one that weights are saved in.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     ConvNeXt: (convnext.TORCHVISION, convnext.TIMM),
-    DenseNet: (densenet.TORCHVISION, densenet.TIMM),
+    DenseNet: (densenet.TORCHVISION, densenet.TIMM, densenet.PUBLISHED),
     GoogLeNet: (googlenet.TORCHVISION,),
     InceptionV3: (inception_v3.TORCHVISION, inception_v3.TIMM),
     LeNet5: (lenet.TORCH,),
