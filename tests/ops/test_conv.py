@@ -94,8 +94,10 @@ CASES = [
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
-    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
-    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("blocks", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("blocks", (5, 6), (3, 3), 1, UNEVEN, 96, 48, 12),
+    ("blocks", (4, 3), (3, 3), 1, 1, 80, 80, 2),
+    ("blocks", (4, 4), (1, 1), 1, 0, 8, 12, 4),
     ("rows", (5, 4), (1, 1), 1, 1, 2, 3, 1),
     ("rows", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
 ]
@@ -204,7 +206,7 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 @pytest.mark.parametrize("name,size,window,groups", [
     ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
     ("depthwise", (5, 4), (3, 3), 48), ("winograd", (4, 5), (3, 3), 1),
-    ("taps", (28, 28), (3, 2), 1)])
+    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
     channels = 8 if name == "rows" else 48
     x, kernel = arrays(size, window, channels, channels, groups, np.float32)
