@@ -148,7 +148,12 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(mon
         assert np.abs(y - exact).max() < bound * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+# The first and the last of each formulation: a second derivative compiles for seconds.
+FEWER = sorted({**{c[0]: c for c in CASES}, **{c[0] + " ": c for c in reversed(CASES)}}.values(),
+               key=str)
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", FEWER)
 def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, stride, padding,
                                                          channels, features, groups):
     with jax.enable_x64(True):
