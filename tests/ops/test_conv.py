@@ -94,8 +94,10 @@ CASES = [
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
-    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
-    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("blocks", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("blocks", (5, 6), (3, 3), 1, UNEVEN, 96, 48, 12),
+    ("blocks", (4, 3), (3, 3), 1, 1, 80, 80, 2),
+    ("blocks", (4, 4), (1, 1), 1, 0, 8, 12, 4),
     ("rows", (5, 4), (1, 1), 1, 1, 2, 3, 1),
     ("rows", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
 ]
@@ -146,7 +148,12 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(mon
         assert np.abs(y - exact).max() < bound * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+# The first and the last of each formulation: a second derivative compiles for seconds.
+FEWER = sorted({**{c[0]: c for c in CASES}, **{c[0] + " ": c for c in reversed(CASES)}}.values(),
+               key=str)
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", FEWER)
 def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, stride, padding,
                                                          channels, features, groups):
     with jax.enable_x64(True):
@@ -204,7 +211,7 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 @pytest.mark.parametrize("name,size,window,groups", [
     ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
     ("depthwise", (5, 4), (3, 3), 48), ("winograd", (4, 5), (3, 3), 1),
-    ("taps", (28, 28), (3, 2), 1)])
+    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
     channels = 8 if name == "rows" else 48
     x, kernel = arrays(size, window, channels, channels, groups, np.float32)
