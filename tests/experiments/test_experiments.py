@@ -18,7 +18,8 @@ FILES = sorted((ROOT / "experiments").glob("*.py"))
 # width, channels, classes.
 KNOWN = {"digits": (1437, 8, 8, 1, 10), "mnist": (60_000, 28, 28, 1, 10),
          "fashion_mnist": (60_000, 28, 28, 1, 10), "cifar10": (50_000, 32, 32, 3, 10),
-         "imagenet2012": (1_281_167, 224, 224, 3, 1000)}
+         "imagenet2012": (1_281_167, 224, 224, 3, 1000),
+         "folder:hymenoptera_data": (244, 224, 224, 3, 2)}
 
 
 def load(file):

@@ -264,3 +264,20 @@ def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
     assert np.any(new["head"]["kernel"]) != zero
     trunk, expected = ({k: v for k, v in p.items() if k != "head"} for p in (new, state.params))
     jax.tree.map(np.testing.assert_array_equal, trunk, expected)
+
+
+def test_a_run_starts_from_another_runs_workdir_and_can_be_evaluated_labelled_with_and_exported(
+        tmp_path, capsys):
+    source, folder = tmp_path / "source", tmp_path / "run"
+    assert main(["launch.py", "--config=experiments/simple_cnn.py", f"--workdir={source}",
+                 "--config.model.widths=(4, 8)", "--config.train.steps=3",
+                 "--config.data.mean=(0.25,)", "--config.log.progress=none"]) == 0
+    assert train(folder, path=source) == 0
+    shutil.rmtree(source)
+    for job in ("evaluate", "predict", "export"):
+        capsys.readouterr()
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 0, job
+        if job != "export":
+            assert f"{summary(folder)['top1']:.4%}"[:4] in capsys.readouterr().out
+    preprocess = json.loads((folder / "export" / "model.json").read_text())["preprocess"]
+    assert preprocess["mean"] == [0.25] and preprocess["size"] == [16, 16]
