@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import data, models, ops
+from cnnjax import data, models, ops, trees
 from cnnjax.data import augment
+from cnnjax.train import average as average_lib
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
 from cnnjax.train import step as step_lib
@@ -67,7 +68,8 @@ class Experiment:
     def create_state(self) -> Callable[[], state_lib.TrainState]:
         """Returns a function of no arguments that initialises the state."""
         return functools.partial(state_lib.create_state, self.module, self.optimizer,
-                                 self.config.seed, self.input_shape)
+                                 self.config.seed, self.input_shape,
+                                 average=self.config.train.ema_decay > 0)
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
@@ -93,6 +95,10 @@ def build(config: ConfigDict) -> Experiment:
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
+    smaller = dataclasses.replace(preprocess, size=train_size(config, dataset))
+    if trees.count(check_input_size(config, module, smaller)) != trees.count(params):
+        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
+                        "--config.eval.image_size=0.")
     total = config_lib.total_steps(config, examples)
     learning_rate = make_learning_rate(config, examples, total)
     optimizer = make_optimizer(
@@ -103,9 +109,10 @@ def build(config: ConfigDict) -> Experiment:
         mesh=mesh, total_steps=total, learning_rate=learning_rate, optimizer=optimizer,
         task=step_lib.Task(
             module=module, optimizer=optimizer, seed=config.seed,
-            augment=functools.partial(_augment, preprocess, dtype, config.augment.flip,
-                                      config.augment.pad_crop),
-            label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight),
+            augment=make_augment(config, dataset, preprocess, dtype, mesh), mix=make_mix(config),
+            loss=config.train.loss, target_threshold=config.train.target_threshold,
+            label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
+            accumulate=check_accumulate(config, mesh), average_decay=average_decay(config)),
         schedule=make_schedule(config, examples, total), abstract_state=None)
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
 
@@ -129,8 +136,7 @@ def open_dataset(config: ConfigDict) -> data.Dataset:
 
 def make_preprocess(config: ConfigDict, dataset: data.Dataset) -> Preprocess:
     """Returns the preprocessing: the data set's statistics unless the config has its own."""
-    size, shape = config.data.image_size, dataset.train.image_shape
-    if not size and shape is None:
+    if not config.data.image_size and dataset.train.image_shape is None:
         raise UserError(f"The images of {dataset.name} are of different sizes: set "
                         "--config.data.image_size=224 (pixels), to which they are resized.")
     mean, std = (config.data[key] or getattr(dataset, key) for key in ("mean", "std"))
@@ -140,8 +146,16 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset) -> Preprocess:
                             f"{dataset.channels} channels: give one number each.")
     if min(std) <= 0:
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
-    return Preprocess(size=(size, size) if size else shape[:2], mean=tuple(mean), std=tuple(std),
-                      crop=config.data.crop, interpolation=config.data.interpolation)
+    side = config.eval.image_size
+    return Preprocess(size=(side, side) if side else train_size(config, dataset),
+                      mean=tuple(mean), std=tuple(std), crop=config.data.crop,
+                      interpolation=config.data.interpolation)
+
+
+def train_size(config: ConfigDict, dataset: data.Dataset) -> tuple[int, int]:
+    """Returns (H, W) of the images that the model trains on, which `eval.image_size` leaves."""
+    side = config.data.image_size
+    return (side, side) if side else dataset.train.image_shape[:2]
 
 
 def compute_dtype(precision: str) -> Any:
@@ -230,14 +244,75 @@ def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
         stop=total if stop is None else min(total, -(-stop // k) * k))
 
 
+def make_augment(config: ConfigDict, dataset: data.Dataset, preprocess: Preprocess, dtype: Any,
+                 mesh: Mesh) -> step_lib.Augment:
+    """Returns the (key, uint8 images) -> the model's input of a training step."""
+    section, policy = config.augment, None
+    _check_augment(section, dataset.channels)
+    if section.policy != "none":
+        mean = tuple(round(255 * value) for value in preprocess.mean)
+        policy = augment.make_policy(
+            section.policy, num_ops=section.num_ops, magnitude=section.magnitude,
+            magnitude_std=section.magnitude_std, method=section.resample, mesh=mesh,
+            fill=mean if section.fill == "mean" else 0)
+    # Images of different sizes come from the host, which has cut them.
+    cut_here = dataset.train.image_shape is not None
+    return functools.partial(
+        augment.pipeline, size=train_size(config, dataset), mean=preprocess.mean,
+        std=preprocess.std, dtype=dtype, interpolation=preprocess.interpolation, flip=section.flip,
+        resized_crop=section.random_resized_crop if cut_here else None, pad_crop=section.pad_crop,
+        jitter=section.jitter, policy=policy, erase=section.erase,
+        erase_noise=section.erase_noise, mesh=mesh)
+
+
+def _check_augment(section: ConfigDict, channels: int) -> None:
+    if (section.policy != "none" or section.jitter) and channels not in (1, 3):
+        raise UserError(f"augment.policy and augment.jitter change colours, but the images have "
+                        f"{channels} channels, not 1 or 3: set --config.augment.policy=none and "
+                        "--config.augment.jitter=None.")
+    jitter = section.jitter
+    if jitter is not None and (len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5):
+        raise UserError(f"augment.jitter is {tuple(jitter)}; it is four strengths of brightness, "
+                        "contrast, saturation and hue, 0 or more, the last at most 0.5, such as "
+                        "(0.4, 0.4, 0.4, 0.1).")
+
+
+def make_mix(config: ConfigDict) -> step_lib.Mix | None:
+    """Returns the mixup or CutMix of a training step, or None."""
+    section = config.augment
+    if not section.mixup and not section.cutmix:
+        return None
+    return functools.partial(augment.mix, mixup=section.mixup, cutmix=section.cutmix,
+                             probability=section.mix_probability,
+                             cutmix_probability=section.cutmix_probability,
+                             per_example=section.mix_per_example)
+
+
+def average_decay(config: ConfigDict) -> float:
+    """Returns the decay a step of the averages, scaled to the batch if the config says so."""
+    return average_lib.scaled_decay(config.train.ema_decay, config.train.batch_size,
+                                    config.train.ema_batch_size)
+
+
+def check_accumulate(config: ConfigDict, mesh: Mesh) -> int:
+    """Returns `train.accumulate`, which divides the rows of each device."""
+    parts, rows = config.train.accumulate, config.train.batch_size // mesh.size
+    if rows % parts:
+        raise UserError(f"train.accumulate is {parts}, but it must divide the {rows} examples of a "
+                        f"batch on each device: set --config.train.accumulate to a divisor of "
+                        f"{rows}.")
+    return parts
+
+
 def make_train_feed(experiment: Experiment) -> data.Feed:
     """Returns the training batches of the experiment."""
     config = experiment.config
     return data.make_train_feed(
         experiment.dataset.train, batch_size=config.train.batch_size, seed=config.seed,
-        mesh=experiment.mesh, image_size=experiment.preprocess.size, crop=config.data.crop,
-        random_resized_crop=config.augment.random_resized_crop, placement=config.data.placement,
-        threads=config.data.threads, interpolation=config.data.interpolation)
+        mesh=experiment.mesh, image_size=train_size(config, experiment.dataset),
+        crop=config.data.crop, random_resized_crop=config.augment.random_resized_crop,
+        placement=config.data.placement, threads=config.data.threads,
+        interpolation=config.data.interpolation, repeats=config.augment.repeats)
 
 
 def make_eval_feed(experiment: Experiment):
@@ -252,15 +327,4 @@ def make_eval_feed(experiment: Experiment):
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:
     images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    return augment.normalize(images, preprocess.mean, preprocess.std, dtype)
-
-
-def _augment(preprocess: Preprocess, dtype: Any, flip: bool, pad_crop: int, key: jax.Array,
-             images: jax.Array) -> jax.Array:
-    # As bytes until the end: a quarter of the traffic, and padding is black as in torchvision.
-    images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    if flip:
-        images = augment.random_flip(jax.random.fold_in(key, 0), images)
-    if pad_crop:
-        images = augment.random_pad_crop(jax.random.fold_in(key, 1), images, pad_crop)
     return augment.normalize(images, preprocess.mean, preprocess.std, dtype)

@@ -121,7 +121,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
 
     with signals.stop_requests() as should_stop:
         hooks = loop.Hooks(on_step=display.step, on_record=on_record,
-                           evaluate=lambda state: evaluate(state.variables), save=save,
+                           evaluate=lambda state: evaluate(state.eval_variables), save=save,
                            should_stop=should_stop)
         call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
         batches = feed.batches(start.step, experiment.schedule.stop,
