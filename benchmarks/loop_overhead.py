@@ -86,7 +86,7 @@ def measure(model: str, rounds: int) -> None:
     size, steps, epoch = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
     feed = experiment_lib.make_train_feed(experiment)
-    call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+    call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
     state = jax.jit(experiment.create_state,
                     out_shardings=step_lib.replicated(experiment.mesh))()
     _, batch = next(iter(feed.batches(0, 1)))

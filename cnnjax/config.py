@@ -23,13 +23,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from cnnjax.durations import UNITS, durations, in_steps, join
 from cnnjax.types import UserError, did_you_mean
 
-UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
 _optional = config_dict.placeholder
 
 
@@ -39,8 +39,14 @@ def default() -> ConfigDict:
         "seed": 0,
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
-        "ops": "auto",  # auto: the fastest formulation for the backend; xla: lax.conv everywhere.
+        "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
+        # exact: auto without those that round more, which auto takes in training steps alone.
         "model": {"name": ""},  # Every other key here is an argument of that model.
+        "weights": {
+            # To start from: a .safetensors or .pth file, a workdir, a hub id, or "random".
+            "path": _optional(str),
+            "tag": _optional(str),  # Which of several published sets, such as IMAGENET1K_V2.
+        },
         "data": {
             "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
             "data_dir": _optional(str),  # Of TFDS; else TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -49,9 +55,10 @@ def default() -> ConfigDict:
             "eval_split": _optional(str),  # Default: validation if the set has one, else test.
             "val_fraction": 0.2,  # folder:PATH without train/ and val/.
             "split_seed": 0,
+            # These five are those of the weights, where the run starts from some and unless set.
             "image_size": 0,  # Pixels, square; 0 keeps the size of the images.
-            "crop": 0.875,  # Centre crop, for images of different sizes.
-            "interpolation": "bilinear",
+            "crop": _optional(float),  # Centre crop, for images of different sizes; else 0.875.
+            "interpolation": _optional(str),  # bilinear, which is the default, or bicubic.
             "mean": _optional(tuple),  # Per channel, of images in [0, 1]; default: the data set's.
             "std": _optional(tuple),
             "placement": "auto",  # device: all of it, as uint8; stream: through the host.
@@ -77,9 +84,19 @@ def default() -> ConfigDict:
             "mix_per_example": False,
             "repeats": 1,  # Repeated augmentation: how often an example comes in a row.
         },
+        "head": {  # A first phase that trains the head alone; without a length there is none.
+            **durations("", percent=False),
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "schedule": "constant",  # Or cosine, or linear.
+            "weight_decay": 0.0,
+            "augment": False,  # Else the features of each image are computed once for all epochs.
+        },
         "train": {
             "batch_size": 64,  # Over all devices and hosts.
-            **durations("", percent=False),
+            **durations("", percent=False),  # Of this phase, without that of the head.
+            "trainable": (".*",),  # Regular expressions of the parameters that train.
+            "from_stage": _optional(str),  # Or the endpoint from which on they do: "stage3".
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
             "loss": "softmax",  # Or sigmoid: binary cross entropy of each class.
             "label_smoothing": 0.0,
@@ -100,6 +117,8 @@ def default() -> ConfigDict:
             "weight_decay": 0.0,
             "decay": (r".*kernel",),  # Regular expressions of the parameters that decay.
             "clip_norm": 0.0,  # Global gradient norm; 0 is off.
+            "lr_multipliers": (),  # (regular expression, number) pairs: (("head/.*", 10.0),).
+            "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
             "name": "cosine",  # constant, cosine, linear or step.
@@ -115,6 +134,14 @@ def default() -> ConfigDict:
             "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+        },
+        "predict": {
+            "images": _optional(str),  # A folder or a file; None labels the evaluation split.
+            "batch_size": 32,
+            "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "export": {
+            "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.
@@ -134,62 +161,31 @@ def default() -> ConfigDict:
     return config
 
 
-def durations(prefix: str, percent: bool = True) -> dict[str, Any]:
-    """Returns the unset keys of one duration: {"warmup_steps": None, "warmup_epochs": None, …}."""
-    return {_join(prefix, unit): _optional(kind) for unit, kind in UNITS.items()
-            if percent or unit != "percent"}
+def phase_steps(config: ConfigDict, examples: int) -> tuple[int, int]:
+    """Returns the steps of the head's phase and of the one after it, either of which may be 0.
 
-
-def _join(prefix: str, unit: str) -> str:
-    return f"{prefix}_{unit}" if prefix else unit
-
-
-def in_steps(section: ConfigDict, prefix: str, *, batch_size: int, examples: int,
-             total: int | None = None, where: str = "") -> Any:
-    """Returns one duration in steps, as a float (or a tuple of them), or None if it is unset.
-
-    Args:
-      section: the part of the config that holds the keys, such as `config.schedule`.
-      prefix: "warmup" for `warmup_steps`, `warmup_epochs`, …; "" for `steps`, `epochs`, ….
-      batch_size: examples in a step.
-      examples: examples in an epoch.
-      total: steps in the whole run, which `percent` is of.
-      where: the section's name, for messages.
-
-    Raises:
-      UserError: if two units are set at once, or the duration is negative or not finite.
+    They are rounded up so that no epoch is cut short.
     """
-    path = f"{where}." if where else ""
-    given = {unit: section[_join(prefix, unit)] for unit in UNITS
-             if section.get(_join(prefix, unit)) is not None}
-    if len(given) > 1:
-        keys = " and ".join(f"{path}{_join(prefix, unit)}={value}"
-                            for unit, value in given.items())
-        raise UserError(f"Two durations at once: {keys}. Keep one and set the other to None.")
-    if not given:
-        return None
-    unit, value = given.popitem()
-    factor = {"steps": 1.0, "epochs": examples / batch_size, "examples": 1.0 / batch_size,
-              "percent": (total or 0) / 100}[unit]
-    for number in value if isinstance(value, tuple) else (value,):
-        if not 0 <= number < 1e15:  # Far above any run, far below where floats overflow.
-            raise UserError(f"{path}{_join(prefix, unit)} is {number}; "
-                            "a duration is a finite number from 0 to 1e15.")
-    return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
+    def steps(section):
+        length = in_steps(config[section], "", batch_size=config.train.batch_size,
+                          examples=examples, where=section)
+        if length and length >= 2**31 - 1:
+            raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 "
+                            f"bits. Set a smaller --config.{section}.epochs=N.")
+        # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be
+        # 30.000000000004.
+        return max(1, math.ceil(length - 1e-6)) if length else 0
+
+    found = steps("head"), steps("train")
+    if not any(found):
+        raise UserError("The run has no length: set --config.train.epochs=N "
+                        "(or train.steps, or train.examples).")
+    return found
 
 
 def total_steps(config: ConfigDict, examples: int) -> int:
-    """Returns the length of the run in steps, rounded up so that no epoch is cut short."""
-    length = in_steps(config.train, "", batch_size=config.train.batch_size, examples=examples,
-                      where="train")
-    if length and length >= 2**31 - 1:
-        raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 bits. "
-                        "Set a smaller --config.train.epochs=N.")
-    if not length:
-        raise UserError("The run has no length: set --config.train.epochs=N "
-                        "(or train.steps, or train.examples).")
-    # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be 30.000000000004.
-    return max(1, math.ceil(length - 1e-6))
+    """Returns the length of the run in steps."""
+    return sum(phase_steps(config, examples))
 
 
 def apply_preset(config: ConfigDict, preset: str | None,
@@ -216,7 +212,7 @@ def let_overrides_replace_units(config: ConfigDict, overridden: Iterable[str]) -
         if unit not in UNITS or not section:
             continue
         for other in UNITS:
-            sibling = _join(prefix, other)
+            sibling = join(prefix, other)
             if f"{section}.{sibling}" not in overridden and sibling in config[section]:
                 config[section][sibling] = None
 
@@ -228,8 +224,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, (ConfigDict, Mapping)):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+            flat[prefix + key] = _as_lists(value)
     return flat
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
@@ -261,20 +261,23 @@ def validate(config: ConfigDict) -> None:
             raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "
                             'text (such as "bfloat16"), a tuple of those, or None.')
     for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
+        if flat[key] not in choices and not (flat[key] is None and may_be_none(key)):
             raise UserError(f"{key} is {flat[key]!r}; it is one of {', '.join(choices)}."
                             f"{did_you_mean(str(flat[key]), choices)}")
     for key, (low, high) in _RANGES.items():
         if flat[key] is not None and not low <= flat[key] <= high:
             raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
-    for section, prefix in (("train", ""), ("schedule", "warmup"), ("schedule", "drop"),
-                            ("eval", "every"), ("checkpoint", "every"), ("log", "every")):
+    for section, prefix in (("head", ""), ("train", ""), ("schedule", "warmup"),
+                            ("schedule", "drop"), ("eval", "every"), ("checkpoint", "every"),
+                            ("log", "every")):
         in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
 
 
+_OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb")
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
-    "ops": ("auto", "xla"),
+    "ops": ("auto", "exact", "xla"),
+    "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.placement": ("auto", "device", "stream"),
     "augment.policy": ("none", "rand_augment", "rand_augment_increasing", "trivial_augment_wide",
@@ -282,12 +285,14 @@ _CHOICES = {
     "augment.resample": ("nearest", "bilinear"),
     "augment.fill": ("black", "mean"),
     "train.loss": ("softmax", "sigmoid"),
-    "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb"),
+    "head.optimizer": _OPTIMIZERS,
+    "head.schedule": ("constant", "cosine", "linear"),
+    "optimizer.name": _OPTIMIZERS,
     "schedule.name": ("constant", "cosine", "linear", "step"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
 }
-_TUPLES_OF_TEXT = ("optimizer.decay",)
+_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable")
 _PLAIN = (int, float, str, list, tuple, type(None))
 _LARGE = 2**31 - 1
 _RANGES = {
@@ -308,6 +313,8 @@ _RANGES = {
     "augment.mix_probability": (0.0, 1.0),
     "augment.cutmix_probability": (0.0, 1.0),
     "augment.repeats": (1, 1000),
+    "head.lr": (0.0, 1e6),
+    "head.weight_decay": (0.0, 1e6),
     "train.batch_size": (1, _LARGE),
     "train.stop_after_steps": (1, _LARGE),
     "train.label_smoothing": (0.0, 0.999),
@@ -323,12 +330,15 @@ _RANGES = {
     "optimizer.eps": (0.0, 1.0),
     "optimizer.weight_decay": (0.0, 1e6),
     "optimizer.clip_norm": (0.0, 1e9),
+    "optimizer.layer_decay": (0.0, 1.0),
     "schedule.lr": (0.0, 1e6),
     "schedule.lr_batch_size": (1, _LARGE),
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
     "eval.batch_size": (0, _LARGE),
     "eval.image_size": (0, 8192),
+    "predict.batch_size": (1, _LARGE),
+    "predict.sheet": (0, 1000),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
 }
@@ -366,9 +376,19 @@ def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:
                         f"it takes a {kind.__name__}.")
     if kind is float and not math.isfinite(value):
         raise UserError(f"{key} is {value}; it takes a finite number.")
+    if key == "optimizer.lr_multipliers":
+        return _check_pairs(key, value)
     element = str if key in _TUPLES_OF_TEXT else (int, float)
     if kind is tuple and not all(
             isinstance(item, element) and not isinstance(item, bool)
             and (element is str or math.isfinite(item)) for item in value):
         raise UserError(f"{key} is {tuple(value)!r}; it takes a tuple of "
                         f"{'texts' if element is str else 'finite numbers'}.")
+
+
+def _check_pairs(key: str, value: Any) -> None:
+    for pair in value:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+                and isinstance(pair[1], (int, float)) and 0 <= pair[1] < math.inf):
+            raise UserError(f"{key} has {pair!r}; it takes pairs of a regular expression and a "
+                            'number from 0 on, such as (("head/.*", 10.0),).')

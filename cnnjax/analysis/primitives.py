@@ -169,6 +169,15 @@ def _concatenate(eqn, seen):
     return join(moved, moved[0].axes)
 
 
+def _stack(eqn, seen):
+    # Bins of an adaptive pooling, say: the new axis is none of the image's.
+    out = eqn.outvars[0].aval.shape
+    axis = eqn.params["axis"]
+    parts = [s.with_axes([*s.axes[:axis], plain(out[axis]), *s.axes[axis:]])
+             for s in seen if s is not None]
+    return elementwise(parts, out)
+
+
 def _reduce(eqn, seen):
     x = _one(seen)
     kept = [axis for i, axis in enumerate(x.axes) if i not in eqn.params["axes"]]
@@ -242,6 +251,7 @@ RULES: dict[str, Rule] = {
     "split": _split,
     "pad": _pad,
     "concatenate": _concatenate,
+    "stack": _stack,
     **dict.fromkeys(("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or",
                      "reduce_prod", "reduce_sum"), _reduce),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulate),

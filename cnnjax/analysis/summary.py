@@ -71,8 +71,11 @@ class Summary:
 
     @property
     def depth(self) -> int | None:
-        """Convolutions and dense layers on the longest path, gates left out; None if not known."""
-        return max((row.field.depth for row in self.rows if row.field), default=None)
+        """Convolutions and dense layers on the longest path to the last layer, gates left out.
+
+        None where that is not known.
+        """
+        return self.rows[-1].field.depth if self.rows and self.rows[-1].field else None
 
     def format_table(self) -> str:
         """Returns the rows and the totals as lines of text; shapes without the batch.

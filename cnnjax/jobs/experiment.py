@@ -18,12 +18,13 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops, trees
 from cnnjax.data import augment
-from cnnjax.train import average as average_lib
+from cnnjax.jobs import recipe
+from cnnjax.jobs.initial_weights import InitialWeights
+from cnnjax.jobs.initial_weights import load as load_weights
+from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
-from cnnjax.train import step as step_lib
 from cnnjax.train.loop import Every, Schedule
-from cnnjax.train.optimizer import make_optimizer
 from cnnjax.types import Preprocess, UserError
 
 
@@ -38,12 +39,10 @@ class Experiment:
       dtype: of the computation; parameters are float32.
       preprocess: how an image becomes the model's input.
       mesh: the devices, along one axis "data".
-      total_steps: of the whole run.
-      learning_rate: step -> rate.
-      optimizer: the optax chain.
-      task: what the training step is bound to.
+      phases: of the run, one or two (`jobs.phases`).
       schedule: when to log, evaluate, save and stop.
-      abstract_state: shapes and dtypes of the training state.
+      abstract_state: shapes and dtypes of the training state at step 0.
+      weights: the weights to start from, if there are any and the run has not started.
     """
 
     config: ConfigDict
@@ -52,12 +51,10 @@ class Experiment:
     dtype: Any
     preprocess: Preprocess
     mesh: Mesh
-    total_steps: int
-    learning_rate: optax.Schedule
-    optimizer: optax.GradientTransformation
-    task: step_lib.Task
+    phases: tuple[Phase, ...]
     schedule: Schedule
     abstract_state: state_lib.TrainState
+    weights: InitialWeights | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -65,11 +62,31 @@ class Experiment:
         return (1, *self.preprocess.size, self.preprocess.channels)
 
     @property
+    def total_steps(self) -> int:
+        """Of all phases."""
+        return self.phases[-1].stop
+
+    @property
     def create_state(self) -> Callable[[], state_lib.TrainState]:
-        """Returns a function of no arguments that initialises the state."""
-        return functools.partial(state_lib.create_state, self.module, self.optimizer,
+        """Returns a function of no arguments that initialises the state, without weights."""
+        task = self.phases[0].task
+        return functools.partial(state_lib.create_state, self.module, task.optimizer,
                                  self.config.seed, self.input_shape,
-                                 average=self.config.train.ema_decay > 0)
+                                 lambda params: task.split(params)[0],
+                                 average=task.average_decay > 0)
+
+    def phase_of(self, steps: int) -> Phase:
+        """Returns the phase in which the run has done this number of steps."""
+        return next((phase for phase in self.phases if steps <= phase.stop), self.phases[-1])
+
+    def abstract_state_at(self, steps: int) -> state_lib.TrainState:
+        """Returns shapes and dtypes of the state in a checkpoint after this number of steps."""
+        return jax.eval_shape(functools.partial(begin, self.phase_of(steps)), self.abstract_state)
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the rate with which a step, counted from 0, is made."""
+        phase = self.phase_of(step + 1)
+        return float(phase.learning_rate(step - phase.start))
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
@@ -77,8 +94,13 @@ class Experiment:
         return functools.partial(_prepare, self.preprocess, self.dtype)
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Experiment:
     """Returns the experiment that a validated config describes.
+
+    Args:
+      config: validated.
+      saved_preprocess: that of a run which has started. What its parameters were trained with
+        counts, whatever weights it started from and the data's statistics are today.
 
     Raises:
       UserError: for anything that could be known before the first step.
@@ -91,29 +113,25 @@ def build(config: ConfigDict) -> Experiment:
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
-    preprocess = make_preprocess(config, dataset)
+    weights = None if saved_preprocess else load_weights(config, dataset.num_classes)
+    preprocess = saved_preprocess or make_preprocess(
+        config, dataset, weights and weights.preprocess)
+    preprocess = at_eval_size(config, preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
-    smaller = dataclasses.replace(preprocess, size=train_size(config, dataset))
-    if trees.count(check_input_size(config, module, smaller)) != trees.count(params):
-        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
-                        "--config.eval.image_size=0.")
-    total = config_lib.total_steps(config, examples)
-    learning_rate = make_learning_rate(config, examples, total)
-    optimizer = make_optimizer(
-        learning_rate=learning_rate, params=params,
-        **{k: v for k, v in config.optimizer.items()})
+    if config.eval.image_size:
+        check_train_size(config, module, preprocess, params)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
-        mesh=mesh, total_steps=total, learning_rate=learning_rate, optimizer=optimizer,
-        task=step_lib.Task(
-            module=module, optimizer=optimizer, seed=config.seed,
-            augment=make_augment(config, dataset, preprocess, dtype, mesh), mix=make_mix(config),
-            loss=config.train.loss, target_threshold=config.train.target_threshold,
-            label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
-            accumulate=check_accumulate(config, mesh), average_decay=average_decay(config)),
-        schedule=make_schedule(config, examples, total), abstract_state=None)
+        mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
+    phases = make_phases(config, Parts(
+        module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
+        examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
+        learning_rate=functools.partial(make_learning_rate, config, examples),
+        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh)))
+    experiment = dataclasses.replace(experiment, phases=phases,
+                                     schedule=make_schedule(config, examples, phases[-1].stop))
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
 
 
@@ -134,28 +152,32 @@ def open_dataset(config: ConfigDict) -> data.Dataset:
         split_seed=config.data.split_seed)
 
 
-def make_preprocess(config: ConfigDict, dataset: data.Dataset) -> Preprocess:
-    """Returns the preprocessing: the data set's statistics unless the config has its own."""
-    if not config.data.image_size and dataset.train.image_shape is None:
+def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preprocess | None = None
+                    ) -> Preprocess:
+    """Returns the preprocessing: the config's; else that of the weights; else the data set's.
+
+    Three means and standard deviations for grey images make RGB images of them, all channels alike.
+    """
+    size, shape = config.data.image_size, dataset.train.image_shape
+    if not size and shape is None and weights is None:
         raise UserError(f"The images of {dataset.name} are of different sizes: set "
                         "--config.data.image_size=224 (pixels), to which they are resized.")
-    mean, std = (config.data[key] or getattr(dataset, key) for key in ("mean", "std"))
+    mean, std = (config.data[key] or getattr(weights or dataset, key) for key in ("mean", "std"))
     for key, value in (("mean", mean), ("std", std)):
-        if len(value) != dataset.channels or not all(isinstance(v, (int, float)) for v in value):
-            raise UserError(f"data.{key} is {tuple(value)}, but the images of {dataset.name} have "
-                            f"{dataset.channels} channels: give one number each.")
+        if not all(isinstance(v, (int, float)) for v in value) or len(value) != len(mean):
+            raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
+    if len(mean) != dataset.channels and (dataset.channels, len(mean)) != (1, 3):
+        whose = "the weights take" if weights and not config.data.mean else "data.mean is for"
+        raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
+                        f"{whose} {len(mean)}. Give --config.data.mean and std one number each.")
     if min(std) <= 0:
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
-    side = config.eval.image_size
-    return Preprocess(size=(side, side) if side else train_size(config, dataset),
-                      mean=tuple(mean), std=tuple(std), crop=config.data.crop,
-                      interpolation=config.data.interpolation)
-
-
-def train_size(config: ConfigDict, dataset: data.Dataset) -> tuple[int, int]:
-    """Returns (H, W) of the images that the model trains on, which `eval.image_size` leaves."""
-    side = config.data.image_size
-    return (side, side) if side else dataset.train.image_shape[:2]
+    defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
+    # Images of one size are resized whole, and so is whatever the model labels later.
+    crop = (config.data.crop or defaults.crop) if shape is None else 1.0
+    return Preprocess(size=(size, size) if size else defaults.size, mean=tuple(mean),
+                      std=tuple(std), crop=crop,
+                      interpolation=config.data.interpolation or defaults.interpolation)
 
 
 def compute_dtype(precision: str) -> Any:
@@ -197,6 +219,27 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
         raise
 
 
+def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
+    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
+    side = config.eval.image_size
+    if not side:
+        return preprocess
+    if not config.data.image_size:
+        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
+                        "to train on, such as --config.data.image_size=160.")
+    return dataclasses.replace(preprocess, size=(side, side))
+
+
+def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
+                     ) -> None:
+    """Raises a UserError if images of the training size need other parameters."""
+    size = recipe.train_size(config, preprocess)
+    if trees.count(check_input_size(config, module, dataclasses.replace(preprocess, size=size))
+                   ) != trees.count(params):
+        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
+                        "--config.eval.image_size=0.")
+
+
 def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.Schedule:
     """Returns step -> learning rate."""
     steps = functools.partial(config_lib.in_steps, config.schedule, examples=examples, total=total,
@@ -236,93 +279,45 @@ def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
         return () if interval is None else (max(1.0, interval),)
 
     evaluate = every("eval")
-    k, stop = steps_per_call(config), config.train.stop_after_steps
+    head, _ = config_lib.phase_steps(config, examples)
+    ends = (head,) if head else ()
     return Schedule(
-        log=Every(every("log"), total), evaluate=Every(evaluate, total),
+        log=Every(every("log"), total, ends), evaluate=Every(evaluate, total, ends),
         # At every evaluation too, or the best one might not be among those that were saved.
-        save=Every(every("checkpoint") + evaluate, total),
-        stop=total if stop is None else min(total, -(-stop // k) * k))
+        save=Every(every("checkpoint") + evaluate, total, ends),
+        stop=_stop(config, head, total))
 
 
-def make_augment(config: ConfigDict, dataset: data.Dataset, preprocess: Preprocess, dtype: Any,
-                 mesh: Mesh) -> step_lib.Augment:
-    """Returns the (key, uint8 images) -> the model's input of a training step."""
-    section, policy = config.augment, None
-    _check_augment(section, dataset.channels)
-    if section.policy != "none":
-        mean = tuple(round(255 * value) for value in preprocess.mean)
-        policy = augment.make_policy(
-            section.policy, num_ops=section.num_ops, magnitude=section.magnitude,
-            magnitude_std=section.magnitude_std, method=section.resample, mesh=mesh,
-            fill=mean if section.fill == "mean" else 0)
-    # Images of different sizes come from the host, which has cut them.
-    cut_here = dataset.train.image_shape is not None
-    return functools.partial(
-        augment.pipeline, size=train_size(config, dataset), mean=preprocess.mean,
-        std=preprocess.std, dtype=dtype, interpolation=preprocess.interpolation, flip=section.flip,
-        resized_crop=section.random_resized_crop if cut_here else None, pad_crop=section.pad_crop,
-        jitter=section.jitter, policy=policy, erase=section.erase,
-        erase_noise=section.erase_noise, mesh=mesh)
+def _stop(config: ConfigDict, head: int, total: int) -> int:
+    """Returns the step at which the run ends: of `stop_after_steps` the end of that call."""
+    k, stop = steps_per_call(config), config.train.stop_after_steps
+    if stop is None:
+        return total
+    start, end = (0, head) if stop <= head else (head, total)  # Calls start anew with a phase.
+    return min(end, start - (start - stop) // k * k)
 
 
-def _check_augment(section: ConfigDict, channels: int) -> None:
-    if (section.policy != "none" or section.jitter) and channels not in (1, 3):
-        raise UserError(f"augment.policy and augment.jitter change colours, but the images have "
-                        f"{channels} channels, not 1 or 3: set --config.augment.policy=none and "
-                        "--config.augment.jitter=None.")
-    jitter = section.jitter
-    if jitter is not None and (len(jitter) != 4 or min(jitter) < 0 or jitter[3] > 0.5):
-        raise UserError(f"augment.jitter is {tuple(jitter)}; it is four strengths of brightness, "
-                        "contrast, saturation and hue, 0 or more, the last at most 0.5, such as "
-                        "(0.4, 0.4, 0.4, 0.1).")
-
-
-def make_mix(config: ConfigDict) -> step_lib.Mix | None:
-    """Returns the mixup or CutMix of a training step, or None."""
-    section = config.augment
-    if not section.mixup and not section.cutmix:
-        return None
-    return functools.partial(augment.mix, mixup=section.mixup, cutmix=section.cutmix,
-                             probability=section.mix_probability,
-                             cutmix_probability=section.cutmix_probability,
-                             per_example=section.mix_per_example)
-
-
-def average_decay(config: ConfigDict) -> float:
-    """Returns the decay a step of the averages, scaled to the batch if the config says so."""
-    return average_lib.scaled_decay(config.train.ema_decay, config.train.batch_size,
-                                    config.train.ema_batch_size)
-
-
-def check_accumulate(config: ConfigDict, mesh: Mesh) -> int:
-    """Returns `train.accumulate`, which divides the rows of each device."""
-    parts, rows = config.train.accumulate, config.train.batch_size // mesh.size
-    if rows % parts:
-        raise UserError(f"train.accumulate is {parts}, but it must divide the {rows} examples of a "
-                        f"batch on each device: set --config.train.accumulate to a divisor of "
-                        f"{rows}.")
-    return parts
-
-
-def make_train_feed(experiment: Experiment) -> data.Feed:
-    """Returns the training batches of the experiment."""
+def make_train_feed(experiment: Experiment, augmented: bool = True) -> data.Feed:
+    """Returns the training batches of the experiment, random crops only if `augmented`."""
     config = experiment.config
     return data.make_train_feed(
         experiment.dataset.train, batch_size=config.train.batch_size, seed=config.seed,
-        mesh=experiment.mesh, image_size=train_size(config, experiment.dataset),
-        crop=config.data.crop, random_resized_crop=config.augment.random_resized_crop,
+        mesh=experiment.mesh, image_size=recipe.train_size(config, experiment.preprocess),
+        crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
+        random_resized_crop=config.augment.random_resized_crop if augmented else None,
         placement=config.data.placement, threads=config.data.threads,
-        interpolation=config.data.interpolation, repeats=config.augment.repeats)
+        repeats=config.augment.repeats if augmented else 1)
 
 
-def make_eval_feed(experiment: Experiment):
-    """Returns the evaluation batches of the experiment."""
+def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> data.EvalFeed:
+    """Returns each example of a split once, by default of the one to evaluate on."""
     config = experiment.config
     return data.make_eval_feed(
-        experiment.dataset.eval, batch_size=config.eval.batch_size or config.train.batch_size,
-        mesh=experiment.mesh, image_size=experiment.preprocess.size, crop=config.data.crop,
-        placement=config.data.placement, threads=config.data.threads,
-        interpolation=config.data.interpolation)
+        split or experiment.dataset.eval, mesh=experiment.mesh,
+        batch_size=config.eval.batch_size or config.train.batch_size,
+        image_size=experiment.preprocess.size, crop=experiment.preprocess.crop,
+        interpolation=experiment.preprocess.interpolation, placement=config.data.placement,
+        threads=config.data.threads)
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:

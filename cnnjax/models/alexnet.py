@@ -23,12 +23,11 @@ from cnnjax.models.layers import (
     MaxPool,
     classify,
     endpoint_names,
+    normal,
     torch_uniform,
 )
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
 from cnnjax.types import UserError
-
-_PAPER_KERNEL = nn.initializers.normal(0.01)
 
 
 class AlexNet(nn.Module):
@@ -85,7 +84,7 @@ class AlexNet(nn.Module):
         """Maps images (B, H, W, 3) to logits (B, num_classes)."""
         end = Endpoints(self.endpoints, capture)
         paper = self.initializer == "paper"
-        kernel_init = _PAPER_KERNEL if paper else torch_uniform
+        kernel_init = normal(0.01) if paper else torch_uniform
         zeros = nn.initializers.zeros if paper else None
         ones = nn.initializers.ones if paper else None
         drop = functools.partial(nn.Dropout, self.dropout_rate, deterministic=not train)

@@ -42,6 +42,17 @@ def he_normal(fan: Literal["fan_in", "fan_out"]) -> Initializer:
     return init
 
 
+def normal(std: float) -> Initializer:
+    """Returns the initialiser N(0, std^2).
+
+    It is also torch's `trunc_normal_(std=std)`, which cuts at ±2, absolute: many standard
+    deviations away from anything that is drawn with the 0.01 to 0.1 that models use.
+    """
+    def init(key, shape, dtype=FLOAT32):
+        return _drawn(jax.random.normal, key, shape, dtype) * std
+    return init
+
+
 def torch_uniform(key: jax.Array, shape: Sequence[int], dtype=FLOAT32) -> jax.Array:
     """The initialiser of torch.nn.Conv2d and torch.nn.Linear, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 

@@ -44,10 +44,8 @@ class BasicBlock(nn.Module):
       shortcut: what a block that changes the shape adds. "projection" is the paper's option B, a
         1x1 convolution and a batch norm, and "pad" its option A, every `stride`-th pixel and zeros
         for the new channels, half of them on either side. "none" never adds anything: a plain net.
-      conv, norm, last_norm: makers of the layers, with dtype and train mode bound.
-      gate: maker of a squeeze-excite gate of given width.
-      se_reduction: ratio of a branch's channels to that width, a multiple of 8; None has no gate.
-      drop_path: maker of the branch's stochastic depth.
+      conv, norm, last_norm, gate, drop_path: makers of the layers, with dtype and train mode bound.
+      se_reduction: ratio of a branch's channels to the units of its gate, a multiple of 8, or None.
     """
 
     width: int
@@ -57,8 +55,8 @@ class BasicBlock(nn.Module):
     norm: ModuleDef
     last_norm: ModuleDef
     gate: ModuleDef
-    se_reduction: int | None
     drop_path: ModuleDef
+    se_reduction: int | None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -115,8 +113,7 @@ class ResNet(nn.Module):
       num_classes: outputs; 0 gives the features.
       stage_sizes: blocks of each stage; every stage after the first halves the map.
       block: "basic" or "bottleneck".
-      widths: of each stage; a bottleneck puts out four times as many channels. The stem has the
-        first.
+      widths: of each stage, a quarter of a bottleneck's output channels; the stem has the first.
       stem: "imagenet", a 7x7 convolution of stride 2 and a 3x3 max-pooling of stride 2, or
         "cifar", a 3x3 convolution.
       shortcut: "projection", "pad" or "none", as in `BasicBlock`.
@@ -158,8 +155,10 @@ class ResNet(nn.Module):
                             "would be zero. Set them to False and 0.")
         if self.block == "basic" and (self.groups, self.width_per_group) != (1, 64):
             raise UserError("ResNet: groups and width_per_group are for block='bottleneck'.")
-        if min(self.groups, self.width_per_group, self.se_reduction or 1) < 1:
-            raise UserError("ResNet: groups, width_per_group and se_reduction must be positive.")
+        least = min(self.widths) * self.width_per_group // 64
+        if min(least, self.groups, self.se_reduction or 1) < 1:
+            raise UserError("ResNet: groups, se_reduction and width_per_group * widths / 64 must "
+                            "be at least 1.")
         super().__post_init__()
 
     @property

@@ -24,6 +24,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
     he_normal,
+    normal,
 )
 from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
@@ -117,5 +118,5 @@ class ResNetV2(nn.Module):
         x = end("final", nn.relu(norm(name="final_norm")(x)))
         return classify(GlobalAvgPool(name="pool")(x), end, num_classes=self.num_classes,
                         dropout_rate=self.dropout_rate, train=train,
-                        kernel_init=nn.initializers.normal(0.01),
+                        kernel_init=normal(0.01),
                         bias_init=nn.initializers.zeros)

@@ -21,6 +21,7 @@ from cnnjax.models.layers import (
     MaxPool,
     ModuleDef,
     endpoint_names,
+    normal,
 )
 from cnnjax.types import UserError
 
@@ -105,6 +106,6 @@ class SqueezeNet(nn.Module):
         if not self.num_classes:
             return end.result(features)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = nn.relu(conv(self.num_classes, 1, kernel_init=nn.initializers.normal(0.01),
+        x = nn.relu(conv(self.num_classes, 1, kernel_init=normal(0.01),
                          dtype=x.dtype, name="head")(x))
         return end.result(end("logits", x.mean((1, 2))))

@@ -9,6 +9,10 @@ from typing import Any
 import flax.linen as nn
 
 from cnnjax.models.alexnet import AlexNet
+from cnnjax.models.convnext import ConvNeXt
+from cnnjax.models.densenet import DenseNet
+from cnnjax.models.googlenet import GoogLeNet
+from cnnjax.models.inception_v3 import InceptionV3
 from cnnjax.models.lenet import LeNet5
 from cnnjax.models.resnet import ResNet
 from cnnjax.models.resnet_v2 import ResNetV2
@@ -44,6 +48,9 @@ ONE_TOWER = (2014, "Krizhevsky, One weird trick for parallelizing convolutional 
                    "arXiv 1404.5997")
 SIMONYAN = (2014, "Simonyan & Zisserman, Very deep convolutional networks for large-scale image "
                   "recognition, arXiv 1409.1556")
+SZEGEDY = (2014, "Szegedy et al., Going deeper with convolutions, arXiv 1409.4842")
+SZEGEDY_V3 = (2015, "Szegedy et al., Rethinking the Inception architecture for computer vision, "
+                    "arXiv 1512.00567")
 HE = (2015, "He et al., Deep residual learning for image recognition, arXiv 1512.03385")
 IDENTITY = (2016, "He et al., Identity mappings in deep residual networks, arXiv 1603.05027")
 IANDOLA = (2016, "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and "
@@ -51,7 +58,9 @@ IANDOLA = (2016, "Iandola et al., SqueezeNet: AlexNet-level accuracy with 50x fe
 ZAGORUYKO = (2016, "Zagoruyko & Komodakis, Wide residual networks, arXiv 1605.07146")
 XIE = (2016, "Xie et al., Aggregated residual transformations for deep neural networks, "
              "arXiv 1611.05431")
+HUANG = (2016, "Huang et al., Densely connected convolutional networks, arXiv 1608.06993")
 HU = (2017, "Hu et al., Squeeze-and-excitation networks, arXiv 1709.01507")
+LIU = (2022, "Liu et al., A ConvNet for the 2020s, arXiv 2201.03545")
 
 _MNIST, _CIFAR, _IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
@@ -83,6 +92,12 @@ def _cifar_resnet(depth: int, shortcut: str) -> Entry:
     return Entry(ResNet, {**_CIFAR_RESNET, **sizes}, _CIFAR, *HE)
 
 
+def _convnext(stage_sizes: tuple[int, ...], width: int, drop_path_rate: float) -> Entry:
+    return Entry(ConvNeXt, dict(
+        stage_sizes=stage_sizes, widths=(width, 2 * width, 4 * width, 8 * width),
+        drop_path_rate=drop_path_rate), _IMAGENET, *LIU)
+
+
 TABLE: dict[str, Entry] = {
     "lenet5": Entry(LeNet5, dict(connections="table"), _MNIST, *LECUN),
     "lenet5_full": Entry(LeNet5, dict(connections="full"), _MNIST, *LECUN),
@@ -99,6 +114,11 @@ TABLE: dict[str, Entry] = {
     "vgg13_bn": _vgg(13, batch_norm=True),
     "vgg16_bn": _vgg(16, batch_norm=True),
     "vgg19_bn": _vgg(19, batch_norm=True),
+    "googlenet": Entry(GoogLeNet, dict(), _IMAGENET, *SZEGEDY),
+    "googlenet_original": Entry(
+        GoogLeNet, dict(norm="local_response", large_kernel=5, last_pool=3, aux_pool="strided",
+                        dropout_rate=0.4), _IMAGENET, *SZEGEDY),
+    "inception_v3": Entry(InceptionV3, dict(), (299, 299, 3), *SZEGEDY_V3),
     "resnet18": Entry(ResNet, _RESNET[18], _IMAGENET, *HE),
     "resnet34": Entry(ResNet, _RESNET[34], _IMAGENET, *HE),
     "resnet50": Entry(ResNet, _RESNET[50], _IMAGENET, *HE),
@@ -106,15 +126,21 @@ TABLE: dict[str, Entry] = {
     "resnet152": Entry(ResNet, _RESNET[152], _IMAGENET, *HE),
     "wide_resnet50_2": Entry(
         ResNet, dict(**_RESNET[50], width_per_group=128), _IMAGENET, *ZAGORUYKO),
+    "wide_resnet101_2": Entry(
+        ResNet, dict(**_RESNET[101], width_per_group=128), _IMAGENET, *ZAGORUYKO),
     "resnext50_32x4d": Entry(
         ResNet, dict(**_RESNET[50], groups=32, width_per_group=4), _IMAGENET, *XIE),
     "resnext101_32x8d": Entry(
         ResNet, dict(**_RESNET[101], groups=32, width_per_group=8), _IMAGENET, *XIE),
+    "resnext101_64x4d": Entry(
+        ResNet, dict(**_RESNET[101], groups=64, width_per_group=4), _IMAGENET, *XIE),
     "seresnet18": Entry(ResNet, dict(**_RESNET[18], **_SE), _IMAGENET, *HU),
     "seresnet34": Entry(ResNet, dict(**_RESNET[34], **_SE), _IMAGENET, *HU),
     "seresnet50": Entry(ResNet, dict(**_RESNET[50], **_SE), _IMAGENET, *HU),
     "seresnet101": Entry(ResNet, dict(**_RESNET[101], **_SE), _IMAGENET, *HU),
     "seresnet152": Entry(ResNet, dict(**_RESNET[152], **_SE), _IMAGENET, *HU),
+    "seresnext50_32x4d": Entry(
+        ResNet, dict(**_RESNET[50], **_SE, groups=32, width_per_group=4), _IMAGENET, *HU),
     "resnetv2_50": Entry(ResNetV2, dict(stage_sizes=(3, 4, 6, 3)), _IMAGENET, *IDENTITY),
     "resnetv2_101": Entry(ResNetV2, dict(stage_sizes=(3, 4, 23, 3)), _IMAGENET, *IDENTITY),
     "resnetv2_152": Entry(ResNetV2, dict(stage_sizes=(3, 8, 36, 3)), _IMAGENET, *IDENTITY),
@@ -133,4 +159,14 @@ TABLE: dict[str, Entry] = {
     "plain44_cifar": _cifar_resnet(44, "none"),
     "plain56_cifar": _cifar_resnet(56, "none"),
     "plain110_cifar": _cifar_resnet(110, "none"),
+    "densenet121": Entry(DenseNet, dict(stage_sizes=(6, 12, 24, 16)), _IMAGENET, *HUANG),
+    "densenet161": Entry(
+        DenseNet, dict(stage_sizes=(6, 12, 36, 24), growth_rate=48, stem_width=96), _IMAGENET,
+        *HUANG),
+    "densenet169": Entry(DenseNet, dict(stage_sizes=(6, 12, 32, 32)), _IMAGENET, *HUANG),
+    "densenet201": Entry(DenseNet, dict(stage_sizes=(6, 12, 48, 32)), _IMAGENET, *HUANG),
+    "convnext_tiny": _convnext((3, 3, 9, 3), 96, 0.1),
+    "convnext_small": _convnext((3, 3, 27, 3), 96, 0.4),
+    "convnext_base": _convnext((3, 3, 27, 3), 128, 0.5),
+    "convnext_large": _convnext((3, 3, 27, 3), 192, 0.5),
 }

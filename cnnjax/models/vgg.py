@@ -22,6 +22,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
     he_normal,
+    normal,
 )
 from cnnjax.models.parts import AdaptiveAvgPool
 from cnnjax.types import UserError
@@ -88,7 +89,7 @@ class VGG(nn.Module):
 
         x = AdaptiveAvgPool(7, name="pool")(x)
         x = x.reshape(x.shape[0], -1)
-        dense = dict(kernel_init=nn.initializers.normal(0.01), bias_init=nn.initializers.zeros)
+        dense = dict(kernel_init=normal(0.01), bias_init=nn.initializers.zeros)
         x = nn.relu(Dense(self.hidden, dtype=self.dtype, name="fc1", **dense)(x))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
         x = nn.relu(Dense(self.hidden, dtype=self.dtype, name="fc2", **dense)(x))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -63,19 +64,29 @@ def init_variables(module: nn.Module, seed: int, input_shape: tuple[int, ...]) -
 
 
 def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
-                 input_shape: tuple[int, ...], average: bool = False) -> TrainState:
+                 input_shape: tuple[int, ...],
+                 trainable: Callable[[PyTree], PyTree] = lambda params: params,
+                 average: bool = False) -> TrainState:
     """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore.
 
     Args:
-      module: the model.
-      optimizer: the optax chain.
+      module: the whole model.
+      optimizer: knows what `trainable` chooses of the parameters, by default all.
       seed: of the initialisation.
       input_shape: (N, H, W, C).
+      trainable: params -> those that train.
       average: whether the state holds averages of the parameters and batch statistics.
     """
     variables = init_variables(module, seed, input_shape)
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
                       batch_stats=variables["batch_stats"],
-                      opt_state=optimizer.init(variables["params"]), window=empty_window(),
-                      # Copies: a state whose leaves are one buffer cannot be donated.
-                      average=jax.tree.map(jnp.copy, variables) if average else {})
+                      opt_state=optimizer.init(trainable(variables["params"])),
+                      window=empty_window(), average=start_average(variables) if average else {})
+
+
+def start_average(variables: PyTree) -> PyTree:
+    """Returns the averages before the first step that they take in, which replaces them.
+
+    They are copies: a state of which two leaves are one buffer could not be donated.
+    """
+    return jax.tree.map(jnp.copy, variables)

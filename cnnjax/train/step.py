@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax import trees
+from cnnjax import ops, trees
 from cnnjax.models.frozen import as_in_evaluation, frozen_modules
 from cnnjax.train.average import update_average
 from cnnjax.train.losses import Targets, cross_entropy, loss_of
@@ -55,6 +55,7 @@ class Task:
         looks at other rows or draws: batch norm normalises with each part's own statistics (and
         updates the running ones once a part), and dropout draws anew.
       average_decay: of the averages in the state, a step; 0 where it has none.
+      average_start: the steps before the first that they take in.
     """
 
     module: nn.Module
@@ -70,6 +71,7 @@ class Task:
     target_threshold: float | None = None
     accumulate: int = 1
     average_decay: float = 0.0
+    average_start: int = 0
 
     def loss_of(self, logits: jax.Array, targets: Targets) -> jax.Array:
         """Returns the mean loss of a batch, a float32 scalar."""
@@ -108,7 +110,7 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
     def part(batch_stats, images, targets, key):
         def loss_fn(trainable):
             variables = {"params": trees.merge(trainable, fixed), "batch_stats": batch_stats}
-            with as_in_evaluation(frozen):
+            with ops.training(), as_in_evaluation(frozen):
                 output, updates = task.module.apply(variables, images, train=True,
                                                     mutable=["batch_stats"], rngs={"dropout": key})
             # A model with auxiliary heads returns their logits beside its own while it trains.
@@ -127,7 +129,7 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
     rows, step, average = batch["label"].shape[0], state.step + 1, state.average
     if task.average_decay:
         average = update_average(average, {"params": params, "batch_stats": batch_stats},
-                                 task.average_decay, step)
+                                 task.average_decay, step - task.average_start)
     window = {
         "loss": state.window["loss"] + loss * rows,
         "top1": state.window["top1"] + right,

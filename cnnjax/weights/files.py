@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def read(path: Path) -> StateDict:
         tensors, metadata = _read_safetensors(path)
     else:
         tensors, metadata = _read_torch(path), {}
-    for prefix in _PREFIXES:
+    for prefix in _PREFIXES * 2:  # In either order.
         if tensors and all(name.startswith(prefix) for name in tensors):
             tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     tensors = {name: array for name, array in tensors.items()
@@ -109,17 +108,3 @@ def _state_dict(content: Any, path: Path) -> dict[str, Any]:
         content = next((one for one in inner if one), None)
     raise UserError(f"{path} holds no state dict: neither at the top nor under one of "
                     f"{', '.join(_NESTED)} is there a dictionary of tensors.")
-
-
-def metadata_json(metadata: Mapping[str, str], key: str, where: str) -> Any:
-    """Returns what a safetensors file's metadata hold under a key as JSON, or None.
-
-    Raises:
-      UserError: if it is not JSON.
-    """
-    if key not in metadata:
-        return None
-    try:
-        return json.loads(metadata[key])
-    except ValueError as error:
-        raise UserError(f"{where}: its metadata {key!r} are not JSON: {error}.") from None

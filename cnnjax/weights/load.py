@@ -40,7 +40,8 @@ class Pretrained(NamedTuple):
 
 
 def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = None, *,
-                 in_chans: int | None = None, tag: str | None = None, **overrides: Any
+                 in_chans: int | None = None, tag: str | None = None,
+                 rng: jax.Array | None = None, **overrides: Any
                  ) -> tuple[nn.Module, PyTree, Preprocess]:
     """Creates a model and gives it weights, together with the preprocessing that they need.
 
@@ -58,13 +59,14 @@ def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = No
       path_or_id: a file; a cnnjax workdir, whose last checkpoint is taken, or one checkpoint in it;
         or a hub id, such as "timm/resnet50.a1_in1k", which needs huggingface_hub.
       num_classes: None takes as many as the weights have. Another number has a new head, drawn as
-        module.init(jax.random.key(0), …) does; 0 drops the head and gives features.
+        module.init(rng, …) does; 0 drops the head and gives features.
       in_chans: channels of the images; None takes as many as the weights have. For others the first
         convolution is adapted as timm does (`matching.adapt_channels`).
       tag: which of several published sets these weights are, such as "IMAGENET1K_V2". It decides
         the preprocessing alone. By default that comes from the file's metadata, from timm's
         config.json beside it, from the file's published name, or is that of the first set in
         published.csv; replace what you know better with dataclasses.replace.
+      rng: key of a new head; None is jax.random.key(0).
       **overrides: arguments of `create_model`. A cnnjax file or run brings its own.
 
     Returns:
@@ -74,11 +76,13 @@ def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = No
       UserError: if the model, the file or the tag is not there, the file is refused, or its tensors
         are not the model's; lists those that are missing, left over or of another shape.
     """
-    return load(name, path_or_id, num_classes, in_chans=in_chans, tag=tag, **overrides)[:3]
+    return load(name, path_or_id, num_classes, in_chans=in_chans, tag=tag, rng=rng,
+                **overrides)[:3]
 
 
 def load(name: str | None, path_or_id: str | Path, num_classes: int | None = None, *,
-         in_chans: int | None = None, tag: str | None = None, **overrides: Any) -> Pretrained:
+         in_chans: int | None = None, tag: str | None = None, rng: jax.Array | None = None,
+         **overrides: Any) -> Pretrained:
     """As `load_weights`, with all that is known; with no name, the one that the source has."""
     if name is not None:
         lookup(name)  # Before a large file is read.
@@ -104,7 +108,8 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     if wanted != module.num_classes:
         module, class_names = create_model(name, wanted, **arguments), None
     new_channels = in_chans or match.channels
-    variables = _adapted(module, match, size, new_channels)
+    variables = _adapted(module, match, size, new_channels,
+                         jax.random.key(0) if rng is None else rng)
     return Pretrained(module, variables, published.for_channels(preprocess, new_channels),
                       class_names, name, arguments, source.where)
 
@@ -125,8 +130,8 @@ def _input_size(name: str, source: sources.Source) -> tuple[tuple[int, int], int
     return (height, width), channels
 
 
-def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], channels: int
-             ) -> PyTree:
+def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], channels: int,
+             rng: jax.Array) -> PyTree:
     """Returns a match's variables for a module of perhaps other classes, and other channels."""
     like = matching.shapes(module, size, channels)
     found = trees.named_leaves(match.variables)
@@ -137,6 +142,6 @@ def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], ch
     new = [path for path, leaf in leaves.items()
            if path not in found or found[path].shape != leaf.shape]
     if new:
-        found.update(matching.fresh(module, size, channels, new))
+        found.update(matching.fresh(module, size, channels, new, rng))
     return jax.tree.unflatten(jax.tree.structure(like),
                               [jnp.asarray(found[path]) for path in leaves])

@@ -114,15 +114,18 @@ def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming:
         extra = [key for key in extra if key not in auxiliary]
         if auxiliary:
             logging.getLogger("cnnjax").warning(
-                "%s: left out %d tensors of auxiliary heads; create_model(%r, aux_logits=True) has "
-                "them.", where, len(auxiliary), name)
+                "%s: left out %d tensors of auxiliary heads; aux_logits=True keeps them.", where,
+                len(auxiliary))
     missing = [key for key in expected if key not in tensors]
     misshaped = _misshaped(expected, tensors)
     if missing or extra or misshaped:
         raise UserError(_listing(name, naming, where, hint, len(expected), missing, extra,
                                  [f"{key} is {tensors[key].shape}, here {expected[key]}"
                                   for key in misshaped]))
-    variables = naming_lib.from_torch(naming, tensors, like)
+    try:
+        variables = naming_lib.from_torch(naming, tensors, like)
+    except ValueError as error:
+        raise UserError(f"{where} does not fit {name}: {error}.") from None
     return Match(naming, jax.tree.map(lambda a: np.asarray(a, np.float32), variables), channels)
 
 
@@ -145,12 +148,12 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
 
 
 def fresh(module: nn.Module, size: tuple[int, int], channels: int,
-          paths: Sequence[str]) -> dict[str, jax.Array]:
-    """Returns some leaves of module.init(jax.random.key(0), …): no others are computed."""
+          paths: Sequence[str], rng: jax.Array) -> dict[str, jax.Array]:
+    """Returns some leaves of module.init(rng, …): no others are computed."""
     def pick(key):
         leaves = trees.named_leaves(module.init(key, jnp.zeros((1, *size, channels)), train=False))
         return {path: leaves[path] for path in paths}
-    return jax.jit(pick)(jax.random.key(0))
+    return jax.jit(pick)(rng)
 
 
 def _misshaped(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, np.ndarray]

@@ -61,7 +61,8 @@ def save_weights(path: str | Path, name: str, variables: PyTree, *,
             counter = key.removesuffix("running_mean") + "num_batches_tracked"
             tensors[counter] = np.zeros((), np.int64)
     about = {"format": "pt", "model": name, "names": naming.source,
-             "arguments": json.dumps(overrides, default=str),
+             # How it computes is no property of the weights.
+             "arguments": json.dumps({k: v for k, v in overrides.items() if k != "dtype"}),
              **{library: metadata.version(library) for library in _LIBRARIES
                 if _is_installed(library)}}
     if preprocess is not None:

@@ -67,13 +67,24 @@ def _hub_file(identifier: str) -> tuple[Path, str, Path | None]:
 
 def _read_file(path: Path, where: str, config: Path | None) -> Source:
     state = files.read(path)
-    known = {key: files.metadata_json(state.metadata, key, where)
-             for key in ("arguments", "preprocess", "class_names")}
-    source = Source(
-        state.tensors, where, path.name, state.metadata.get("model"), known["arguments"] or {},
-        known["preprocess"] and Preprocess.from_dict(known["preprocess"]),
-        known["class_names"] and tuple(known["class_names"]))
+    try:
+        source = Source(state.tensors, where, path.name, **_said(state.metadata))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: its metadata are not as save_weights writes them: "
+                        f"{error}.") from None
     return source if config is None or source.preprocess else _with_timm_config(source, config)
+
+
+def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Returns what a safetensors file says about itself, as fields of a `Source`."""
+    found: dict[str, Any] = {"model": metadata.get("model")}
+    if "arguments" in metadata:
+        found["arguments"] = dict(json.loads(metadata["arguments"]))
+    if "preprocess" in metadata:
+        found["preprocess"] = Preprocess.from_dict(json.loads(metadata["preprocess"]))
+    if "class_names" in metadata:
+        found["class_names"] = tuple(map(str, json.loads(metadata["class_names"])))
+    return found
 
 
 def _with_timm_config(source: Source, path: Path) -> Source:

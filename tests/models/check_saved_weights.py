@@ -26,7 +26,7 @@ def write(folder, families):
     from cnnjax.weights.naming import from_torch, shapes_in_torch
 
     for family, name, case in golden_cases.cases("LOGITS"):
-        model = create_model(name, **case.arguments)
+        model = create_model(case.model or name, **case.arguments)
         naming = namings.of(model)
         if families and family not in families:
             continue
@@ -39,7 +39,7 @@ def write(folder, families):
                  for key, shape in shapes_in_torch(naming, like).items()}
         variables = from_torch(naming, state, like)
         arguments = {k: v for k, v in case.arguments.items() if k != "num_classes"}
-        save_weights(folder / f"{name}.safetensors", name, variables, **arguments)
+        save_weights(folder / f"{name}.safetensors", case.model or name, variables, **arguments)
         logits = jax.jit(model.apply)(variables, values.images(size))
         np.savez(folder / f"{name}.npz", logits=logits, about=json.dumps([family, list(size)]))
         print("wrote", name, flush=True)

@@ -18,9 +18,9 @@ from cnnjax.weights import load_weights, namings
 from cnnjax.weights.naming import from_torch, shapes_in_torch, to_torch
 
 DATA = pathlib.Path(os.environ.get("CNNJAX_TEST_DATA", "absent"))
-LOGITS = [pytest.param(*case, marks=[pytest.mark.slow] if case[2].slow else [], id=case[1])
-          for case in golden_cases.cases("LOGITS")]
-TRAINING = [pytest.param(*case, id=case[1]) for case in golden_cases.cases("TRAINING")]
+LOGITS, TRAINING = (
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[2].slow else [], id=case[1])
+     for case in golden_cases.cases(kind)] for kind in ("LOGITS", "TRAINING"))
 
 
 def loaded(model, naming, size, fill):
@@ -34,7 +34,7 @@ def loaded(model, naming, size, fill):
 
 @pytest.mark.parametrize(("family", "name", "case"), LOGITS)
 def test_logits_equal_torch_at_usual_and_odd_sizes(family, name, case):
-    model = create_model(name, **case.arguments)
+    model = create_model(case.model or name, **case.arguments)
     variables = loaded(model, namings.of(model, case.naming), case.sizes[0],
                        golden_cases.fill(family))
     golden = np.load(golden_cases.GOLDEN / f"{family}.npz")

@@ -28,7 +28,7 @@ OURS = {
     "inception_v3_aux": ("inception_v3", dict(aux_logits=True)),
 }
 # Tracing these takes many seconds.
-DEEP = ()
+DEEP = ("densenet201",)
 
 
 def counterpart(name):

@@ -3,7 +3,6 @@
 import json
 import re
 
-import golden_cases
 import golden_values as values
 import jax
 import jax.numpy as jnp
@@ -16,11 +15,19 @@ import cnnjax
 from cnnjax.models.table import TABLE
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import imagenet, load, matching, namings, published, sources
-from cnnjax.weights.naming import from_torch, shapes_in_torch
+from cnnjax.weights.naming import to_torch
 
-# The smallest one of each family that the golden tests run by default.
-CASES = [pytest.param(*case, marks=[pytest.mark.slow] if case[2].slow else [], id=case[1])
-         for case in golden_cases.cases("LOGITS")]
+# What makes the first model of a family small, where its default has large dense layers.
+SMALLER = {"alexnet_original": dict(hidden=32), "vgg11": dict(hidden=32)}
+FIRST = {cls: next(name for name, entry in TABLE.items() if entry.module is cls)
+         for cls in namings.NAMINGS}
+# One of each family and, because names depend on them, the other blocks, stems and norms.
+CASES = [(name, {"num_classes": 7, **SMALLER.get(name, {})}) for name in FIRST.values()] + [
+    (name, {"num_classes": 7, **arguments}) for name, arguments in (
+        ("resnet50", dict(stage_sizes=(1, 1, 1, 1))), ("resnet20_cifar", {}),
+        ("vgg11_bn", dict(hidden=32)), ("alexnet", dict(hidden=32)),
+        ("simple_cnn", dict(hidden=(16,), batch_norm=False))) if name in TABLE]
+CASES = [pytest.param(*case, id=case[0]) for case in CASES]
 TINY = dict(widths=(4, 8))
 
 
@@ -29,9 +36,8 @@ def state_of(name, size, **arguments):
     model = cnnjax.create_model(name, **arguments)
     naming = namings.of(model)
     like = matching.shapes(model, size[:2], size[2])
-    state = {key: values.seeded(key, shape)
-             for key, shape in shapes_in_torch(naming, like).items()}
-    return state, from_torch(naming, state, like)
+    leaves = jax.tree.map(lambda a: values.seeded(str(a.shape), a.shape), like)
+    return to_torch(naming, leaves), leaves
 
 
 def tiny(tmp_path, **arguments):
@@ -43,31 +49,39 @@ def tiny(tmp_path, **arguments):
     return path, state, variables
 
 
+def without_classes(arguments):
+    return {key: value for key, value in arguments.items() if key != "num_classes"}
+
+
 def assert_equal(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-@pytest.mark.parametrize(("family", "name", "case"), CASES)
-def test_saved_weights_come_back_bit_for_bit(family, name, case, tmp_path):
-    arguments = {key: value for key, value in case.arguments.items() if key != "num_classes"}
-    size = case.sizes[0]
+def size_of(name):
+    """A small image for a model."""
+    height, width, channels = TABLE[name].input_size
+    return (min(height, 96), min(width, 96), channels)
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_saved_weights_come_back_bit_for_bit(name, arguments, tmp_path):
+    size = size_of(name)
     preprocess = Preprocess(size[:2], (0.4,) * size[2], (0.2,) * size[2], 0.9, "bicubic")
-    _, variables = state_of(name, size, **case.arguments)
+    _, variables = state_of(name, size, **arguments)
     path = tmp_path / "a.safetensors"
-    cnnjax.save_weights(path, name, variables, preprocess=preprocess, **arguments)
+    cnnjax.save_weights(path, name, variables, preprocess=preprocess, **without_classes(arguments))
     # The file brings its own arguments.
     module, found, its = cnnjax.load_weights(name, path)
-    assert module == cnnjax.create_model(name, **case.arguments)
+    assert module == cnnjax.create_model(name, **arguments)
     assert its == preprocess
     assert_equal(found, variables)
 
 
-@pytest.mark.parametrize(("family", "name", "case"), CASES)
-def test_a_file_has_the_names_and_counters_that_a_strict_load_wants(family, name, case, tmp_path):
-    state, variables = state_of(name, case.sizes[0], **case.arguments)
-    arguments = {key: value for key, value in case.arguments.items() if key != "num_classes"}
-    cnnjax.save_weights(tmp_path / "a.safetensors", name, variables, **arguments)
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_a_file_has_the_names_and_counters_that_a_strict_load_wants(name, arguments, tmp_path):
+    state, variables = state_of(name, size_of(name), **arguments)
+    cnnjax.save_weights(tmp_path / "a.safetensors", name, variables, **without_classes(arguments))
     tensors = safetensors.numpy.load_file(tmp_path / "a.safetensors")
     counters = {key for key in tensors if key.endswith("num_batches_tracked")}
     assert {key.rpartition(".")[0] for key in counters} == {
@@ -75,6 +89,13 @@ def test_a_file_has_the_names_and_counters_that_a_strict_load_wants(family, name
     assert all(tensors[key].dtype == np.int64 and tensors[key].shape == () for key in counters)
     assert {key: tensors[key].shape for key in tensors.keys() - counters} == {
         key: array.shape for key, array in state.items()}
+
+
+def test_full_connections_do_not_lose_any_in_the_papers_sparse_lenet(tmp_path):
+    _, variables = state_of("lenet5_full", (28, 28, 1), num_classes=10)
+    cnnjax.save_weights(tmp_path / "a.safetensors", "lenet5_full", variables)
+    with pytest.raises(UserError, match="these are weights of lenet5_full"):
+        cnnjax.load_weights("lenet5", tmp_path / "a.safetensors")
 
 
 def test_the_metadata_say_what_the_file_is(tmp_path):
@@ -187,6 +208,23 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
     path.write_bytes(b"\xff" * 64)
     with pytest.raises(UserError, match="not a whole safetensors file"):
         cnnjax.load_weights("simple_cnn", path, **TINY)
+
+
+@pytest.mark.parametrize("metadata", [
+    {"arguments": "{"}, {"arguments": "3"}, {"preprocess": "{}"}, {"preprocess": "[]"},
+    {"class_names": "7"}])
+def test_metadata_of_another_kind_are_named(metadata, tmp_path):
+    path, state, _ = tiny(tmp_path)
+    safetensors.numpy.save_file(state, path, metadata)
+    with pytest.raises(UserError, match="its metadata are not as save_weights writes them"):
+        cnnjax.load_weights("simple_cnn", path, **TINY)
+
+
+def test_a_new_head_can_be_drawn_from_another_key(tmp_path):
+    path, _, _ = tiny(tmp_path)
+    one, other = (cnnjax.load_weights("simple_cnn", path, num_classes=3, rng=rng, **TINY)[1]
+                  for rng in (None, jax.random.key(1)))
+    assert np.abs(one["params"]["head"]["kernel"] - other["params"]["head"]["kernel"]).max() > 0
 
 
 def test_a_wrong_name_is_said_before_the_file_is_read():

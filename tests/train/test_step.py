@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax import ops
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import NO_STEP, create_state
 
@@ -96,6 +97,28 @@ def test_a_step_compiles_once(batch):
     for _ in range(4):
         state, _ = call(state, {}, one)
     assert call._cache_size() == 1
+
+
+def test_only_the_training_step_takes_less_exact_formulations(batch):
+    taken = []
+
+    class Convolution(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            kernel = self.param("kernel", nn.initializers.ones, (3, 3, 32, 32))
+            x = jnp.broadcast_to(x, (*x.shape[:3], 32))
+            taken.append(ops.formulation(x, kernel))
+            return ops.conv2d(x, kernel).mean((1, 2))
+
+    t = task(module=Convolution())
+    state = jax.eval_shape(lambda: start(t))
+    masked = dict(batch, image=batch["image"] / 255, mask=jnp.ones(8))
+    for choice in ("auto", "xla"):
+        taken.clear()
+        with ops.using(choice):
+            jax.eval_shape(lambda state: step_lib.train_step(t, state, batch), state)
+            jax.eval_shape(lambda v: step_lib.eval_step(t.module, v, masked), state.variables)
+        assert taken == [{"auto": "winograd", "xla": "xla"}[choice], "xla"]
 
 
 def test_an_evaluation_compiles_once(batch):

@@ -287,6 +287,19 @@ def test_a_pickle_without_tensors_says_where_they_were_looked_for(tmp_path):
         files.read(zipped(tmp_path / "a.pth", pickle.dumps({"epoch": 3}, 2)))
 
 
+def test_averaged_weights_are_preferred_and_prefixes_of_wrappers_go(tmp_path):
+    def inner(key, values):
+        return b"}(" + text("_orig_mod.module.w0") + tensor(key=key) + b"u"
+
+    content = b"\x80\x02}(" + text("state_dict") + inner("0", VALUES) + text("state_dict_ema") + (
+        inner("1", VALUES)) + b"u."
+    other = np.arange(4, 8, dtype="<f4").tobytes()
+    path = zipped(tmp_path / "a.pth.tar", content, [("data/0", VALUES), ("data/1", other)])
+    found = files.read(path).tensors
+    assert list(found) == ["w0"]
+    np.testing.assert_array_equal(next(iter(found.values())), [[4, 5], [6, 7]])
+
+
 def test_no_word_of_a_file_is_printed_whole(tmp_path):
     path = zipped(tmp_path / "a.pth", state(name("m" * 10_000, "n" * 10_000)))
     with pytest.raises(UserError) as error:
