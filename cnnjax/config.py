@@ -68,6 +68,21 @@ def default() -> ConfigDict:
             "flip": False,
             "pad_crop": 0,  # Pixels of zero padding before a random crop of the same size.
             "random_resized_crop": _optional(tuple),  # (least, most) of the area: (0.08, 1.0).
+            "jitter": _optional(tuple),  # (brightness, contrast, saturation, hue), 0 is off.
+            "policy": "none",  # rand_augment, trivial_augment_wide, auto_augment, ….
+            "num_ops": 2,  # rand_augment*: operations an image.
+            "magnitude": 9,  # rand_augment*: of 30; rand_augment_increasing: of 10.
+            "magnitude_std": 0.5,  # rand_augment_increasing.
+            "resample": "nearest",  # Of the policy's shears and rotations; or bilinear.
+            "fill": "black",  # What they bring in from outside the image; or mean.
+            "erase": 0.0,  # Probability of random erasing.
+            "erase_noise": False,
+            "mixup": 0.0,  # a of Beta(a, a); 0 is off. With both, one is drawn for each batch.
+            "cutmix": 0.0,
+            "mix_probability": 1.0,
+            "cutmix_probability": 0.5,  # Where both are on.
+            "mix_per_example": False,
+            "repeats": 1,  # Repeated augmentation: how often an example comes in a row.
         },
         "head": {  # A first phase that trains the head alone; without a length there is none.
             **durations("", percent=False),
@@ -83,7 +98,12 @@ def default() -> ConfigDict:
             "trainable": (".*",),  # Regular expressions of the parameters that train.
             "from_stage": _optional(str),  # Or the endpoint from which on they do: "stage3".
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
+            "loss": "softmax",  # Or sigmoid: binary cross entropy of each class.
             "label_smoothing": 0.0,
+            "target_threshold": _optional(float),  # sigmoid: targets above it become 1, else 0.
+            "accumulate": 1,  # Parts of a batch whose gradients are summed before the update.
+            "ema_decay": 0.0,  # A step, of the averages that are evaluated; 0 is off.
+            "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
         },
@@ -112,6 +132,7 @@ def default() -> ConfigDict:
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.
+            "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
         },
@@ -261,6 +282,11 @@ _CHOICES = {
     "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),
     "data.placement": ("auto", "device", "stream"),
+    "augment.policy": ("none", "rand_augment", "rand_augment_increasing", "trivial_augment_wide",
+                       "auto_augment", "auto_augment_cifar10", "auto_augment_svhn"),
+    "augment.resample": ("nearest", "bilinear"),
+    "augment.fill": ("black", "mean"),
+    "train.loss": ("softmax", "sigmoid"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
@@ -280,11 +306,24 @@ _RANGES = {
     "data.split_seed": (0, _LARGE),
     "data.threads": (0, 1024),
     "augment.pad_crop": (0, 1024),
+    "augment.num_ops": (1, 100),
+    "augment.magnitude": (0, 30),
+    "augment.magnitude_std": (0.0, 10.0),
+    "augment.erase": (0.0, 1.0),
+    "augment.mixup": (0.0, 100.0),
+    "augment.cutmix": (0.0, 100.0),
+    "augment.mix_probability": (0.0, 1.0),
+    "augment.cutmix_probability": (0.0, 1.0),
+    "augment.repeats": (1, 1000),
     "head.lr": (0.0, 1e6),
     "head.weight_decay": (0.0, 1e6),
     "train.batch_size": (1, _LARGE),
     "train.stop_after_steps": (1, _LARGE),
     "train.label_smoothing": (0.0, 0.999),
+    "train.target_threshold": (0.0, 1.0),
+    "train.accumulate": (1, 100_000),
+    "train.ema_decay": (0.0, 0.9999999),
+    "train.ema_batch_size": (1, _LARGE),
     "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
     "optimizer.momentum": (0.0, 1.0),
@@ -299,6 +338,7 @@ _RANGES = {
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
     "eval.batch_size": (0, _LARGE),
+    "eval.image_size": (0, 8192),
     "predict.batch_size": (1, _LARGE),
     "predict.sheet": (0, 1000),
     "checkpoint.keep_last": (1, 10_000),

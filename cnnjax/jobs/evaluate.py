@@ -34,7 +34,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return 0
     state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
-    values = evaluator(experiment)(state.variables)
+    values = evaluator(experiment)(state.eval_variables)
     console.print_table(f"{folder} at step {step:,}", {
         "model": config.model.name,
         "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",

@@ -16,8 +16,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import data, models, ops
+from cnnjax import data, models, ops, trees
 from cnnjax.data import augment
+from cnnjax.jobs import recipe
 from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
@@ -71,7 +72,8 @@ class Experiment:
         task = self.phases[0].task
         return functools.partial(state_lib.create_state, self.module, task.optimizer,
                                  self.config.seed, self.input_shape,
-                                 lambda params: task.split(params)[0])
+                                 lambda params: task.split(params)[0],
+                                 average=task.average_decay > 0)
 
     def phase_of(self, steps: int) -> Phase:
         """Returns the phase in which the run has done this number of steps."""
@@ -114,9 +116,12 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     weights = None if saved_preprocess else load_weights(config, dataset.num_classes)
     preprocess = saved_preprocess or make_preprocess(
         config, dataset, weights and weights.preprocess)
+    preprocess = at_eval_size(config, preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
+    if config.eval.image_size:
+        check_train_size(config, module, preprocess, params)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
@@ -124,8 +129,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
-        augment=functools.partial(_augment, preprocess, dtype, config.augment.flip,
-                                  config.augment.pad_crop)))
+        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh)))
     experiment = dataclasses.replace(experiment, phases=phases,
                                      schedule=make_schedule(config, examples, phases[-1].stop))
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
@@ -220,6 +224,27 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
         raise
 
 
+def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
+    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
+    side = config.eval.image_size
+    if not side:
+        return preprocess
+    if not config.data.image_size:
+        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
+                        "to train on, such as --config.data.image_size=160.")
+    return dataclasses.replace(preprocess, size=(side, side))
+
+
+def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
+                     ) -> None:
+    """Raises a UserError if images of the training size need other parameters."""
+    size = recipe.train_size(config, preprocess)
+    if trees.count(check_input_size(config, module, dataclasses.replace(preprocess, size=size))
+                   ) != trees.count(params):
+        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
+                        "--config.eval.image_size=0.")
+
+
 def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.Schedule:
     """Returns step -> learning rate."""
     steps = functools.partial(config_lib.in_steps, config.schedule, examples=examples, total=total,
@@ -282,10 +307,11 @@ def make_train_feed(experiment: Experiment, augmented: bool = True) -> data.Feed
     config = experiment.config
     return data.make_train_feed(
         experiment.dataset.train, batch_size=config.train.batch_size, seed=config.seed,
-        mesh=experiment.mesh, image_size=experiment.preprocess.size,
+        mesh=experiment.mesh, image_size=recipe.train_size(config, experiment.preprocess),
         crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
         random_resized_crop=config.augment.random_resized_crop if augmented else None,
-        placement=config.data.placement, threads=config.data.threads)
+        placement=config.data.placement, threads=config.data.threads,
+        repeats=config.augment.repeats if augmented else 1)
 
 
 def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> data.EvalFeed:
@@ -301,15 +327,4 @@ def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> d
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:
     images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    return augment.normalize(images, preprocess.mean, preprocess.std, dtype)
-
-
-def _augment(preprocess: Preprocess, dtype: Any, flip: bool, pad_crop: int, key: jax.Array,
-             images: jax.Array) -> jax.Array:
-    # As bytes until the end: a quarter of the traffic, and padding is black as in torchvision.
-    images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    if flip:
-        images = augment.random_flip(jax.random.fold_in(key, 0), images)
-    if pad_crop:
-        images = augment.random_pad_crop(jax.random.fold_in(key, 1), images, pad_crop)
     return augment.normalize(images, preprocess.mean, preprocess.std, dtype)

@@ -19,10 +19,12 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
 from cnnjax import data, trees
+from cnnjax.jobs import recipe
 from cnnjax.models import depth, frozen
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import step as step_lib
 from cnnjax.train.optimizer import make_optimizer, rate_multipliers
+from cnnjax.train.state import start_average
 from cnnjax.types import UserError
 
 PyTree = Any
@@ -101,9 +103,11 @@ def make_phases(config: ConfigDict, parts: Parts) -> tuple[Phase, ...]:
 
 
 def begin(phase: Phase, state: step_lib.TrainState) -> step_lib.TrainState:
-    """Returns the state with which a phase starts: all as it was, but the optimiser's part new."""
+    """Returns the state with which a phase starts: the optimiser's part and the averages new."""
     trainable, _ = phase.task.split(state.params)
-    return state.replace(opt_state=phase.task.optimizer.init(trainable))
+    return state.replace(
+        opt_state=phase.task.optimizer.init(trainable),
+        average=start_average(state.variables) if phase.task.average_decay else {})
 
 
 def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
@@ -144,7 +148,10 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
         optimizer=make_optimizer(learning_rate=learning_rate, params=params,
                                  multipliers=multipliers, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
-        trainable=names)
+        trainable=names, mix=recipe.make_mix(config), loss=config.train.loss,
+        target_threshold=config.train.target_threshold,
+        accumulate=recipe.check_accumulate(config, parts.mesh),
+        average_decay=recipe.average_decay(config), average_start=start)
     return Phase(start, start + steps, learning_rate, task, True, None,
                  f"{trees.count(params):,} of {trees.count(parts.params):,} parameters, "
                  f"{steps:,} steps, {options['name']} {config.schedule.lr:.3g} "

@@ -173,7 +173,7 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
         call = step_lib.make_train_call(phase.task, inputs.feed.fetch, experiment.mesh)
         batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
                                       experiment_lib.steps_per_call(experiment.config))
-        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(state.variables)
+        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(state.eval_variables)
         state = loop.fit(call, state, inputs.feed.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size)
     return state

@@ -121,7 +121,9 @@ def _read_run(folder: Path) -> Source:
     checkpoints = Checkpoints(folder, read_only=True)
     step = checkpoints.find(which)
     record = checkpoints.record(step)
-    variables = checkpoints.restore_parts(step, ("params", "batch_stats"))
+    # Moving averages, where a run has them, are what was evaluated.
+    variables = checkpoints.restore_parts(step, ("average",)).get("average")
+    variables = variables or checkpoints.restore_parts(step, ("params", "batch_stats"))
     arguments = {key: value for key, value in record["config"]["model"].items() if key != "name"}
     return Source(
         trees.named_leaves(variables), f"{folder} at step {step}", "", record["model"]["name"],

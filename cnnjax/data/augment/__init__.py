@@ -9,6 +9,7 @@ from cnnjax.data.augment.boxes import random_erasing, random_resized_crop
 from cnnjax.data.augment.geometry import normalize, random_flip, random_pad_crop, resize
 from cnnjax.data.augment.jitter import color_jitter
 from cnnjax.data.augment.mixing import mix
+from cnnjax.data.augment.pipeline import POLICIES, make_policy, pipeline
 from cnnjax.data.augment.policies import (
     auto_augment,
     rand_augment,
@@ -17,7 +18,7 @@ from cnnjax.data.augment.policies import (
 )
 
 __all__ = [
-    "auto_augment", "color_jitter", "mix", "normalize", "rand_augment", "rand_augment_increasing",
-    "random_erasing", "random_flip", "random_pad_crop", "random_resized_crop", "resize",
-    "trivial_augment_wide",
+    "POLICIES", "auto_augment", "color_jitter", "make_policy", "mix", "normalize", "pipeline",
+    "rand_augment", "rand_augment_increasing", "random_erasing", "random_flip", "random_pad_crop",
+    "random_resized_crop", "resize", "trivial_augment_wide",
 ]
