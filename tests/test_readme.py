@@ -85,4 +85,4 @@ def test_an_experiment_added_as_the_readme_says_runs(tmp_path, monkeypatch, caps
 def test_every_model_of_the_readme_is_in_the_table():
     table = README.partition("| names |")[2].partition("Parameter counts")[0]
     for name in re.findall(r"`([a-z]\w*)`", table):
-        assert name in TABLE or name in ("widths", "hidden")
+        assert name in TABLE or name in ("widths", "hidden", "width", "depth")
