@@ -121,13 +121,14 @@ def default() -> ConfigDict:
             "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
-            "name": "cosine",  # constant, cosine, linear or step.
+            "name": "cosine",  # constant, cosine, linear, step or exponential.
             "lr": 0.1,
             "lr_batch_size": _optional(int),  # lr is for this batch size: scale it linearly.
             "final_lr": 0.0,  # Fraction of lr where cosine and linear end.
             **durations("warmup"),
-            **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops,
-            "drop_factor": 0.1,  # and by how much each time.
+            **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops.
+            **durations("drop_every"),  # exponential: the time between two drops.
+            "drop_factor": 0.1,  # step, exponential: what a drop multiplies lr by.
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.
@@ -268,7 +269,8 @@ def validate(config: ConfigDict) -> None:
         if flat[key] is not None and not low <= flat[key] <= high:
             raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
     for section, prefix in (("head", ""), ("train", ""), ("schedule", "warmup"),
-                            ("schedule", "drop"), ("eval", "every"), ("checkpoint", "every"),
+                            ("schedule", "drop"), ("schedule", "drop_every"), ("eval", "every"),
+                            ("checkpoint", "every"),
                             ("log", "every")):
         in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
 
@@ -288,7 +290,7 @@ _CHOICES = {
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
-    "schedule.name": ("constant", "cosine", "linear", "step"),
+    "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
 }

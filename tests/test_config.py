@@ -85,6 +85,8 @@ def test_the_default_config_with_a_model_is_valid():
     ("schedule.lr", float("nan"), "finite"),
     ("schedule.lr", float("inf"), "finite"),
     ("schedule.warmup_steps", -1, "duration"),
+    ("schedule.drop_every_epochs", -2.4, "schedule.drop_every_epochs is -2.4; a duration"),
+    ("schedule.name", "exponental", "'exponential'"),
     ("data.mean", "abc", "tuple"),
     ("data.name", 3, "str"),
     ("augment.flip", 1, "bool"),

@@ -164,12 +164,17 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
                         "--config.data.image_size=224 (pixels), to which they are resized.")
     mean, std = (config.data[key] or getattr(weights or dataset, key) for key in ("mean", "std"))
     for key, value in (("mean", mean), ("std", std)):
-        if not all(isinstance(v, (int, float)) for v in value) or len(value) != len(mean):
+        if not all(isinstance(v, (int, float)) for v in value):
             raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
-    if len(mean) != dataset.channels and (dataset.channels, len(mean)) != (1, 3):
-        whose = "the weights take" if weights and not config.data.mean else "data.mean is for"
-        raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
-                        f"{whose} {len(mean)}. Give --config.data.mean and std one number each.")
+        if len(value) != dataset.channels and (dataset.channels, len(value)) != (1, 3):
+            whose = ("the weights take" if weights and not config.data[key]
+                     else f"data.{key} is for")
+            raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
+                            f"{whose} {len(value)}. Give --config.data.mean and std one number "
+                            "each.")
+    if len(mean) != len(std):
+        raise UserError(f"data.mean is {tuple(mean)} and data.std {tuple(std)}: give both one "
+                        "number for each channel.")
     if min(std) <= 0:
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
     defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
@@ -249,7 +254,7 @@ def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.S
         config.schedule.name, total_steps=total, warmup_steps=steps("warmup") or 0.0,
         lr=peak_lr(config),
         final_lr=config.schedule.final_lr, drop_steps=drops or (),
-        drop_factor=config.schedule.drop_factor)
+        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor)
 
 
 def peak_lr(config: ConfigDict) -> float:

@@ -51,16 +51,19 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
 
 def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding
              ) -> TrainState:
-    """Returns the state with the weights in all but the head, which is new and zero.
+    """Returns the state with the weights in all but the head, which is new and, if linear, zero.
 
     At zero every class is as likely as any other, whatever the scale of the features, as in
     arXiv 2010.11929, section 3.2. The initialisers of some models, such as EfficientNet's uniform
-    one, are of order 1 for two classes: on 244 images that cost 2.6 %. Auxiliary heads are taken as
-    far as they fit.
+    one, are of order 1 for two classes: on 244 images that cost 2.6 %. A head that is no linear
+    layer, SqueezeNet's, starts as its model draws it: before a ReLU zero has no gradient.
+    Auxiliary heads are taken as far as they fit.
 
     Raises:
       UserError: if a parameter or a statistic is not among the weights, or of another shape.
     """
+    linear = state.params["head"]["kernel"].ndim == 2
+
     def replaced(ours, theirs, kind):
         ours_by_name, theirs = trees.named_leaves(ours), trees.named_leaves(theirs)
         fits = {name: name in theirs and theirs[name].shape == leaf.shape
@@ -71,9 +74,13 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
         if wrong:
             raise UserError(f"The {kind} in {weights.path} don't fit this model:\n  "
                             + "\n  ".join(wrong[:20]))
-        leaves = [jnp.zeros_like(leaf) if name.startswith("head/")
-                  else jax.device_put(theirs[name], sharding).astype(leaf.dtype)
-                  if fits[name] else leaf for name, leaf in ours_by_name.items()]
+        leaves = []
+        for name, leaf in ours_by_name.items():
+            if name.startswith("head/"):
+                leaf = jnp.zeros_like(leaf) if linear else leaf
+            elif fits[name]:
+                leaf = jax.device_put(theirs[name], sharding).astype(leaf.dtype)
+            leaves.append(leaf)
         return jax.tree.unflatten(jax.tree.structure(ours), leaves)
 
     return state.replace(

@@ -11,9 +11,12 @@ import flax.linen as nn
 from cnnjax.models.alexnet import AlexNet
 from cnnjax.models.convnext import ConvNeXt
 from cnnjax.models.densenet import DenseNet
+from cnnjax.models.efficientnet import EfficientNet
 from cnnjax.models.googlenet import GoogLeNet
 from cnnjax.models.inception_v3 import InceptionV3
 from cnnjax.models.lenet import LeNet5
+from cnnjax.models.mobilenet_v2 import MobileNetV2
+from cnnjax.models.mobilenet_v3 import MobileNetV3
 from cnnjax.models.resnet import ResNet
 from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
@@ -61,10 +64,20 @@ XIE = (2016, "Xie et al., Aggregated residual transformations for deep neural ne
 HUANG = (2016, "Huang et al., Densely connected convolutional networks, arXiv 1608.06993")
 HU = (2017, "Hu et al., Squeeze-and-excitation networks, arXiv 1709.01507")
 LIU = (2022, "Liu et al., A ConvNet for the 2020s, arXiv 2201.03545")
+SANDLER = (2018, "Sandler et al., MobileNetV2: Inverted residuals and linear bottlenecks, "
+                 "arXiv 1801.04381")
+HOWARD = (2019, "Howard et al., Searching for MobileNetV3, arXiv 1905.02244")
+TAN = (2019, "Tan & Le, EfficientNet: Rethinking model scaling for convolutional neural networks, "
+             "arXiv 1905.11946")
+LITE = (2020, "Liu, Higher accuracy on vision models with EfficientNet-Lite, TensorFlow blog, 2020")
+TAN_V2 = (2021, "Tan & Le, EfficientNetV2: Smaller models and faster training, arXiv 2104.00298")
 
 _MNIST, _CIFAR, _IMAGENET = (28, 28, 1), (32, 32, 3), (224, 224, 3)
 
-# Table 1 of the paper.
+# By depth: configurations A, B, D and E of Table 1 of the paper.
+_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+
+# By depth: Table 1 of the paper.
 _RESNET = {
     18: dict(block="basic", stage_sizes=(2, 2, 2, 2)),
     34: dict(block="basic", stage_sizes=(3, 4, 6, 3)),
@@ -77,10 +90,6 @@ _SE = dict(se_reduction=16, zero_init_residual=True)
 
 # 6 n + 2 layers: n blocks of two convolutions in each of three stages (section 4.2 of the paper).
 _CIFAR_RESNET = dict(block="basic", widths=(16, 32, 64), stem="cifar", conv_init="fan_in")
-
-
-# Table 1 of the paper: configurations A, B, D and E.
-_VGG = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
 
 
 def _vgg(depth: int, **more: Any) -> Entry:
@@ -96,6 +105,42 @@ def _convnext(stage_sizes: tuple[int, ...], width: int, drop_path_rate: float) -
     return Entry(ConvNeXt, dict(
         stage_sizes=stage_sizes, widths=(width, 2 * width, 4 * width, 8 * width),
         drop_path_rate=drop_path_rate), _IMAGENET, *LIU)
+
+
+# (width, depth, resolution, dropout) of B0 to B7, and of Lite0 to Lite4, as published.
+_EFFICIENTNET = ((1.0, 1.0, 224, 0.2), (1.0, 1.1, 240, 0.2), (1.1, 1.2, 260, 0.3),
+                 (1.2, 1.4, 300, 0.3), (1.4, 1.8, 380, 0.4), (1.6, 2.2, 456, 0.4),
+                 (1.8, 2.6, 528, 0.5), (2.0, 3.1, 600, 0.5))
+_LITE = (*_EFFICIENTNET[:3], (1.2, 1.4, 280, 0.3), (1.4, 1.8, 300, 0.3))
+# (training resolution in the paper, test resolution in torchvision, dropout)
+_EFFICIENTNET_V2 = {"s": (300, 384, 0.2), "m": (384, 480, 0.3), "l": (384, 480, 0.4)}
+_TENSORFLOW = dict(padding="same", bn_epsilon=1e-3, depthwise_init="fan_in")
+_LITE_TRUNK = dict(trunk="lite", scale_ends=False, activation="relu6", depthwise_init="fan_in")
+
+
+def _efficientnet(i: int, **arguments: Any) -> Entry:
+    width, depth, size, dropout = _EFFICIENTNET[i]
+    scale = dict(width=width, depth=depth, dropout_rate=dropout)
+    return Entry(EfficientNet, {**scale, **arguments}, (size, size, 3), *TAN)
+
+
+def _torchvision_efficientnet(i: int) -> Entry:
+    entry = _efficientnet(i, **(dict(bn_epsilon=1e-3, bn_momentum=0.99) if i > 4 else {}))
+    return dataclasses.replace(entry, input_size=(288, 288, 3)) if i == 2 else entry
+
+
+def _lite(i: int, **arguments: Any) -> Entry:
+    width, depth, size, dropout = _LITE[i]
+    scale = dict(width=width, depth=depth, dropout_rate=dropout)
+    return Entry(EfficientNet, {**_LITE_TRUNK, **scale, **arguments}, (size, size, 3), *LITE)
+
+
+def _efficientnet_v2(size: str, tensorflow: bool = False) -> Entry:
+    train, test, dropout = _EFFICIENTNET_V2[size]
+    arguments = dict(trunk=f"v2_{size}", dropout_rate=dropout, bn_epsilon=1e-3)
+    pixels = train if tensorflow else test
+    return Entry(EfficientNet, {**arguments, **(_TENSORFLOW if tensorflow else {})},
+                 (pixels, pixels, 3), *TAN_V2)
 
 
 TABLE: dict[str, Entry] = {
@@ -147,8 +192,7 @@ TABLE: dict[str, Entry] = {
     "squeezenet1_0": Entry(SqueezeNet, dict(
         stage_sizes=(3, 4, 1), stem_width=96, stem_kernel=7), _IMAGENET, *IANDOLA),
     "squeezenet1_1": Entry(SqueezeNet, dict(stage_sizes=(2, 2, 4)), _IMAGENET, *IANDOLA),
-    "cifar_resnet18": Entry(
-        ResNet, dict(block="basic", stage_sizes=(2, 2, 2, 2), stem="cifar"), _CIFAR, *HE),
+    "cifar_resnet18": Entry(ResNet, dict(**_RESNET[18], stem="cifar"), _CIFAR, *HE),
     "resnet20_cifar": _cifar_resnet(20, "pad"),
     "resnet32_cifar": _cifar_resnet(32, "pad"),
     "resnet44_cifar": _cifar_resnet(44, "pad"),
@@ -169,4 +213,14 @@ TABLE: dict[str, Entry] = {
     "convnext_small": _convnext((3, 3, 27, 3), 96, 0.4),
     "convnext_base": _convnext((3, 3, 27, 3), 128, 0.5),
     "convnext_large": _convnext((3, 3, 27, 3), 192, 0.5),
+    "mobilenet_v2": Entry(MobileNetV2, dict(), _IMAGENET, *SANDLER),
+    "mobilenet_v3_small": Entry(MobileNetV3, dict(size="small"), _IMAGENET, *HOWARD),
+    "mobilenet_v3_large": Entry(MobileNetV3, dict(size="large"), _IMAGENET, *HOWARD),
+    **{f"efficientnet_b{i}": _torchvision_efficientnet(i) for i in range(8)},
+    **{f"tf_efficientnet_b{i}": _efficientnet(i, **_TENSORFLOW) for i in range(8)},
+    **{f"efficientnet_lite{i}": _lite(i) for i in range(5)},
+    **{f"tf_efficientnet_lite{i}": _lite(i, **_TENSORFLOW) for i in range(5)},
+    **{f"efficientnet_v2_{size}": _efficientnet_v2(size) for size in "sml"},
+    **{f"efficientnetv2_{size}": _efficientnet_v2(size) for size in "sml"},
+    **{f"tf_efficientnetv2_{size}": _efficientnet_v2(size, tensorflow=True) for size in "sml"},
 }

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
+from cnnjax.ops import blocks, depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
@@ -43,6 +43,7 @@ FORMULATIONS = (
     Formulation("rows", CPU, True, rows.applies, rows.conv2d),
     Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
+    Formulation("blocks", CPU, True, blocks.applies, blocks.conv2d),
     Formulation("winograd", CPU, False, winograd.applies, convolution(
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
     Formulation("taps", CPU, True, taps.applies, convolution(

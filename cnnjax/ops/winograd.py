@@ -55,12 +55,12 @@ _OUTPUT = {
 
 # With fewer channels the transforms cost more than the products save, on smaller maps the tiles'
 # overlap does.
-MIN_CHANNELS, MIN_SIZE = 32, 4
+MIN_CHANNELS, MIN_SIZE = 48, 4
 # With fewer tiles than this the 36 transformed kernels of m = 4 are the larger part of the work.
 MIN_TILES = 128
 # Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
-LARGE, PIXELS = 28, 16 * 1024
-FEW_CHANNELS, FEW_WEIGHTS = 64, 128 * 128
+# With more channels the products weigh more, and XLA:CPU is slower at those in a loop.
+LARGE, FEW_CHANNELS, PIXELS = 28, 64, 8 * 1024
 
 
 def applies(g: ConvGeometry) -> bool:
@@ -92,9 +92,8 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         columns = _along(_KERNEL[m].T, products, 1)
         return _along(_KERNEL[m].T, list(columns), 0)
 
-    large = g.in_channels * g.out_channels <= FEW_WEIGHTS and min(g.out) >= LARGE
-    dw = map_sum(part, (x, dy), _images(g.out)) if large else part(x, dy)
-    return dw.astype(x.dtype)
+    images = _images(x.shape[0], g.out, (g.in_channels, g.out_channels))
+    return map_sum(part, (x, dy), images).astype(x.dtype)
 
 
 def _filter(x, kernel, padding, out: Pair, contract: int):
@@ -109,16 +108,17 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
                     for s, k in zip(_input_tiles(x, padding, out, m), kernels, strict=True)]
         return _from_tiles(products, x.shape[0], out, m)
 
-    channels = max(kernel.shape[2:])
-    few = channels <= FEW_CHANNELS and min(out) >= LARGE
-    return (map_images(part, x, _images(out)) if few else part(x)).astype(x.dtype)
+    return map_images(part, x, _images(x.shape[0], out, kernel.shape[2:])).astype(x.dtype)
 
 
 def _tile(batch: int, out: Pair) -> int:
     return 4 if batch * -(-out[0] // 4) * -(-out[1] // 4) >= MIN_TILES else 2
 
 
-def _images(out: Pair) -> int:
+def _images(batch: int, out: Pair, channels: Sequence[int]) -> int:
+    """How many images to take at a time."""
+    if max(channels) > FEW_CHANNELS or min(out) < LARGE:
+        return batch
     return max(1, PIXELS // (out[0] * out[1]))
 
 

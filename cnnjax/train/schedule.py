@@ -1,4 +1,4 @@
-"""Learning-rate schedules: warm-up, then constant, cosine, linear or step decay."""
+"""Learning-rate schedules: warm-up, then constant, cosine, linear, step or exponential decay."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def scaled_lr(lr: float, batch_size: int, reference_batch_size: int | None) -> f
 
 def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float = 0.0,
                   final_lr: float = 0.0, drop_steps: Sequence[float] = (),
-                  drop_factor: float = 0.1) -> optax.Schedule:
+                  drop_every_steps: float = 0.0, drop_factor: float = 0.1) -> optax.Schedule:
     """Returns step -> learning rate, float32. All lengths are in steps.
 
     The warm-up rises linearly from lr / (warmup + 1) at step 0, so that the first step already
@@ -28,17 +28,22 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
 
     Args:
       name: "constant"; "cosine", lr · (f + (1 − f) · (1 + cos πt) / 2) (arXiv 1608.03983);
-        "linear", lr · (1 − t + f·t); "step", lr · drop_factor^(number of drops passed). t runs
-        from 0 at the end of the warm-up to 1 at `total_steps`, and f is `final_lr`.
+        "linear", lr · (1 − t + f·t); "step", lr · drop_factor^(number of drops passed);
+        "exponential", lr · drop_factor^⌊step / drop_every_steps⌋. t runs from 0 at the end of the
+        warm-up to 1 at `total_steps`, and f is `final_lr`.
       lr: the peak.
       total_steps: steps of the whole run.
       warmup_steps: steps of the warm-up, counted in the total.
       final_lr: the fraction of `lr` where cosine and linear end.
       drop_steps: for "step", the steps at which the rate is multiplied by `drop_factor`.
-      drop_factor: see drop_steps.
+      drop_every_steps: for "exponential", the steps between two drops, counted from the start of
+        the run, its warm-up included, as in the TensorFlow code of the nets that are trained so
+        (Inception, MobileNet, EfficientNet).
+      drop_factor: what a drop multiplies the rate by.
 
     Raises:
-      UserError: for an unknown name, a warm-up as long as the run, or "step" without drops.
+      UserError: for an unknown name, a warm-up as long as the run, or "step" or "exponential"
+        without drops.
     """
     if warmup_steps >= total_steps and warmup_steps > 0:
         raise UserError(f"The warm-up of {warmup_steps:g} steps is as long as the run of "
@@ -47,12 +52,18 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
         raise UserError("schedule.name is 'step' but no drops are given: set one of "
                         "schedule.drop_epochs, drop_steps, drop_examples or drop_percent, "
                         "such as (30, 60, 80).")
+    if name == "exponential" and not drop_every_steps > 0:
+        raise UserError("schedule.name is 'exponential' but the time between two drops is not "
+                        "given: set one of schedule.drop_every_epochs, drop_every_steps, "
+                        "drop_every_examples or drop_every_percent above 0, such as "
+                        "drop_every_epochs=2.4, and drop_factor=0.97.")
     shapes = {
         "constant": lambda step, t: jnp.ones_like(t),
         "cosine": lambda step, t: final_lr + (1 - final_lr) * 0.5 * (1 + jnp.cos(jnp.pi * t)),
         "linear": lambda step, t: 1 - t + final_lr * t,
         "step": lambda step, t: drop_factor ** jnp.sum(
             step[..., None] >= jnp.asarray(drop_steps, jnp.float32), axis=-1),
+        "exponential": lambda step, t: drop_factor ** jnp.floor(step / drop_every_steps),
     }
     if name not in shapes:
         raise UserError(f"There is no schedule {name!r}; there are {', '.join(shapes)}.")

@@ -90,7 +90,8 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     name = _name(name, source)
     arguments = {**source.arguments, **overrides}
     size, channels = _input_size(name, source)
-    guess = len(source.class_names or ()) or (1000 if lookup(name).input_size[0] >= 128 else 10)
+    # Tracing a deep model takes seconds: a right guess saves the second time.
+    guess = source.num_classes or (1000 if lookup(name).input_size[0] >= 128 else 10)
     module = create_model(name, guess, **arguments)
     like = matching.shapes(module, size, channels)
     naming = matching.best_naming(module, source.tensors, like)

@@ -61,6 +61,7 @@ def save_weights(path: str | Path, name: str, variables: PyTree, *,
             counter = key.removesuffix("running_mean") + "num_batches_tracked"
             tensors[counter] = np.zeros((), np.int64)
     about = {"format": "pt", "model": name, "names": naming.source,
+             "num_classes": str(module.num_classes),
              # How it computes is no property of the weights.
              "arguments": json.dumps({k: v for k, v in overrides.items() if k != "dtype"}),
              **{library: metadata.version(library) for library in _LIBRARIES

@@ -29,6 +29,7 @@ class Source:
       model: our name of the model, None if the source doesn't say.
       arguments: of `create_model`.
       preprocess: None if the source doesn't say.
+      num_classes: outputs, None if the source doesn't say.
       class_names: in the order of the outputs, None if the source doesn't say.
     """
 
@@ -38,6 +39,7 @@ class Source:
     model: str | None = None
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     preprocess: Preprocess | None = None
+    num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
 
 
@@ -82,6 +84,8 @@ def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
         found["arguments"] = dict(json.loads(metadata["arguments"]))
     if "preprocess" in metadata:
         found["preprocess"] = Preprocess.from_dict(json.loads(metadata["preprocess"]))
+    if "num_classes" in metadata:
+        found["num_classes"] = int(metadata["num_classes"])
     if "class_names" in metadata:
         found["class_names"] = tuple(map(str, json.loads(metadata["class_names"])))
     return found
@@ -123,4 +127,5 @@ def _read_run(folder: Path) -> Source:
     arguments = {key: value for key, value in record["config"]["model"].items() if key != "name"}
     return Source(
         trees.named_leaves(variables), f"{folder} at step {step}", "", record["model"]["name"],
-        arguments, Preprocess.from_dict(record["preprocess"]), tuple(record["class_names"]))
+        arguments, Preprocess.from_dict(record["preprocess"]), record["model"]["num_classes"],
+        tuple(record["class_names"]))

@@ -10,6 +10,7 @@ import pytest
 from cnnjax import config as config_lib
 from cnnjax import models
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.types import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -17,7 +18,8 @@ FILES = sorted((ROOT / "experiments").glob("*.py"))
 # width, channels, classes.
 KNOWN = {"digits": (1437, 8, 8, 1, 10), "mnist": (60_000, 28, 28, 1, 10),
          "fashion_mnist": (60_000, 28, 28, 1, 10), "cifar10": (50_000, 32, 32, 3, 10),
-         "imagenet2012": (1_281_167, 224, 224, 3, 1000)}
+         "imagenet2012": (1_281_167, 224, 224, 3, 1000),
+         "folder:hymenoptera_data": (244, 224, 224, 3, 2)}
 
 
 def load(file):
@@ -27,8 +29,10 @@ def load(file):
     return module
 
 
-CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}")
-         for file in FILES for preset in load(file).PRESETS]
+# What a preset may be besides the names that a file lists.
+COMPOSED = {"efficientnet": ("phi=-1.5", "phi=0.7", "imagenet,b4", "imagenet,phi=2.5")}
+CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}") for file in FILES
+         for preset in (*load(file).PRESETS, *COMPOSED.get(file.stem, ()))]
 
 
 @pytest.mark.parametrize(("file", "preset"), CASES)
@@ -71,3 +75,32 @@ def test_the_imagenet_recipe_of_resnet50_is_the_90_epoch_one_with_linear_scaling
     config.train.batch_size = 256
     rate = experiment_lib.make_learning_rate(config, 1_281_167, total * 4)
     assert max(float(rate(s)) for s in range(24_000, 28_000, 50)) == pytest.approx(0.1, rel=1e-3)
+
+
+def test_the_presets_of_efficientnet_scale_the_digits_or_imagenet():
+    get_config = load(ROOT / "experiments" / "efficientnet.py").get_config
+    b4, phi = get_config("imagenet,b4"), get_config("imagenet,phi=1")
+    assert (b4.model.name, b4.data.image_size) == ("tf_efficientnet_b4", 380)
+    assert (b4.model.width, b4.model.depth) == (1.4, 1.8)
+    assert (phi.model.width, phi.model.depth, phi.data.image_size) == (1.1, 1.2, 258)
+    digits, scaled = get_config(), get_config("phi=1")
+    assert scaled.model.width == pytest.approx(1.1 * digits.model.width)
+    assert scaled.data.image_size == round(1.15 * digits.data.image_size)
+
+
+@pytest.mark.parametrize(("preset", "message"), [
+    ("b8", "no preset 'b8'"), ("imagnet", "Did you mean 'imagenet'"), ("phi=two", "phi=two is no"),
+    ("phi=nan", "finite"), ("imagenet,digits", "no preset 'digits'"), ("b0,imagenet", "no preset")])
+def test_a_mistaken_preset_of_efficientnet_is_a_user_error(preset, message):
+    with pytest.raises(UserError, match=message):
+        load(ROOT / "experiments" / "efficientnet.py").get_config(preset)
+
+
+def test_the_imagenet_recipe_of_efficientnet_decays_by_3_percent_every_2_4_epochs():
+    config = load(ROOT / "experiments" / "efficientnet.py").get_config("imagenet")
+    total = config_lib.total_steps(config, 1_281_167)
+    rate = experiment_lib.make_learning_rate(config, 1_281_167, total)
+    steps = 1_281_167 / 4096
+    for epochs in (6, 100, 349):
+        assert float(rate(round(epochs * steps))) == pytest.approx(
+            0.256 * 0.97 ** (epochs // 2.4), rel=1e-4)

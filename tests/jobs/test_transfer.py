@@ -248,3 +248,36 @@ def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
     assert train(folder) == 0
     assert restored(folder, 22)[1]["preprocess"]["mean"] == [0.4, 0.5, 0.6]
     assert main(["launch.py", "--job=evaluate", f"--workdir={folder}"]) == 0
+
+
+@pytest.mark.parametrize(("name", "zero"), [("simple_cnn", True), ("squeezenet1_1", False)])
+def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
+    from cnnjax.jobs import initial_weights
+    from cnnjax.train.state import TrainState, init_variables
+
+    shapes = jax.eval_shape(lambda: init_variables(cnnjax.create_model(name, 3), 0, (1, 32, 32, 3)))
+    variables = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), shapes)
+    state = TrainState(step=0, opt_state=(), window={}, **variables)
+    loaded = initial_weights.InitialWeights("a.pth", variables, PREPROCESS)
+    new = initial_weights.put_into(state, loaded, jax.sharding.SingleDeviceSharding(
+        jax.devices()[0])).params
+    assert np.any(new["head"]["kernel"]) != zero
+    trunk, expected = ({k: v for k, v in p.items() if k != "head"} for p in (new, state.params))
+    jax.tree.map(np.testing.assert_array_equal, trunk, expected)
+
+
+def test_a_run_starts_from_another_runs_workdir_and_can_be_evaluated_labelled_with_and_exported(
+        tmp_path, capsys):
+    source, folder = tmp_path / "source", tmp_path / "run"
+    assert main(["launch.py", "--config=experiments/simple_cnn.py", f"--workdir={source}",
+                 "--config.model.widths=(4, 8)", "--config.train.steps=3",
+                 "--config.data.mean=(0.25,)", "--config.log.progress=none"]) == 0
+    assert train(folder, path=source) == 0
+    shutil.rmtree(source)
+    for job in ("evaluate", "predict", "export"):
+        capsys.readouterr()
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 0, job
+        if job != "export":
+            assert f"{summary(folder)['top1']:.4%}"[:4] in capsys.readouterr().out
+    preprocess = json.loads((folder / "export" / "model.json").read_text())["preprocess"]
+    assert preprocess["mean"] == [0.25] and preprocess["size"] == [16, 16]

@@ -31,7 +31,8 @@ TORCHVISION = (
 TIMM = (
     "vgg11", "vgg16", "vgg16_bn", "resnet50", "seresnet18", "seresnet34", "seresnet50",
     "seresnet101", "seresnet152", "resnetv2_50", "resnetv2_101", "resnetv2_152",
-    "efficientnet_b0", "tf_efficientnet_b0", "tf_efficientnet_b1", "tf_efficientnet_b2",
+    "mobilenetv2_100", "mobilenetv3_small_100", "mobilenetv3_large_100", "efficientnet_b0",
+    "tf_efficientnet_b0", "tf_efficientnet_b1", "tf_efficientnet_b2",
     "tf_efficientnet_b3", "tf_efficientnet_b4", "tf_efficientnet_b5", "tf_efficientnet_b6",
     "tf_efficientnet_b7", "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
     "efficientnet_lite3", "efficientnet_lite4", "tf_efficientnet_lite0", "tf_efficientnet_lite1",

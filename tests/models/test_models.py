@@ -27,19 +27,26 @@ PARAMS = {
     "plain110_cifar": (1_727_962, 8_096),
     "googlenet_original": (6_998_552, 0),
     "densenet161": (28_681_000, 219_936),
+    "efficientnetv2_s": (21_458_488, 153_872), "efficientnetv2_m": (54_139_356, 292_032),
+    "efficientnetv2_l": (118_515_272, 512_576),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
 DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d",
         "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169",
         "densenet201", "convnext_small", "convnext_base", "convnext_large",
-        *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)))
+        *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)),
+        *(f"{kind}efficientnet_b{i}" for kind in ("", "tf_") for i in range(1, 8)),
+        *(f"{kind}efficientnet_lite{i}" for kind in ("", "tf_") for i in range(1, 5)),
+        *(f"{kind}_{size}" for kind in ("efficientnet_v2", "efficientnetv2", "tf_efficientnetv2")
+          for size in "sml" if (kind, size) != ("efficientnet_v2", "s")))
 EVERY, COUNTED = ([pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
                    for name in names] for names in (list_models(), PARAMS))
 # One of each kind: the others differ in depth alone.
 KINDS = ("lenet5", "lenet5_full", "simple_cnn", "alexnet_original", "alexnet", "vgg11_bn",
          "googlenet", "googlenet_original", "inception_v3", "resnet18", "resnet50", "seresnet18",
          "resnetv2_50", "squeezenet1_1", "densenet121", "convnext_tiny", "cifar_resnet18",
-         "resnet20_cifar", "plain20_cifar")
+         "resnet20_cifar", "plain20_cifar", "mobilenet_v2", "mobilenet_v3_small",
+         "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_v2_s")
 # Sides of the least images, in pixels, where they are above 64.
 LEAST = {"inception_v3": 75}
 
@@ -66,7 +73,8 @@ SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
          "squeezenet1_1": dict(stage_sizes=(1, 1), widths=(4, 8)),
          "densenet121": dict(stage_sizes=(1, 1), growth_rate=8, stem_width=16),
          "convnext_tiny": dict(stage_sizes=(1, 1), widths=(16, 24)),
-         "resnet20_cifar": dict(stage_sizes=(1, 1, 1))}
+         "resnet20_cifar": dict(stage_sizes=(1, 1, 1)),
+         "efficientnet_b0": dict(width=0.25, depth=0.1)}
 
 
 @functools.cache

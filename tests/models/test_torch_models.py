@@ -26,6 +26,9 @@ OURS = {
     "cifar_resnet18": ("cifar_resnet18", dict(num_classes=10)),
     "googlenet_aux": ("googlenet", dict(aux_logits=True)),
     "inception_v3_aux": ("inception_v3", dict(aux_logits=True)),
+    "timm_mobilenetv2_100": ("mobilenet_v2", {}),
+    "timm_mobilenetv3_small_100": ("mobilenet_v3_small", {}),
+    "timm_mobilenetv3_large_100": ("mobilenet_v3_large", {}),
 }
 # Tracing these takes many seconds.
 DEEP = ("densenet201",)

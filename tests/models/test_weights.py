@@ -17,17 +17,24 @@ from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import imagenet, load, matching, namings, published, sources
 from cnnjax.weights.naming import to_torch
 
-# What makes the first model of a family small, where its default has large dense layers.
-SMALLER = {"alexnet_original": dict(hidden=32), "vgg11": dict(hidden=32)}
-FIRST = {cls: next(name for name, entry in TABLE.items() if entry.module is cls)
-         for cls in namings.NAMINGS}
-# One of each family and, because names depend on them, the other blocks, stems and norms.
-CASES = [(name, {"num_classes": 7, **SMALLER.get(name, {})}) for name in FIRST.values()] + [
-    (name, {"num_classes": 7, **arguments}) for name, arguments in (
-        ("resnet50", dict(stage_sizes=(1, 1, 1, 1))), ("resnet20_cifar", {}),
-        ("vgg11_bn", dict(hidden=32)), ("alexnet", dict(hidden=32)),
-        ("simple_cnn", dict(hidden=(16,), batch_norm=False))) if name in TABLE]
-CASES = [pytest.param(*case, id=case[0]) for case in CASES]
+# One small model of each family and, as names depend on them, of other blocks, stems and norms.
+CASES = {
+    "lenet5": {}, "lenet5_full": {},
+    "simple_cnn": dict(widths=(4, 8), hidden=(16,)),
+    "alexnet": dict(hidden=32), "alexnet_original": dict(hidden=32),
+    "vgg11": dict(hidden=32), "vgg11_bn": dict(hidden=32),
+    "resnet18": dict(stage_sizes=(1, 1, 1, 1)), "resnet50": dict(stage_sizes=(1, 1, 1, 1)),
+    "resnet20_cifar": dict(stage_sizes=(1, 1, 1)), "seresnet50": dict(stage_sizes=(1, 1, 1, 1)),
+    "resnetv2_50": dict(stage_sizes=(1, 1, 1, 1)),
+    "squeezenet1_1": {},
+    "googlenet": dict(stage_sizes=(1, 1, 1)),
+    "inception_v3": dict(last_blocks=1, widths_7x7=(128,)),
+    "densenet121": dict(stage_sizes=(2, 1, 1, 1)),
+    "convnext_tiny": dict(stage_sizes=(1, 1, 1, 1), widths=(8, 16, 24, 32)),
+}
+# A family that is not there is tested whole.
+CASES |= {next(name for name, entry in TABLE.items() if entry.module is cls): {}
+          for cls in set(namings.NAMINGS) - {TABLE[name].module for name in CASES}}
 TINY = dict(widths=(4, 8))
 
 
@@ -49,10 +56,6 @@ def tiny(tmp_path, **arguments):
     return path, state, variables
 
 
-def without_classes(arguments):
-    return {key: value for key, value in arguments.items() if key != "num_classes"}
-
-
 def assert_equal(one, other):
     assert jax.tree.structure(one) == jax.tree.structure(other)
     jax.tree.map(np.testing.assert_array_equal, one, other)
@@ -64,25 +67,20 @@ def size_of(name):
     return (min(height, 96), min(width, 96), channels)
 
 
-@pytest.mark.parametrize(("name", "arguments"), CASES)
-def test_saved_weights_come_back_bit_for_bit(name, arguments, tmp_path):
+@pytest.mark.parametrize(("name", "arguments"), CASES.items())
+def test_saved_weights_come_back_bit_for_bit_and_have_what_a_strict_load_wants(name, arguments,
+                                                                               tmp_path):
     size = size_of(name)
     preprocess = Preprocess(size[:2], (0.4,) * size[2], (0.2,) * size[2], 0.9, "bicubic")
-    _, variables = state_of(name, size, **arguments)
+    state, variables = state_of(name, size, num_classes=7, **arguments)
     path = tmp_path / "a.safetensors"
-    cnnjax.save_weights(path, name, variables, preprocess=preprocess, **without_classes(arguments))
+    cnnjax.save_weights(path, name, variables, preprocess=preprocess, **arguments)
     # The file brings its own arguments.
     module, found, its = cnnjax.load_weights(name, path)
-    assert module == cnnjax.create_model(name, **arguments)
+    assert module == cnnjax.create_model(name, 7, **arguments)
     assert its == preprocess
     assert_equal(found, variables)
-
-
-@pytest.mark.parametrize(("name", "arguments"), CASES)
-def test_a_file_has_the_names_and_counters_that_a_strict_load_wants(name, arguments, tmp_path):
-    state, variables = state_of(name, size_of(name), **arguments)
-    cnnjax.save_weights(tmp_path / "a.safetensors", name, variables, **without_classes(arguments))
-    tensors = safetensors.numpy.load_file(tmp_path / "a.safetensors")
+    tensors = safetensors.numpy.load_file(path)
     counters = {key for key in tensors if key.endswith("num_batches_tracked")}
     assert {key.rpartition(".")[0] for key in counters} == {
         key.rpartition(".")[0] for key in state if key.endswith("running_mean")}
@@ -96,6 +94,42 @@ def test_full_connections_do_not_lose_any_in_the_papers_sparse_lenet(tmp_path):
     cnnjax.save_weights(tmp_path / "a.safetensors", "lenet5_full", variables)
     with pytest.raises(UserError, match="these are weights of lenet5_full"):
         cnnjax.load_weights("lenet5", tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("name", [
+    "googlenet", *(pytest.param(name, marks=pytest.mark.slow)
+                   for name in ("googlenet_original", "inception_v3"))])
+def test_auxiliary_heads_are_left_out_with_a_line_unless_the_model_has_them(name, tmp_path, caplog):
+    _, variables = state_of(name, TABLE[name].input_size, num_classes=7, aux_logits=True)
+    path = tmp_path / "a.safetensors"
+    cnnjax.save_weights(path, name, variables, aux_logits=True)
+    without = cnnjax.load_weights(name, path, aux_logits=False)
+    assert re.search(r"left out \d+ tensors of auxiliary heads; aux_logits=True", caplog.text)
+    assert not any(layer.startswith("aux") for layer in without[1]["params"])
+    # A new number of classes is one for all heads.
+    found = cnnjax.load_weights(name, path, num_classes=3)[1]["params"]
+    assert {found[layer]["head"]["bias"].shape for layer in found if layer.startswith("aux")} == {
+        (3,)}
+    assert found["head"]["bias"].shape == (3,)
+
+
+@pytest.mark.slow
+def test_missing_auxiliary_heads_are_listed(tmp_path):
+    _, variables = state_of("googlenet", (224, 224, 3), num_classes=7)
+    cnnjax.save_weights(tmp_path / "a.safetensors", "googlenet", variables)
+    with pytest.raises(UserError, match="missing: .*aux1"):
+        cnnjax.load_weights("googlenet", tmp_path / "a.safetensors", aux_logits=True)
+
+
+def test_densenets_published_files_have_names_of_their_own(tmp_path):
+    small = dict(stage_sizes=(2, 1, 1, 1))
+    state, variables = state_of("densenet121", (64, 64, 3), num_classes=7, **small)
+    old = {re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): array
+           for key, array in state.items()}
+    assert "features.denseblock1.denselayer2.norm.1.weight" in old
+    safetensors.numpy.save_file(old, tmp_path / "a.safetensors")
+    assert_equal(cnnjax.load_weights("densenet121", tmp_path / "a.safetensors", **small)[1],
+                 variables)
 
 
 def test_the_metadata_say_what_the_file_is(tmp_path):

@@ -82,10 +82,10 @@ CASES = [
     ("depthwise", (1, 1), (7, 7), 1, 3, 4, 4, 4),
     ("depthwise", (2, 3), (3, 3), 2, 4, 4, 4, 4),
     ("depthwise", (3, 3), (1, 1), 2, 1, 4, 4, 4),
-    ("winograd", (9, 7), (3, 3), 1, 1, 32, 33, 1),
-    ("winograd", (4, 5), (3, 3), 1, UNEVEN, 33, 32, 1),
-    ("winograd", (8, 6), (3, 3), 1, VALID, 32, 32, 1),
-    ("winograd", (5, 4), (3, 3), 1, 3, 32, 32, 1),
+    ("winograd", (9, 7), (3, 3), 1, 1, 48, 49, 1),
+    ("winograd", (4, 5), (3, 3), 1, UNEVEN, 49, 48, 1),
+    ("winograd", (8, 6), (3, 3), 1, VALID, 48, 48, 1),
+    ("winograd", (5, 4), (3, 3), 1, 3, 48, 48, 1),
     ("taps", (28, 29), (3, 3), 2, 1, 17, 5, 1),
     ("taps", (16, 31), (5, 3), (1, 2), UNEVEN, 16, 3, 1),
     ("taps", (42, 56), (2, 2), (3, 4), VALID, 16, 3, 1),
@@ -94,8 +94,10 @@ CASES = [
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
-    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
-    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("blocks", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("blocks", (5, 6), (3, 3), 1, UNEVEN, 96, 48, 12),
+    ("blocks", (4, 3), (3, 3), 1, 1, 80, 80, 2),
+    ("blocks", (4, 4), (1, 1), 1, 0, 8, 12, 4),
     ("rows", (5, 4), (1, 1), 1, 1, 2, 3, 1),
     ("rows", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
 ]
@@ -120,7 +122,7 @@ def test_winograd_with_tiles_of_4_pixels_and_in_parts_of_the_batch(size, padding
     monkeypatch.setattr(winograd, "LARGE", 4)
     monkeypatch.setattr(winograd, "PIXELS", pixels)
     with jax.enable_x64(True), ops.using("fast"):
-        x, kernel = arrays(size, (3, 3), 32, 34, 1)
+        x, kernel = arrays(size, (3, 3), 48, 50, 1)
         assert ops.formulation(x, kernel, 1, padding) == "winograd"
         check_value_and_gradients(x, kernel, 1, padding)
 
@@ -146,7 +148,12 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(mon
         assert np.abs(y - exact).max() < bound * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+# The first and the last of each formulation: a second derivative compiles for seconds.
+FEWER = sorted({**{c[0]: c for c in CASES}, **{c[0] + " ": c for c in reversed(CASES)}}.values(),
+               key=str)
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", FEWER)
 def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, stride, padding,
                                                          channels, features, groups):
     with jax.enable_x64(True):
@@ -203,10 +210,10 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 
 @pytest.mark.parametrize("name,size,window,groups", [
     ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
-    ("depthwise", (5, 4), (3, 3), 32), ("winograd", (4, 5), (3, 3), 1),
-    ("taps", (28, 28), (3, 2), 1)])
+    ("depthwise", (5, 4), (3, 3), 48), ("winograd", (4, 5), (3, 3), 1),
+    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
-    channels = 8 if name == "rows" else 32
+    channels = 8 if name == "rows" else 48
     x, kernel = arrays(size, window, channels, channels, groups, np.float32)
     xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
     stride = 2 if name == "taps" else 1
@@ -249,7 +256,7 @@ def test_using_is_part_of_the_key_of_the_jit_cache():
     ("auto", "xla", "winograd"), ("exact", "xla", "xla"), ("fast", "winograd", "winograd"),
     ("xla", "xla", "xla")])
 def test_only_auto_is_another_in_training(choice, elsewhere, training):
-    x, kernel = jnp.ones((1, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
+    x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
     with ops.using(choice):
         assert ops.formulation(x, kernel) == elsewhere
         with ops.training():
@@ -258,7 +265,7 @@ def test_only_auto_is_another_in_training(choice, elsewhere, training):
 
 
 def test_training_around_the_loss_alone_holds_for_its_backward_pass(monkeypatch):
-    x, kernel = jnp.ones((1, 8, 8, 32)), jnp.ones((3, 3, 32, 32))
+    x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
     traced = []
     tiles = winograd._input_tiles
     monkeypatch.setattr(winograd, "_input_tiles",

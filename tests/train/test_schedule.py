@@ -32,6 +32,14 @@ def test_step_drops_at_the_named_steps_and_not_before():
                                [0.1, 0.1, 0.01, 0.01, 0.001, 0.001], rtol=1e-5)
 
 
+def test_exponential_is_optax_staircase_decay_counted_from_the_start_of_the_run():
+    ours = make_schedule("exponential", lr=0.256, total_steps=100, drop_every_steps=2.5,
+                         drop_factor=0.97, warmup_steps=5)
+    theirs = optax.exponential_decay(0.256, 2.5, 0.97, staircase=True)
+    np.testing.assert_allclose(values(ours, range(5, 100)), values(theirs, range(5, 100)),
+                               rtol=1e-5)
+
+
 def test_the_warmup_learns_at_once_rises_linearly_and_meets_the_peak():
     ours = make_schedule("constant", lr=1.0, total_steps=100, warmup_steps=4)
     np.testing.assert_allclose(values(ours, range(6)), [0.2, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6)
@@ -42,9 +50,9 @@ def test_the_rate_of_a_batch_of_1024_is_four_times_that_of_256():
     assert scaled_lr(0.1, 1024, None) == 0.1
 
 
-@pytest.mark.parametrize("name", ["constant", "cosine", "linear"])
+@pytest.mark.parametrize("name", ["constant", "cosine", "linear", "exponential"])
 def test_the_rate_stays_finite_and_from_zero_to_the_peak(name):
-    ours = make_schedule(name, lr=0.5, total_steps=7, warmup_steps=2.5)
+    ours = make_schedule(name, lr=0.5, total_steps=7, warmup_steps=2.5, drop_every_steps=4.0)
     got = values(ours, range(20))
     assert np.isfinite(got).all() and got.min() >= 0 and got.max() <= 0.5
     assert math.isclose(got.max(), 0.5, rel_tol=0.2)
@@ -55,3 +63,5 @@ def test_what_cannot_be_a_schedule_is_the_users_error():
         make_schedule("cosine", lr=1, total_steps=5, warmup_steps=5)
     with pytest.raises(UserError, match="drop_epochs"):
         make_schedule("step", lr=1, total_steps=5)
+    with pytest.raises(UserError, match="drop_every_epochs"):
+        make_schedule("exponential", lr=1, total_steps=5)

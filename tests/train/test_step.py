@@ -105,8 +105,8 @@ def test_only_the_training_step_takes_less_exact_formulations(batch):
     class Convolution(nn.Module):
         @nn.compact
         def __call__(self, x, train=False):
-            kernel = self.param("kernel", nn.initializers.ones, (3, 3, 32, 32))
-            x = jnp.broadcast_to(x, (*x.shape[:3], 32))
+            kernel = self.param("kernel", nn.initializers.ones, (3, 3, 48, 48))
+            x = jnp.broadcast_to(x, (*x.shape[:3], 48))
             taken.append(ops.formulation(x, kernel))
             return ops.conv2d(x, kernel).mean((1, 2))
 

@@ -12,3 +12,7 @@ TORCHVISION = Naming("torchvision", (
     (r"head", "classifier"),
 ))
 TIMM = dataclasses.replace(TORCHVISION, source="timm")
+# The files that torchvision publishes are older than its names: "denselayer1.norm.1". It renames
+# them while loading.
+PUBLISHED = dataclasses.replace(TORCHVISION, source="torchvision's published files", rules=tuple(
+    (pattern, name.replace("{3}{4}", "{3}.{4}")) for pattern, name in TORCHVISION.rules))
