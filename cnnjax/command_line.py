@@ -16,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from cnnjax import config as config_lib
 from cnnjax.jobs import JOBS
 from cnnjax.types import UserError, did_you_mean
+from cnnjax.validation import validate
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
@@ -115,7 +116,7 @@ def _run(command: Command | Compare) -> int:
             backend.use_compilation_cache()
         if warning := backend.unused_accelerator():
             print(f"launch.py: warning: {warning}", file=sys.stderr)
-    config_lib.validate(command.config)
+    validate(command.config)
     return jobs.run(command.job, command.config, command.workdir, command.dry_run)
 
 

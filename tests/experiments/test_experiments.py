@@ -11,6 +11,7 @@ from cnnjax import config as config_lib
 from cnnjax import models
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.types import UserError
+from cnnjax.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -38,7 +39,7 @@ CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}") for file in FILE
 @pytest.mark.parametrize(("file", "preset"), CASES)
 def test_every_preset_is_valid_and_its_model_takes_its_images(file, preset):
     config = load(file).get_config(preset)
-    config_lib.validate(config)
+    validate(config)
     examples, height, width, channels, classes = KNOWN[config.data.name]
     size = config.data.image_size or height
     module = models.create_model(config.model.name, num_classes=classes,
