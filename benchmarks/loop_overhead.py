@@ -28,6 +28,7 @@ from cnnjax.jobs.record import describe
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
 from cnnjax.train.writers import MetricsWriter
+from cnnjax.validation import validate
 
 # Model, image size, steps a round, steps between checkpoints. An epoch of MNIST is 469 steps.
 CASES = {"lenet5": (28, 938, 469), "resnet18": (32, 120, 60)}
@@ -40,7 +41,7 @@ def make_experiment(model: str, size: int, steps: int, epoch: int):
     config.train.batch_size, config.train.steps = 128, steps
     config.log.every_percent, config.eval.every_epochs = 2.0, None
     config.checkpoint.every_steps = epoch
-    config_lib.validate(config)
+    validate(config)
     return experiment_lib.build(config)
 
 
@@ -86,7 +87,7 @@ def measure(model: str, rounds: int) -> None:
     size, steps, epoch = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
     feed = experiment_lib.make_train_feed(experiment)
-    call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+    call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
     state = jax.jit(experiment.create_state,
                     out_shardings=step_lib.replicated(experiment.mesh))()
     _, batch = next(iter(feed.batches(0, 1)))

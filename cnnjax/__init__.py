@@ -9,6 +9,8 @@ import importlib
 _PUBLIC = {
     "list_models": "cnnjax.models",
     "create_model": "cnnjax.models",
+    "load_weights": "cnnjax.weights",
+    "save_weights": "cnnjax.weights",
     "compound_scaling": "cnnjax.models",
     "summarize": "cnnjax.analysis",
     "receptive_field": "cnnjax.analysis",

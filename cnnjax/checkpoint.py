@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
@@ -108,6 +109,20 @@ class Checkpoints:
         with _quiet():
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+
+    def restore_parts(self, step: int, parts: Sequence[str]) -> dict[str, PyTree]:
+        """Returns some fields of the state, those of `parts` that there are, as NumPy arrays.
+
+        For readers that don't know how the state was trained: no structure need be given, and
+        neither the optimiser's arrays are read nor the devices of that run looked for.
+        """
+        with _quiet(logging.ERROR), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+            path = self._folder / str(step) / "state"
+            saved = reader.metadata(path).item_metadata.tree
+            wanted = {name: saved[name] for name in parts if name in saved}
+            types = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+            return reader.restore(path, args=ocp.args.PyTreeRestore(
+                wanted, types, partial_restore=True))
 
     def wait(self) -> None:
         """Returns when everything that was saved is on disk."""

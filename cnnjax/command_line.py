@@ -16,12 +16,17 @@ from ml_collections import ConfigDict, config_flags
 from cnnjax import config as config_lib
 from cnnjax.jobs import JOBS
 from cnnjax.types import UserError, did_you_mean
+from cnnjax.validation import validate
 
 EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
+       python launch.py --job=summarize --models=PATTERN
+       python launch.py --job=predict --workdir=DIR --images=FOLDER
+       python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
+       python launch.py --job=export  --model=NAME --weights=FILE
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -32,10 +37,24 @@ Try: python launch.py --config=experiments/resnet50.py
   --workdir=DIR           of the run; default runs/<experiment>[-<preset>]. Where a run has been,
                           this alone says which experiment
   --dry_run               does everything up to the first step, and writes nothing
+  --models=PATTERN        with --job=summarize: compares the models whose names match, such as
+                          'resnet*' or '*', and needs no config
+  --images=PATH           with --job=predict: a folder of images, or one; without it the evaluation
+                          split is labelled
+  --model=NAME            with predict and export: the model of pretrained weights, such as
+                          resnet50; needs no config
+  --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
   --help                  this text
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
 """
+
+
+# Short for --config.KEY; the second is what they go with, None being every job.
+_SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
+          "model": ("model.name", ("predict", "export"))}
+# Jobs that need no experiment if a model and its weights are named.
+_STANDALONE = ("predict", "export")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +65,13 @@ class Command:
     config: ConfigDict
     workdir: Path
     dry_run: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Compare:
+    """What a command line with --models asks for: a comparison of the models that match."""
+
+    models: str
 
 
 def main(argv: Sequence[str]) -> int:
@@ -77,20 +103,24 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
 
-def _run(command: Command) -> int:
+def _run(command: Command | Compare) -> int:
     from cnnjax import jobs
     from cnnjax.jobs import backend
 
+    if isinstance(command, Compare):
+        from cnnjax.jobs import summarize
+
+        return summarize.run_comparison(command.models)
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
         if not command.dry_run:
             backend.use_compilation_cache()
         if warning := backend.unused_accelerator():
             print(f"launch.py: warning: {warning}", file=sys.stderr)
-    config_lib.validate(command.config)
+    validate(command.config)
     return jobs.run(command.job, command.config, command.workdir, command.dry_run)
 
 
-def parse(argv: Sequence[str]) -> Command:
+def parse(argv: Sequence[str]) -> Command | Compare:
     """Returns the command, its config not yet validated.
 
     Raises:
@@ -99,23 +129,23 @@ def parse(argv: Sequence[str]) -> Command:
     # The values belong to this call: absl's global FLAGS can be parsed only once in a process.
     values = flags.FlagValues()
     flags.DEFINE_string("job", "train", "", flag_values=values)
-    flags.DEFINE_string("workdir", None, "", flag_values=values)
     flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    # The short ones are replaced below, but a misspelt one should find them.
+    for name in ("workdir", "models", *_SHORT):
+        flags.DEFINE_string(name, None, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
-    argv, unset = _without_nones(argv)
-    options = dict(lock_config=False, flag_values=values, accept_new_attributes=True,
-                   sys_argv=list(argv))
-    if path is not None:
-        _check_file(path.partition(":")[0])
-        # config_flags would load a second file on top of the first one's names.
-        sys.modules.pop("config_config", None)
-        config_flags.DEFINE_config_file("config", None, "", **options)
-    elif folder is not None:
+    job, model = _argument(argv, "job") or "train", _argument(argv, "model")
+    argv, unset = _without_nones(_in_full(argv, job))
+    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+        folder = folder or f"runs/{job}-{model}"
+        config = config_lib.default()
+    elif path is None and folder is not None:
         from cnnjax.jobs import workdir
 
-        config_flags.DEFINE_config_dict("config", workdir.load_config(Path(folder)), "", **options)
+        config = workdir.load_config(Path(folder))
     else:
-        config_flags.DEFINE_config_file("config", None, "", **options)
+        config = None
+    _define_config(values, argv, path, config)
     try:
         rest = values(list(argv))[1:]
     except Exception as error:  # Whatever the experiment's own code may raise, too.
@@ -126,9 +156,15 @@ def parse(argv: Sequence[str]) -> Command:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
+    if values.models is not None:
+        if values.job != "summarize":
+            raise UserError(f"--models goes with --job=summarize, not with --job={values.job}.")
+        return Compare(values.models)
     if config is None:
-        raise UserError("No config: say which experiment, "
-                        "such as --config=experiments/resnet50.py.")
+        raise UserError("No config: say which experiment, such as "
+                        "--config=experiments/resnet50.py" + (
+                            ", or which model, such as --model=resnet50 --weights=resnet50.pth."
+                            if job in _STANDALONE else "."))
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {path} returned {config!r}, not a ConfigDict.")
     for key in unset:
@@ -136,6 +172,55 @@ def parse(argv: Sequence[str]) -> Command:
         (config[section] if section else config)[name] = None
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
     return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run)
+
+
+def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | None,
+                   config: ConfigDict | None) -> None:
+    """Defines --config and its overrides: of a file, of a config that is there, or of neither."""
+    options = dict(lock_config=False, flag_values=values, accept_new_attributes=True,
+                   sys_argv=list(argv))
+    if config is not None:
+        config_flags.DEFINE_config_dict("config", config, "", **options)
+        return
+    if path is not None:
+        _check_file(path.partition(":")[0])
+        # config_flags would load a second file on top of the first one's names.
+        sys.modules.pop("config_config", None)
+    config_flags.DEFINE_config_file("config", None, "", **options)
+
+
+def _holds_run(folder: str | None) -> bool:
+    return folder is not None and (Path(folder) / "config.json").exists()
+
+
+def _in_full(argv: Sequence[str], job: str) -> list[str]:
+    """Returns the words with --images=X as --config.predict.images=X, and so on.
+
+    Raises:
+      UserError: if a short flag stands with a job that has no use for it, or without a value.
+    """
+    words, short = [], None
+    for word in argv:
+        name, equals, value = word.lstrip("-").partition("=")
+        if short is not None:
+            words, short = [*words, f"--config.{_SHORT[short][0]}={word}"], None
+            continue
+        if not word.startswith("-") or name not in _SHORT:
+            words.append(word)
+            continue
+        key, jobs = _SHORT[name]
+        if jobs is not None and job not in jobs:
+            raise UserError(f"--{name} goes with --job={' and --job='.join(jobs)}, not with "
+                            f"--job={job}." + (" The others take --config.model.name=NAME, and "
+                                               "--job=summarize takes --models=PATTERN."
+                                               if name == "model" else ""))
+        if equals:
+            words.append(f"--config.{key}={value}")
+        else:
+            short = name
+    if short is not None:
+        raise UserError(f"--{short} has no value: write --{short}=VALUE.")
+    return words
 
 
 def _default_workdir(path: str) -> Path:

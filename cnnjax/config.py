@@ -1,4 +1,4 @@
-"""The config of an experiment: every key with its default, durations, and validation.
+"""The config of an experiment: every key with its default, presets and durations.
 
 An experiment file starts from `default()` and changes what it needs:
 
@@ -23,13 +23,13 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from cnnjax.durations import UNITS, durations, in_steps, join
 from cnnjax.types import UserError, did_you_mean
 
-UNITS = {"steps": int, "epochs": float, "examples": int, "percent": float}
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
 _optional = config_dict.placeholder
 
 
@@ -39,8 +39,14 @@ def default() -> ConfigDict:
         "seed": 0,
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
-        "ops": "auto",  # auto: the fastest formulation for the backend; xla: lax.conv everywhere.
+        "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
+        # exact: auto without those that round more, which auto takes in training steps alone.
         "model": {"name": ""},  # Every other key here is an argument of that model.
+        "weights": {
+            # To start from: a .safetensors or .pth file, a workdir, a hub id, or "random".
+            "path": _optional(str),
+            "tag": _optional(str),  # Which of several published sets, such as IMAGENET1K_V2.
+        },
         "data": {
             "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
             "data_dir": _optional(str),  # Of TFDS; else TFDS_DATA_DIR, else ~/tensorflow_datasets.
@@ -49,9 +55,10 @@ def default() -> ConfigDict:
             "eval_split": _optional(str),  # Default: validation if the set has one, else test.
             "val_fraction": 0.2,  # folder:PATH without train/ and val/.
             "split_seed": 0,
+            # These five are those of the weights, where the run starts from some and unless set.
             "image_size": 0,  # Pixels, square; 0 keeps the size of the images.
-            "crop": 0.875,  # Centre crop, for images of different sizes.
-            "interpolation": "bilinear",
+            "crop": _optional(float),  # Centre crop, for images of different sizes; else 0.875.
+            "interpolation": _optional(str),  # bilinear, which is the default, or bicubic.
             "mean": _optional(tuple),  # Per channel, of images in [0, 1]; default: the data set's.
             "std": _optional(tuple),
             "placement": "auto",  # device: all of it, as uint8; stream: through the host.
@@ -61,12 +68,43 @@ def default() -> ConfigDict:
             "flip": False,
             "pad_crop": 0,  # Pixels of zero padding before a random crop of the same size.
             "random_resized_crop": _optional(tuple),  # (least, most) of the area: (0.08, 1.0).
+            "jitter": _optional(tuple),  # (brightness, contrast, saturation, hue), 0 is off.
+            "policy": "none",  # rand_augment, trivial_augment_wide, auto_augment, ….
+            "num_ops": 2,  # rand_augment*: operations an image.
+            "magnitude": 9,  # rand_augment*: of 30; rand_augment_increasing: of 10.
+            "magnitude_std": 0.5,  # rand_augment_increasing.
+            "resample": "nearest",  # Of the policy's shears and rotations; or bilinear.
+            "fill": "black",  # What they bring in from outside the image; or mean.
+            "erase": 0.0,  # Probability of random erasing.
+            "erase_noise": False,
+            "mixup": 0.0,  # a of Beta(a, a); 0 is off. With both, one is drawn for each batch.
+            "cutmix": 0.0,
+            "mix_probability": 1.0,
+            "cutmix_probability": 0.5,  # Where both are on.
+            "mix_per_example": False,
+            "repeats": 1,  # Repeated augmentation: how often an example comes in a row.
+        },
+        "head": {  # A first phase that trains the head alone; without a length there is none.
+            **durations("", percent=False),
+            "optimizer": "adam",
+            "lr": 1e-3,
+            "schedule": "constant",  # Or cosine, or linear.
+            "weight_decay": 0.0,
+            "augment": False,  # Else the features of each image are computed once for all epochs.
         },
         "train": {
             "batch_size": 64,  # Over all devices and hosts.
-            **durations("", percent=False),
+            **durations("", percent=False),  # Of this phase, without that of the head.
+            "trainable": (".*",),  # Regular expressions of the parameters that train.
+            "from_stage": _optional(str),  # Or the endpoint from which on they do: "stage3".
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
+            "loss": "softmax",  # Or sigmoid: binary cross entropy of each class.
             "label_smoothing": 0.0,
+            "target_threshold": _optional(float),  # sigmoid: targets above it become 1, else 0.
+            "accumulate": 1,  # Parts of a batch whose gradients are summed before the update.
+            "ema_decay": 0.0,  # A step, of the averages that are evaluated; 0 is off.
+            "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
+            "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
         },
         "optimizer": {
@@ -79,6 +117,8 @@ def default() -> ConfigDict:
             "weight_decay": 0.0,
             "decay": (r".*kernel",),  # Regular expressions of the parameters that decay.
             "clip_norm": 0.0,  # Global gradient norm; 0 is off.
+            "lr_multipliers": (),  # (regular expression, number) pairs: (("head/.*", 10.0),).
+            "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
             "name": "cosine",  # constant, cosine, linear, step or exponential.
@@ -92,8 +132,17 @@ def default() -> ConfigDict:
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.
+            "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+        },
+        "predict": {
+            "images": _optional(str),  # A folder or a file; None labels the evaluation split.
+            "batch_size": 32,
+            "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "export": {
+            "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.
@@ -113,62 +162,31 @@ def default() -> ConfigDict:
     return config
 
 
-def durations(prefix: str, percent: bool = True) -> dict[str, Any]:
-    """Returns the unset keys of one duration: {"warmup_steps": None, "warmup_epochs": None, …}."""
-    return {_join(prefix, unit): _optional(kind) for unit, kind in UNITS.items()
-            if percent or unit != "percent"}
+def phase_steps(config: ConfigDict, examples: int) -> tuple[int, int]:
+    """Returns the steps of the head's phase and of the one after it, either of which may be 0.
 
-
-def _join(prefix: str, unit: str) -> str:
-    return f"{prefix}_{unit}" if prefix else unit
-
-
-def in_steps(section: ConfigDict, prefix: str, *, batch_size: int, examples: int,
-             total: int | None = None, where: str = "") -> Any:
-    """Returns one duration in steps, as a float (or a tuple of them), or None if it is unset.
-
-    Args:
-      section: the part of the config that holds the keys, such as `config.schedule`.
-      prefix: "warmup" for `warmup_steps`, `warmup_epochs`, …; "" for `steps`, `epochs`, ….
-      batch_size: examples in a step.
-      examples: examples in an epoch.
-      total: steps in the whole run, which `percent` is of.
-      where: the section's name, for messages.
-
-    Raises:
-      UserError: if two units are set at once, or the duration is negative or not finite.
+    They are rounded up so that no epoch is cut short.
     """
-    path = f"{where}." if where else ""
-    given = {unit: section[_join(prefix, unit)] for unit in UNITS
-             if section.get(_join(prefix, unit)) is not None}
-    if len(given) > 1:
-        keys = " and ".join(f"{path}{_join(prefix, unit)}={value}"
-                            for unit, value in given.items())
-        raise UserError(f"Two durations at once: {keys}. Keep one and set the other to None.")
-    if not given:
-        return None
-    unit, value = given.popitem()
-    factor = {"steps": 1.0, "epochs": examples / batch_size, "examples": 1.0 / batch_size,
-              "percent": (total or 0) / 100}[unit]
-    for number in value if isinstance(value, tuple) else (value,):
-        if not 0 <= number < 1e15:  # Far above any run, far below where floats overflow.
-            raise UserError(f"{path}{_join(prefix, unit)} is {number}; "
-                            "a duration is a finite number from 0 to 1e15.")
-    return tuple(v * factor for v in value) if isinstance(value, tuple) else value * factor
+    def steps(section):
+        length = in_steps(config[section], "", batch_size=config.train.batch_size,
+                          examples=examples, where=section)
+        if length and length >= 2**31 - 1:
+            raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 "
+                            f"bits. Set a smaller --config.{section}.epochs=N.")
+        # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be
+        # 30.000000000004.
+        return max(1, math.ceil(length - 1e-6)) if length else 0
+
+    found = steps("head"), steps("train")
+    if not any(found):
+        raise UserError("The run has no length: set --config.train.epochs=N "
+                        "(or train.steps, or train.examples).")
+    return found
 
 
 def total_steps(config: ConfigDict, examples: int) -> int:
-    """Returns the length of the run in steps, rounded up so that no epoch is cut short."""
-    length = in_steps(config.train, "", batch_size=config.train.batch_size, examples=examples,
-                      where="train")
-    if length and length >= 2**31 - 1:
-        raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 bits. "
-                        "Set a smaller --config.train.epochs=N.")
-    if not length:
-        raise UserError("The run has no length: set --config.train.epochs=N "
-                        "(or train.steps, or train.examples).")
-    # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be 30.000000000004.
-    return max(1, math.ceil(length - 1e-6))
+    """Returns the length of the run in steps."""
+    return sum(phase_steps(config, examples))
 
 
 def apply_preset(config: ConfigDict, preset: str | None,
@@ -195,7 +213,7 @@ def let_overrides_replace_units(config: ConfigDict, overridden: Iterable[str]) -
         if unit not in UNITS or not section:
             continue
         for other in UNITS:
-            sibling = _join(prefix, other)
+            sibling = join(prefix, other)
             if f"{section}.{sibling}" not in overridden and sibling in config[section]:
                 config[section][sibling] = None
 
@@ -207,8 +225,12 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, (ConfigDict, Mapping)):
             flat |= flatten(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = list(value) if isinstance(value, tuple) else value
+            flat[prefix + key] = _as_lists(value)
     return flat
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
@@ -216,119 +238,6 @@ def model_overrides(config: ConfigDict) -> dict[str, Any]:
     return {key: value for key, value in config.model.items() if key != "name"}
 
 
-def validate(config: ConfigDict) -> None:
-    """Checks keys, types and ranges, before anything slow happens.
-
-    Raises:
-      UserError: names the key, what is wrong with it and the nearest name or the choices.
-    """
-    from cnnjax import models  # Here, because `--help` should not wait for Flax.
-
-    defaults = default()
-    schema, flat = flatten(defaults), flatten(config)
-    _check_keys(flat, schema)
-    for key, value in flat.items():
-        if key in schema:
-            _check_type(key, value, defaults)
-    if not config.model.name or not isinstance(config.model.name, str):
-        raise UserError("model.name is empty. Name one of: " + ", ".join(models.list_models()))
-    if "num_classes" in config.model:
-        raise UserError("model.num_classes is that of the data set; leave it out.")
-    models.create_model(config.model.name, num_classes=10, **model_overrides(config))
-    for key, value in flat.items():
-        if not isinstance(value, _PLAIN):
-            raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "
-                            'text (such as "bfloat16"), a tuple of those, or None.')
-    for key, choices in _CHOICES.items():
-        if flat[key] not in choices:
-            raise UserError(f"{key} is {flat[key]!r}; it is one of {', '.join(choices)}."
-                            f"{did_you_mean(str(flat[key]), choices)}")
-    for key, (low, high) in _RANGES.items():
-        if flat[key] is not None and not low <= flat[key] <= high:
-            raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
-    for section, prefix in (("train", ""), ("schedule", "warmup"), ("schedule", "drop"),
-                            ("schedule", "drop_every"), ("eval", "every"), ("checkpoint", "every"),
-                            ("log", "every")):
-        in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
-
-
-_CHOICES = {
-    "precision": ("auto", "float32", "bfloat16"),
-    "ops": ("auto", "xla"),
-    "data.interpolation": ("bilinear", "bicubic"),
-    "data.placement": ("auto", "device", "stream"),
-    "optimizer.name": ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb"),
-    "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
-    "checkpoint.metric": ("top1", "top5", "loss"),
-    "log.progress": ("auto", "bar", "plain", "none"),
-}
-_TUPLES_OF_TEXT = ("optimizer.decay",)
-_PLAIN = (int, float, str, list, tuple, type(None))
-_LARGE = 2**31 - 1
-_RANGES = {
-    "seed": (0, _LARGE),
-    "devices": (0, _LARGE),
-    "data.image_size": (0, 8192),
-    "data.crop": (0.01, 1.0),
-    "data.val_fraction": (0.001, 0.999),
-    "data.split_seed": (0, _LARGE),
-    "data.threads": (0, 1024),
-    "augment.pad_crop": (0, 1024),
-    "train.batch_size": (1, _LARGE),
-    "train.stop_after_steps": (1, _LARGE),
-    "train.label_smoothing": (0.0, 0.999),
-    "train.steps_per_call": (0, 10_000),
-    "optimizer.momentum": (0.0, 1.0),
-    "optimizer.b1": (0.0, 1.0),
-    "optimizer.b2": (0.0, 1.0),
-    "optimizer.eps": (0.0, 1.0),
-    "optimizer.weight_decay": (0.0, 1e6),
-    "optimizer.clip_norm": (0.0, 1e9),
-    "schedule.lr": (0.0, 1e6),
-    "schedule.lr_batch_size": (1, _LARGE),
-    "schedule.final_lr": (0.0, 1.0),
-    "schedule.drop_factor": (0.0, 1.0),
-    "eval.batch_size": (0, _LARGE),
-    "checkpoint.keep_last": (1, 10_000),
-    "checkpoint.keep_best": (0, 10_000),
-}
-
-
-def _check_keys(flat: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
-    for key in flat:
-        if key not in schema and not key.startswith("model."):
-            last = key.rpartition(".")[2]
-            near = did_you_mean(key, schema) or did_you_mean(
-                last, [name for name in schema if name.endswith("." + last)] + list(schema))
-            siblings = [k for k in schema if k.startswith(key.rpartition(".")[0] + ".")]
-            raise UserError(f"There is no config key {key!r}.{near}"
-                            + (f" Its neighbours: {', '.join(siblings)}." if siblings else ""))
-    for key in schema:
-        if key not in flat:
-            raise UserError(f"The config key {key!r} is missing. "
-                            "Start the experiment from cnnjax.config.default().")
-
-
 def may_be_none(key: str) -> bool:
     """Whether a key may be unset: those without a default, and durations though some have one."""
     return re.split(r"[._]", key)[-1] in UNITS or flatten(default())[key] is None
-
-
-def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:
-    section, _, name = key.rpartition(".")
-    parent = defaults[section] if section else defaults
-    kind = parent.get_type(name)
-    if value is None and may_be_none(key):
-        return
-    allowed = {float: (float, int), tuple: (list, tuple)}.get(kind, (kind,))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(f"{key} is {value!r}, a {type(value).__name__}; "
-                        f"it takes a {kind.__name__}.")
-    if kind is float and not math.isfinite(value):
-        raise UserError(f"{key} is {value}; it takes a finite number.")
-    element = str if key in _TUPLES_OF_TEXT else (int, float)
-    if kind is tuple and not all(
-            isinstance(item, element) and not isinstance(item, bool)
-            and (element is str or math.isfinite(item)) for item in value):
-        raise UserError(f"{key} is {tuple(value)!r}; it takes a tuple of "
-                        f"{'texts' if element is str else 'finite numbers'}.")

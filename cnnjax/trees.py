@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from cnnjax.types import UserError
 
@@ -48,6 +49,24 @@ def regex_mask(tree: PyTree, patterns: str | Sequence[str], what: str) -> PyTree
         matched.update(hits)
     flags = [n in matched for n in names]
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(tree), flags)
+
+
+def partition(tree: Mapping[str, Any], names: Collection[str]) -> tuple[PyTree, PyTree]:
+    """Returns the leaves of a nested dictionary that have these names, and all others.
+
+    Both are nested dictionaries without the branches that they have nothing of; `merge` puts them
+    together again.
+    """
+    chosen, others = {}, {}
+    for path, leaf in traverse_util.flatten_dict(tree).items():
+        (chosen if "/".join(path) in names else others)[path] = leaf
+    return traverse_util.unflatten_dict(chosen), traverse_util.unflatten_dict(others)
+
+
+def merge(first: Mapping[str, Any], second: Mapping[str, Any]) -> PyTree:
+    """Returns the nested dictionary with the leaves of both; where both have one, the second's."""
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(first)
+                                        | traverse_util.flatten_dict(second))
 
 
 def count(tree: PyTree) -> int:

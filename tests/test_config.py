@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
 from cnnjax.types import UserError
+from cnnjax.validation import validate
 
 
 def valid() -> ConfigDict:
@@ -47,7 +48,7 @@ def test_two_durations_at_once_are_an_error_that_names_both():
     config = valid()
     config.train.steps = 5
     with pytest.raises(UserError, match=r"train\.steps=5 and train\.epochs=2\.0"):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_a_unit_on_the_command_line_replaces_the_files():
@@ -65,11 +66,11 @@ def test_two_units_on_the_command_line_stay_an_error():
     config.train.steps = 5
     config_lib.let_overrides_replace_units(config, ["train.steps", "train.epochs"])
     with pytest.raises(UserError, match="Two durations"):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_the_default_config_with_a_model_is_valid():
-    config_lib.validate(valid())
+    validate(valid())
 
 
 @pytest.mark.parametrize(("key", "value", "message"), [
@@ -98,7 +99,7 @@ def test_a_wrong_config_is_one_message_that_names_the_key_and_the_fix(key, value
     with (config[section] if section else config).ignore_type():
         (config[section] if section else config)[name] = value
     with pytest.raises(UserError, match=message.replace(".", r"\.")):
-        config_lib.validate(config)
+        validate(config)
 
 
 def test_an_unknown_preset_names_the_nearest():

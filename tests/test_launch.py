@@ -71,6 +71,23 @@ def bad(argv, capsys):
     ([LENET, "--config.schedule.drop_epochs=('a',)"], "tuple of finite numbers"),
     ([LENET, "--config.optimizer.decay=(1,2)"], "tuple of texts"),
     ([LENET, "--config.eval.checkpoint=²", "--job=evaluate"], "There is no run"),
+    (["--job=summarize"], "--config=experiments/resnet50.py"),
+    (["--job=summarize", "--models=resnet51"], "Did you mean 'resnet50'"),
+    (["--models=*"], "--models goes with --job=summarize"),
+    (["--job=summarize", "--model=*"], "models"),
+    (["--job=predict"], "--model=resnet50 --weights=resnet50.pth"),
+    (["--job=predict", "--model=resnet50", "--images=experiments"], "--weights=FILE"),
+    (["--job=predict", "--model=resnet50", "--image=x"], "images"),
+    (["--job=predict", "--model=resnet51", "--weights=x.pth"], "Did you mean 'resnet50'"),
+    (["--job=predict", "--model=resnet50", "--weights=x.pth", "--images=x"],
+     "There is no file x.pth"),
+    (["--job=export", "--model=resnet50", "--weights=README.md"], "no file of weights"),
+    (["--job=predict", "--model=resnet50", "--weights"], "--weights=VALUE"),
+    (["--job=predict", "--workdir=/nowhere"], "There is no run in /nowhere"),
+    ([LENET, "--model=resnet50"], "--config.model.name=NAME"),
+    ([LENET, "--images=x"], "--images goes with --job=predict"),
+    ([LENET, "--job=export", "--config.export.input=int8"], "float32, uint8"),
+    ([LENET, "--job=export"], "There is no trained model"),
     (["--config=launch.py"], "defines no get_config"),
     (["--config=experiments"], "experiments/lenet5.py"),
     ([LENET, "--workdir=/proc/nowhere"], "cannot be written"),
@@ -149,7 +166,8 @@ def test_a_config_file_that_fails_names_its_line(capsys, tmp_path):
 
 def test_help_is_the_usage_and_exit_code_0(capsys):
     assert main(["launch.py", "--help"]) == 0
-    assert "--job=JOB" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "--job=JOB" in out and "--models=PATTERN" in out
 
 
 def test_help_waits_for_neither_jax_nor_flax(root):
@@ -171,6 +189,18 @@ def test_overrides_arrive_and_replace_the_files_unit():
     assert command.config.train.steps == 7 and command.config.train.epochs is None
     assert command.config.model.padding == 2
     assert str(command.workdir) == "runs/lenet5-mnist"
+
+
+def test_models_are_compared_without_a_config(capsys):
+    assert main(["launch.py", "--job=summarize", "--models=lenet5*"]) == 0
+    out = capsys.readouterr().out
+    assert all(text in out for text in ("60,806", "61,706", "1998", "99.05", "0.95 % error"))
+    assert "resnet" not in out
+
+
+def test_the_summary_of_a_config_is_printed(capsys):
+    assert main(["launch.py", LENET, "--job=summarize"]) == 0
+    assert "60,806" in capsys.readouterr().out
 
 
 def test_a_dry_run_writes_nothing(capsys, tmp_path):

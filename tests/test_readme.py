@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cnnjax import config as config_lib
 from cnnjax.command_line import main, parse
 from cnnjax.jobs import JOBS
 from cnnjax.models import create_model
 from cnnjax.models.table import TABLE
+from cnnjax.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -40,7 +40,7 @@ def test_every_documented_command_names_a_job_and_a_valid_config(command, monkey
     if not any(word.startswith("--config=") for word in words):
         assert words[1].removeprefix("--job=") in JOBS
         return
-    config_lib.validate(parse(words).config)
+    validate(parse(words).config)
 
 
 def test_the_two_commands_that_do_everything_are_there():
@@ -85,4 +85,4 @@ def test_an_experiment_added_as_the_readme_says_runs(tmp_path, monkeypatch, caps
 def test_every_model_of_the_readme_is_in_the_table():
     table = README.partition("| names |")[2].partition("Parameter counts")[0]
     for name in re.findall(r"`([a-z]\w*)`", table):
-        assert name in TABLE or name in ("widths", "hidden")
+        assert name in TABLE or name in ("widths", "hidden", "width", "depth")

@@ -49,3 +49,10 @@ def test_the_digest_is_that_of_the_documented_bytes():
 def test_the_digest_sees_one_bit():
     other = {"w": jnp.asarray([1.0, np.nextafter(np.float32(2), np.float32(3))])}
     assert trees.sha256({"w": jnp.asarray([1.0, 2.0])}) != trees.sha256(other)
+
+
+def test_parts_of_a_tree_together_are_the_tree():
+    tree = {"a": {"x": 1, "y": 2}, "b": {"x": 3}}
+    chosen, others = trees.partition(tree, {"a/y", "b/x"})
+    assert (chosen, others) == ({"a": {"y": 2}, "b": {"x": 3}}, {"a": {"x": 1}})
+    assert trees.merge(chosen, others) == tree and trees.merge(tree, {"a": {"x": 7}})["a"]["x"] == 7

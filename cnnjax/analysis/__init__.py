@@ -1,6 +1,41 @@
-"""What a model is and what a run did: sizes and costs of layers, what they see, plots."""
+"""What a model is, what it sees and looks at, and what a run did.
 
+    cnnjax.analysis.summarize(model, (1, 224, 224, 3))           layer by layer
+    cnnjax.analysis.receptive_field(model, (1, 224, 224, 3))     what each layer sees
+    cnnjax.analysis.grad_cam(model, variables, images, "stage4") where the answer comes from
+"""
+
+from cnnjax.analysis.attribution import (
+    grad_cam,
+    grad_cam_plus_plus,
+    guided_backprop,
+    integrated_gradients,
+    resized,
+    saliency,
+    smooth_grad,
+)
+from cnnjax.analysis.effective_field import (
+    EffectiveField,
+    effective_field,
+    plot_effective_field,
+)
+from cnnjax.analysis.features import linear_cka, pca, translation_curve
+from cnnjax.analysis.formulas import conv_output_size, conv_params, dense_params, stack_field
+from cnnjax.analysis.perturbation import deletion, insertion, occlusion, randomization_check
+from cnnjax.analysis.pictures import (
+    filter_grid,
+    first_kernel,
+    plot_feature_maps,
+    plot_filters,
+    strongest_patches,
+)
 from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, receptive_field
 from cnnjax.analysis.summary import Row, Summary, summarize
 
-__all__ = ["LayerField", "Row", "Summary", "endpoint_fields", "receptive_field", "summarize"]
+__all__ = ["EffectiveField", "LayerField", "Row", "Summary", "conv_output_size", "conv_params",
+           "deletion", "dense_params", "effective_field", "endpoint_fields", "filter_grid",
+           "first_kernel", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "insertion",
+           "integrated_gradients", "linear_cka", "occlusion", "pca", "plot_effective_field",
+           "plot_feature_maps", "plot_filters", "randomization_check", "receptive_field",
+           "resized", "saliency", "smooth_grad", "stack_field", "strongest_patches", "summarize",
+           "translation_curve"]

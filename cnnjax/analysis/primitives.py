@@ -85,7 +85,7 @@ def _windows(seen: Seen, out: Sequence[int], axes: Sequence[int],
             raise Unknown("puts zeros between the pixels of a map")
         seen = seen.with_span(label, seen.spans[label].window(size, stride, pads[0]))
         new[i] = ((label, out[i]),)
-    return Seen(tuple(new), seen.spans)
+    return seen.with_axes(new)
 
 
 def _conv(eqn, seen):
@@ -160,13 +160,22 @@ def _concatenate(eqn, seen):
         rest = [list(part.axes) for _, part in parts]
         for axes in rest:
             axes[axis] = plain(out[axis])
-        return elementwise([Seen(tuple(axes), part.spans)
+        return elementwise([part.with_axes(axes)
                             for axes, (_, part) in zip(rest, parts, strict=True)], out)
     moved = [_windows(part, out, [axis], [(1, 1, (offset, 0), 1)]) for offset, part in parts]
     if any(part.label(axis) != label for _, part in parts) or len(
             {part.spans[label] for part in moved}) > 1:
         raise Unknown("puts maps beside one another")
     return join(moved, moved[0].axes)
+
+
+def _stack(eqn, seen):
+    # Bins of an adaptive pooling, say: the new axis is none of the image's.
+    out = eqn.outvars[0].aval.shape
+    axis = eqn.params["axis"]
+    parts = [s.with_axes([*s.axes[:axis], plain(out[axis]), *s.axes[axis:]])
+             for s in seen if s is not None]
+    return elementwise(parts, out)
 
 
 def _reduce(eqn, seen):
@@ -191,7 +200,7 @@ def _reverse(eqn, seen):
 
 def _transpose(eqn, seen):
     x = _one(seen)
-    return Seen(tuple(x.axes[i] for i in eqn.params["permutation"]), x.spans)
+    return x.with_axes([x.axes[i] for i in eqn.params["permutation"]])
 
 
 def _squeeze(eqn, seen):
@@ -207,7 +216,7 @@ def _broadcast(eqn, seen):
             if count(axis) != out[target]:
                 raise Unknown("repeats a map of one pixel")
             axes[target] = axis
-    return Seen(tuple(axes), x.spans)
+    return x.with_axes(axes)
 
 
 def _reshape(eqn, seen):
@@ -242,6 +251,7 @@ RULES: dict[str, Rule] = {
     "split": _split,
     "pad": _pad,
     "concatenate": _concatenate,
+    "stack": _stack,
     **dict.fromkeys(("argmax", "argmin", "reduce_and", "reduce_max", "reduce_min", "reduce_or",
                      "reduce_prod", "reduce_sum"), _reduce),
     **dict.fromkeys(("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp"), _cumulate),

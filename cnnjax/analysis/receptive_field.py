@@ -14,7 +14,7 @@ from jax.extend.core import Literal
 
 from cnnjax import ops
 from cnnjax.analysis import primitives, spans
-from cnnjax.analysis.kinds import LOOK, kind_of
+from cnnjax.analysis.kinds import LOOK, MULTIPLY, kind_of
 from cnnjax.ops.geometry import Pair
 from cnnjax.types import UserError, did_you_mean
 
@@ -40,6 +40,8 @@ class LayerField:
       sees_all: whether the layer sees the whole map: a global pooling, a squeeze-excite gate, a
         dense layer after either or on a flattened map. Such layers are not followed: the numbers
         are then those of the map's positions.
+      depth: how many convolutions and dense layers the longest path from the image to here has,
+        this one included: 50 at the end of ResNet-50. Gates are left out.
     """
 
     name: str
@@ -47,6 +49,7 @@ class LayerField:
     stride: Pair
     start: Pair
     sees_all: bool = False
+    depth: int = 0
 
 
 def receptive_field(module: nn.Module, input_shape: Sequence[int]) -> list[LayerField]:
@@ -96,17 +99,19 @@ def endpoint_fields(module: nn.Module, input_shape: Sequence[int],
 
     def apply(variables, x):
         _, found = module.apply(variables, x, train=False, capture=names)
-        return [checkpoint_name(found[name], f"{_TAG}{i}:{name}") for i, name in enumerate(names)]
+        return [checkpoint_name(found[name], _tag(i, name)) for i, name in enumerate(names)]
 
     found = _follow(apply, module, input_shape)
     return {name: _field(name, found[i]) for i, name in enumerate(names)}
 
 
 def fields_of_calls(module: nn.Module, input_shape: Sequence[int],
-                    visit: Callable[[nn.Module, jax.Array], bool]) -> list[LayerField | None]:
+                    visit: Callable[[nn.Module, jax.Array], bool],
+                    variables: Any = None) -> list[LayerField | None]:
     """Returns the fields of the layers' calls for which `visit(layer, output)` is true.
 
     It is asked of every call that returns an array. One that doesn't depend on the image has None.
+    `variables` are the shapes that `variable_shapes` returns, if they are at hand;
     `receptive_field` says the rest.
     """
     names: list[str] = []
@@ -118,13 +123,13 @@ def fields_of_calls(module: nn.Module, input_shape: Sequence[int],
                 or not visit(layer, output)):
             return output
         names.append("/".join(layer.path))
-        return checkpoint_name(output, f"{_TAG}{len(names) - 1}:{names[-1]}")
+        return checkpoint_name(output, _tag(len(names) - 1, names[-1], kind_of(layer) in MULTIPLY))
 
     def apply(variables, x):
         with nn.intercept_methods(tag):
             return module.apply(variables, x, train=False)
 
-    found = _follow(apply, module, input_shape)
+    found = _follow(apply, module, input_shape, variables)
     return [_field(name, found[i]) if i in found else None for i, name in enumerate(names)]
 
 
@@ -143,11 +148,15 @@ def variable_shapes(module: nn.Module, input_shape: Sequence[int]) -> Any:
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), images)
 
 
-def _follow(apply: Callable[..., Any], module: nn.Module,
-            input_shape: Sequence[int]) -> dict[int, spans.Seen]:
+def _tag(number: int, name: str, has_weights: bool = False) -> str:
+    return f"{_TAG}{number}:{int(has_weights)}:{name}"
+
+
+def _follow(apply: Callable[..., Any], module: nn.Module, input_shape: Sequence[int],
+            variables: Any = None) -> dict[int, spans.Seen]:
     """Returns what the arrays see that `apply(variables, images)` tags, by the tag's number."""
     shape = check_input_shape("receptive_field", input_shape)
-    variables = variable_shapes(module, shape)
+    variables = variable_shapes(module, shape) if variables is None else variables
     # The plain definitions: formulations of other backends are the same sums in other operations.
     with ops.using("xla"):
         traced = jax.make_jaxpr(apply)(variables, jax.ShapeDtypeStruct(shape, jnp.float32))
@@ -186,8 +195,9 @@ def _interpret(jaxpr, operands: Sequence[spans.Seen | None], tags: dict[int, spa
                 raise _explained(error, name, last[0]) from None
         seen.update(zip(eqn.outvars, results, strict=True))
         if name == "name" and eqn.params["name"].startswith(_TAG):
-            number, _, last[0] = eqn.params["name"].removeprefix(_TAG).partition(":")
-            tags[int(number)] = results[0]
+            number, layers, last[0] = eqn.params["name"].removeprefix(_TAG).split(":", 2)
+            seen[eqn.outvars[0]] = tags[int(number)] = dataclasses.replace(
+                results[0], depth=results[0].depth + int(layers))
     return [read(variable) for variable in jaxpr.outvars]
 
 
@@ -202,4 +212,5 @@ def _explained(error: spans.Unknown, operation: str, layer: str) -> UnknownOpera
 def _field(name: str, seen: spans.Seen) -> LayerField:
     height, width = seen.spans
     return LayerField(name, (height.size, width.size), (height.stride, width.stride),
-                      (height.start, width.start), sees_all=seen.live != (0, 1))
+                      (height.start, width.start), sees_all=seen.live != (0, 1),
+                      depth=seen.depth)

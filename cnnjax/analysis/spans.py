@@ -57,10 +57,12 @@ class Seen:
       axes: of the array.
       spans: along the height and the width of the image. Where no axis of the array runs along
         the image's any more, as after a global pooling, the span is that of the map before.
+      depth: how many layers with weights the longest path from the image has, gates left out.
     """
 
     axes: tuple[Axis, ...]
     spans: tuple[Span, Span]
+    depth: int = 0
 
     @property
     def live(self) -> tuple[int, ...]:
@@ -73,6 +75,10 @@ class Seen:
         if labels and len(self.axes[axis]) > 1:
             raise Unknown("works on height or width flattened together with another axis")
         return labels[0] if labels else None
+
+    def with_axes(self, axes: Sequence[Axis]) -> Seen:
+        """Returns the same as an array of other axes."""
+        return dataclasses.replace(self, axes=tuple(axes))
 
     def with_span(self, label: int, span: Span) -> Seen:
         """Returns the same with another span along one axis of the image."""
@@ -117,7 +123,8 @@ def join(seen: Sequence[Seen], axes: Sequence[Axis]) -> Seen:
         else:
             span = max((s.spans[label] for s in seen), key=lambda span: span.size)
         spans.append(span)
-    return Seen(tuple(axes), tuple(spans))
+    depth = max(s.depth for s in [s for s in seen if s.live] or seen)
+    return Seen(tuple(axes), tuple(spans), depth)
 
 
 def elementwise(seen: Sequence[Seen], shape: Sequence[int]) -> Seen:
@@ -171,7 +178,7 @@ def reshape(seen: Seen, shape: Sequence[int]) -> Seen:
         axes.append(tuple(axis))
     if left and axes:  # Heights and widths of one pixel.
         axes[-1] += tuple(left)
-    return Seen(tuple(axes), seen.spans)
+    return seen.with_axes(axes)
 
 
 def _merged(factors: Sequence[Factor]) -> list[Factor]:

@@ -69,6 +69,14 @@ class Summary:
         """Multiply-adds for one image: of convolutions and dense layers alone."""
         return sum(row.macs for row in self.rows)
 
+    @property
+    def depth(self) -> int | None:
+        """Convolutions and dense layers on the longest path to the last layer, gates left out.
+
+        None where that is not known.
+        """
+        return self.rows[-1].field.depth if self.rows and self.rows[-1].field else None
+
     def format_table(self) -> str:
         """Returns the rows and the totals as lines of text; shapes without the batch.
 
@@ -110,15 +118,14 @@ def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
         seen.add(row.name)
         return True
 
-    note = ""
+    variables, note = variable_shapes(module, shape), ""
     try:
-        fields = fields_of_calls(module, shape, record)
+        fields = fields_of_calls(module, shape, record, variables)
         rows = [dataclasses.replace(row, field=field)
                 for row, field in zip(rows, fields, strict=True)]
     except UnknownOperation as error:  # The rest of the table is right all the same.
         note = str(error)
-    params = trees.count(variable_shapes(module, shape).get("params", {}))
-    return Summary(shape, tuple(rows), params, note)
+    return Summary(shape, tuple(rows), trees.count(variables.get("params", {})), note)
 
 
 def _row(layer: nn.Module, output, batch: int, seen: set[str]) -> Row | None:

@@ -13,17 +13,31 @@ from __future__ import annotations
 import os
 
 from cnnjax.data.dataset import Dataset, NotPrepared, Split
-from cnnjax.data.eval_feed import EvalFeed, ResidentEvalFeed, StreamEvalFeed, make_eval_feed
-from cnnjax.data.feed import Feed, ResidentFeed, StreamFeed, check_batch_size, make_train_feed
+from cnnjax.data.eval_feed import (
+    EvalFeed,
+    ResidentEvalFeed,
+    StreamEvalFeed,
+    make_array_eval_feed,
+    make_eval_feed,
+)
+from cnnjax.data.feed import (
+    Feed,
+    ResidentFeed,
+    StreamFeed,
+    check_batch_size,
+    make_array_feed,
+    make_train_feed,
+)
 from cnnjax.data.host import decode_image, read_image, resize_center_crop
 from cnnjax.data.order import TrainOrder
+from cnnjax.data.placement import resident_limit
 from cnnjax.data.prepare import prepare
 
 __all__ = [
     "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed", "ResidentFeed", "Split",
     "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size", "decode_image",
-    "make_eval_feed", "make_train_feed", "open_dataset", "prepare", "read_image",
-    "resize_center_crop",
+    "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed", "open_dataset",
+    "prepare", "read_image", "resident_limit", "resize_center_crop",
 ]
 
 

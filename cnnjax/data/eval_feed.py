@@ -148,6 +148,14 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
     return StreamEvalFeed(stream, rows, mesh, prefetch)
 
 
+def make_array_eval_feed(arrays: dict[str, np.ndarray], *, batch_size: int, mesh: Mesh
+                         ) -> ResidentEvalFeed:
+    """Makes the feed of an evaluation of arrays in memory; as `feed.make_array_feed`."""
+    count = len(arrays["label"])
+    rows = -(-min(max(batch_size, 1), count) // mesh.size) * mesh.size
+    return ResidentEvalFeed(place.put_everywhere(mesh, arrays), count, rows, mesh)
+
+
 def _padded(positions: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns (example int32, mask float32) of positions that may lie beyond the last example."""
     return (np.minimum(positions, count - 1).astype(np.int32),

@@ -126,7 +126,7 @@ class StreamFeed:
 
         def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
             positions = step * self.batch_size + rows
-            return self.order.at(positions), positions // self.order.n
+            return self.order.at(positions), self.order.passes(positions)
 
         def put(batch: dict[str, np.ndarray]) -> tuple[int, Batch]:
             return len(batch["label"]), place.put_rows(self.mesh, batch, self.batch_size, axis=1)
@@ -145,12 +145,12 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
                     image_size: tuple[int, int], crop: float = 0.875,
                     random_resized_crop: tuple[float, float] | None = None,
                     placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
-                    prefetch: int = 2) -> Feed:
+                    prefetch: int = 2, repeats: int = 1) -> Feed:
     """Makes the feed of a training run.
 
-    Images of one size come out as they are, to be resized on the device; images of different
-    sizes come out as `image_size`, cut at the centre or, with `random_resized_crop`, at random
-    (which applies to images of one size too).
+    Images of one size come out as they are, to be cut and resized on the device, whatever the
+    placement; images of different sizes come out as `image_size`, cut at the centre or, with
+    `random_resized_crop`, at random.
 
     Args:
       split: the examples.
@@ -166,6 +166,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
       prefetch: batches on the device beyond the one in use.
+      repeats: of `TrainOrder`, for repeated augmentation.
 
     Raises:
       UserError: if the batch is larger than the split or cannot be divided by the devices, or an
@@ -173,10 +174,24 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
     """
     check_batch_size(batch_size, len(split), mesh)
     stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed)
-    order = TrainOrder(seed, len(split))
+    order = TrainOrder(seed, len(split), repeats)
     if is_resident(stream, placement, mesh):
         return ResidentFeed(make_resident(stream, mesh), order, batch_size, mesh, prefetch)
     return StreamFeed(stream, order, batch_size, mesh, prefetch)
+
+
+def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int, mesh: Mesh
+                    ) -> ResidentFeed:
+    """Makes a feed of arrays in memory, in the order in which `make_train_feed` gives the examples.
+
+    Args:
+      arrays: "image", of any dtype and shape [N, …], and "label", int32 [N].
+      batch_size: over all devices and processes.
+      seed: of the order.
+      mesh: with the one axis "data".
+    """
+    order = TrainOrder(seed, len(arrays["label"]))
+    return ResidentFeed(place.put_everywhere(mesh, arrays), order, batch_size, mesh)
 
 
 def make_stream(split: Split, image_size: tuple[int, int], crop: float,
@@ -185,8 +200,7 @@ def make_stream(split: Split, image_size: tuple[int, int], crop: float,
     """Returns the host's part of a feed, with a transform if the images need one."""
     # Made even if it is not needed, so that a wrong value is found out on any data set.
     transform = HostTransform(tuple(image_size), crop, interpolation, random_resized_crop, seed)
-    needed = split.image_shape is None or not transform.deterministic
-    return HostStream(split, transform if needed else None, threads)
+    return HostStream(split, transform if split.image_shape is None else None, threads)
 
 
 def make_resident(stream: HostStream, mesh: Mesh) -> dict[str, jax.Array]:
@@ -205,8 +219,9 @@ def is_resident(stream: HostStream, placement: str, mesh: Mesh) -> bool:
         raise UserError(f"data.placement is {placement!r}; it is one of {', '.join(PLACEMENTS)}.")
     same_every_epoch = stream.transform is None or stream.transform.deterministic
     if placement == "device" and not same_every_epoch:
-        raise UserError("Random resized crops are made on the host, so the data cannot stay on the "
-                        "device: set --config.data.placement=auto, or "
+        raise UserError("Random resized crops of images of different sizes are made on the host, "
+                        "so the data cannot stay on the device: set "
+                        "--config.data.placement=auto, or "
                         "--config.augment.random_resized_crop=None.")
     size = len(stream.split) * int(np.prod(stream.image_shape))
     return placement == "device" or (

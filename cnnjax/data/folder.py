@@ -102,6 +102,25 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
                        eval_name, eval_files.names, eval_files.sizes))
 
 
+def list_images(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns the image files below a folder, sorted, or the one that `path` is.
+
+    Raises:
+      UserError: if there is no such file or folder, or it has no images.
+    """
+    root = Path(path).expanduser()
+    if root.is_file():
+        return [root]
+    if not root.is_dir():
+        near = did_you_mean(root.name, os.listdir(root.parent)) if root.parent.is_dir() else ""
+        raise UserError(f"There is no file or folder {root}.{near}")
+    found = sorted(root / name.partition("/")[2] for name, _ in _walk(root, ""))
+    if not found:
+        raise UserError(f"There are no images in {root}. They are files with the extensions "
+                        f"{', '.join(EXTENSIONS)}, in it or in its sub-folders.")
+    return found
+
+
 def _check_root(path: str | os.PathLike[str]) -> Path:
     root = Path(path).expanduser()
     if root.is_dir() and os.fspath(path):

@@ -44,15 +44,22 @@ class TrainOrder:
     s asks for the positions from s * batch_size on, and gets what it would have got. Neither
     the number of devices nor that of hosts or threads enters.
 
+    With repeated augmentation (arXiv 1901.09335; 1902.05509) an example stands at `repeats`
+    positions in a row, to be augmented differently at each, and an epoch of n positions holds
+    n / repeats of the examples: position p holds permutation(seed, epoch)[(p % n) // repeats].
+    That is the order of DeiT's and timm's sampler.
+
     Args:
       seed: any integer.
       n: number of examples, 1 or more.
+      repeats: how often each example of an epoch comes, 1 or more.
     """
 
-    def __init__(self, seed: int, n: int):
-        if n < 1:
-            raise ValueError(f"TrainOrder needs at least one example, got n={n}.")
-        self.seed, self.n = seed, n
+    def __init__(self, seed: int, n: int, repeats: int = 1):
+        if n < 1 or repeats < 1:
+            raise ValueError("TrainOrder needs at least one example and one repeat, got "
+                             f"n={n}, repeats={repeats}.")
+        self.seed, self.n, self.repeats = seed, n, repeats
         # Two, because a batch that straddles epochs, and threads that read ahead, use both.
         self._epoch = functools.lru_cache(maxsize=2)(
             lambda epoch: permutation(seed, epoch, ORDER, n))
@@ -64,6 +71,7 @@ class TrainOrder:
     def at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the examples at any positions, int32 with the shape of `positions`."""
         epochs, offsets = np.divmod(np.asarray(positions, np.int64), self.n)
+        offsets //= self.repeats
         if epochs.size and epochs.min() == epochs.max():  # Nearly every batch.
             return self._epoch(int(epochs.flat[0]))[offsets]
         out = np.empty(epochs.shape, np.int32)
@@ -71,3 +79,9 @@ class TrainOrder:
             here = epochs == epoch
             out[here] = self._epoch(int(epoch))[offsets[here]]
         return out
+
+    def passes(self, positions: np.ndarray) -> np.ndarray:
+        """Returns int64 numbers that differ wherever one example comes again: without repeats the
+        epoch. What the host draws for an example is a function of this and of its index."""
+        epochs, offsets = np.divmod(np.asarray(positions, np.int64), self.n)
+        return epochs * self.repeats + offsets % self.repeats

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 JOBS = {
     "train": "train, or go on where the last run of the same command stopped",
     "evaluate": "measure a checkpoint of a workdir",
+    "predict": "label images with a trained workdir or with pretrained weights",
+    "export": "write a model as StableHLO and safetensors, checked by reloading both",
     "summarize": "print the model layer by layer",
     "prepare": "download and prepare a TFDS data set",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -25,20 +24,17 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     step = checkpoints.find(config.eval.checkpoint)
     record = checkpoints.record(step)
     workdir.check_same_experiment(record["config"], config, folder, besides=("data.eval_split",))
-    experiment = experiment_lib.build(config)
+    experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]))
     if list(experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
                         f"in {folder} was trained for: {record['class_names']}.")
-    # What the parameters were trained with counts, not what the data set's statistics are today.
-    experiment = dataclasses.replace(experiment,
-                                     preprocess=Preprocess.from_dict(record["preprocess"]))
     if dry_run:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")
         return 0
-    state = checkpoints.restore(step, experiment.abstract_state,
+    state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
-    values = evaluator(experiment)(state.variables)
+    values = evaluator(experiment)(state.eval_variables)
     console.print_table(f"{folder} at step {step:,}", {
         "model": config.model.name,
         "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",

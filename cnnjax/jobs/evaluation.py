@@ -1,23 +1,70 @@
-"""Evaluation of a state, as training and --job=evaluate do it."""
+"""What a phase trains on, and how a state is evaluated, by training and by --job=evaluate."""
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from collections.abc import Callable
 from typing import Any
 
+from cnnjax import data
+from cnnjax.jobs import console
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.phases import Phase
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
+from cnnjax.train.features import compute_features
 
 PyTree = Any
+# variables -> {"eval_loss": …, "eval_top1": …, …}, over the whole evaluation split.
+Evaluate = Callable[[PyTree], dict[str, float]]
 
 
-def evaluator(experiment: Experiment) -> Callable[[PyTree], dict[str, float]]:
-    """Returns variables -> {"eval_loss": …, "eval_top1": …, …}, over the whole evaluation split."""
-    feed = experiment_lib.make_eval_feed(experiment)
-    call = step_lib.make_eval_call(experiment.module, feed.fetch, experiment.prepare,
-                                   experiment.mesh)
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """What a phase consumes."""
+
+    feed: data.Feed
+    evaluate: Evaluate
+
+
+def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree) -> Inputs:
+    """Returns the batches and the evaluation of a phase: of images, or of features of them.
+
+    Features are those of the frozen trunk with the given variables, computed here, once.
+    """
+    if phase.cached_trunk is None:
+        return Inputs(experiment_lib.make_train_feed(experiment, phase.augmented),
+                      evaluator(experiment))
+    start, config, mesh = time.perf_counter(), experiment.config, experiment.mesh
+
+    def features(split):
+        feed = experiment_lib.make_eval_feed(experiment, split)
+        return compute_features(phase.cached_trunk, variables, feed.constants, feed.batches(),
+                                feed.fetch, experiment.prepare, mesh)
+
+    train, evaluation = (features(split) for split in (experiment.dataset.train,
+                                                       experiment.dataset.eval))
+    count = len(train["label"]) + len(evaluation["label"])
+    print(f"Features of {count:,} images: {console.duration(time.perf_counter() - start)}",
+          flush=True)
+    return Inputs(
+        data.make_array_feed(train, batch_size=config.train.batch_size, seed=config.seed,
+                             mesh=mesh),
+        _evaluator(experiment, phase.task.module, lambda features: features,
+                   data.make_array_eval_feed(evaluation, mesh=mesh,
+                                             batch_size=config.train.batch_size)))
+
+
+def evaluator(experiment: Experiment) -> Evaluate:
+    """Returns the evaluation of the whole model on the split to evaluate on."""
+    return _evaluator(experiment, experiment.module, experiment.prepare,
+                      experiment_lib.make_eval_feed(experiment))
+
+
+def _evaluator(experiment, module, prepare, feed: data.EvalFeed) -> Evaluate:
+    call = step_lib.make_eval_call(module, feed.fetch, prepare, experiment.mesh)
 
     def evaluate(variables):
         values = loop.evaluate(call, variables, feed.constants, feed.batches(),

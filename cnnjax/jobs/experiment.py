@@ -16,13 +16,15 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import data, models, ops
+from cnnjax import data, models, ops, trees
 from cnnjax.data import augment
+from cnnjax.jobs import recipe
+from cnnjax.jobs.initial_weights import InitialWeights
+from cnnjax.jobs.initial_weights import load as load_weights
+from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
-from cnnjax.train import step as step_lib
 from cnnjax.train.loop import Every, Schedule
-from cnnjax.train.optimizer import make_optimizer
 from cnnjax.types import Preprocess, UserError
 
 
@@ -37,12 +39,10 @@ class Experiment:
       dtype: of the computation; parameters are float32.
       preprocess: how an image becomes the model's input.
       mesh: the devices, along one axis "data".
-      total_steps: of the whole run.
-      learning_rate: step -> rate.
-      optimizer: the optax chain.
-      task: what the training step is bound to.
+      phases: of the run, one or two (`jobs.phases`).
       schedule: when to log, evaluate, save and stop.
-      abstract_state: shapes and dtypes of the training state.
+      abstract_state: shapes and dtypes of the training state at step 0.
+      weights: the weights to start from, if there are any and the run has not started.
     """
 
     config: ConfigDict
@@ -51,12 +51,10 @@ class Experiment:
     dtype: Any
     preprocess: Preprocess
     mesh: Mesh
-    total_steps: int
-    learning_rate: optax.Schedule
-    optimizer: optax.GradientTransformation
-    task: step_lib.Task
+    phases: tuple[Phase, ...]
     schedule: Schedule
     abstract_state: state_lib.TrainState
+    weights: InitialWeights | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -64,10 +62,31 @@ class Experiment:
         return (1, *self.preprocess.size, self.preprocess.channels)
 
     @property
+    def total_steps(self) -> int:
+        """Of all phases."""
+        return self.phases[-1].stop
+
+    @property
     def create_state(self) -> Callable[[], state_lib.TrainState]:
-        """Returns a function of no arguments that initialises the state."""
-        return functools.partial(state_lib.create_state, self.module, self.optimizer,
-                                 self.config.seed, self.input_shape)
+        """Returns a function of no arguments that initialises the state, without weights."""
+        task = self.phases[0].task
+        return functools.partial(state_lib.create_state, self.module, task.optimizer,
+                                 self.config.seed, self.input_shape,
+                                 lambda params: task.split(params)[0],
+                                 average=task.average_decay > 0)
+
+    def phase_of(self, steps: int) -> Phase:
+        """Returns the phase in which the run has done this number of steps."""
+        return next((phase for phase in self.phases if steps <= phase.stop), self.phases[-1])
+
+    def abstract_state_at(self, steps: int) -> state_lib.TrainState:
+        """Returns shapes and dtypes of the state in a checkpoint after this number of steps."""
+        return jax.eval_shape(functools.partial(begin, self.phase_of(steps)), self.abstract_state)
+
+    def learning_rate(self, step: int) -> float:
+        """Returns the rate with which a step, counted from 0, is made."""
+        phase = self.phase_of(step + 1)
+        return float(phase.learning_rate(step - phase.start))
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
@@ -75,8 +94,13 @@ class Experiment:
         return functools.partial(_prepare, self.preprocess, self.dtype)
 
 
-def build(config: ConfigDict) -> Experiment:
+def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Experiment:
     """Returns the experiment that a validated config describes.
+
+    Args:
+      config: validated.
+      saved_preprocess: that of a run which has started. What its parameters were trained with
+        counts, whatever weights it started from and the data's statistics are today.
 
     Raises:
       UserError: for anything that could be known before the first step.
@@ -89,24 +113,25 @@ def build(config: ConfigDict) -> Experiment:
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
-    preprocess = make_preprocess(config, dataset)
+    weights = None if saved_preprocess else load_weights(config, dataset.num_classes)
+    preprocess = saved_preprocess or make_preprocess(
+        config, dataset, weights and weights.preprocess)
+    preprocess = at_eval_size(config, preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
-    total = config_lib.total_steps(config, examples)
-    learning_rate = make_learning_rate(config, examples, total)
-    optimizer = make_optimizer(
-        learning_rate=learning_rate, params=params,
-        **{k: v for k, v in config.optimizer.items()})
+    if config.eval.image_size:
+        check_train_size(config, module, preprocess, params)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
-        mesh=mesh, total_steps=total, learning_rate=learning_rate, optimizer=optimizer,
-        task=step_lib.Task(
-            module=module, optimizer=optimizer, seed=config.seed,
-            augment=functools.partial(_augment, preprocess, dtype, config.augment.flip,
-                                      config.augment.pad_crop),
-            label_smoothing=config.train.label_smoothing),
-        schedule=make_schedule(config, examples, total), abstract_state=None)
+        mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
+    phases = make_phases(config, Parts(
+        module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
+        examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
+        learning_rate=functools.partial(make_learning_rate, config, examples),
+        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh)))
+    experiment = dataclasses.replace(experiment, phases=phases,
+                                     schedule=make_schedule(config, examples, phases[-1].stop))
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
 
 
@@ -127,21 +152,37 @@ def open_dataset(config: ConfigDict) -> data.Dataset:
         split_seed=config.data.split_seed)
 
 
-def make_preprocess(config: ConfigDict, dataset: data.Dataset) -> Preprocess:
-    """Returns the preprocessing: the data set's statistics unless the config has its own."""
+def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preprocess | None = None
+                    ) -> Preprocess:
+    """Returns the preprocessing: the config's; else that of the weights; else the data set's.
+
+    Three means and standard deviations for grey images make RGB images of them, all channels alike.
+    """
     size, shape = config.data.image_size, dataset.train.image_shape
-    if not size and shape is None:
+    if not size and shape is None and weights is None:
         raise UserError(f"The images of {dataset.name} are of different sizes: set "
                         "--config.data.image_size=224 (pixels), to which they are resized.")
-    mean, std = (config.data[key] or getattr(dataset, key) for key in ("mean", "std"))
+    mean, std = (config.data[key] or getattr(weights or dataset, key) for key in ("mean", "std"))
     for key, value in (("mean", mean), ("std", std)):
-        if len(value) != dataset.channels or not all(isinstance(v, (int, float)) for v in value):
-            raise UserError(f"data.{key} is {tuple(value)}, but the images of {dataset.name} have "
-                            f"{dataset.channels} channels: give one number each.")
+        if not all(isinstance(v, (int, float)) for v in value):
+            raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
+        if len(value) != dataset.channels and (dataset.channels, len(value)) != (1, 3):
+            whose = ("the weights take" if weights and not config.data[key]
+                     else f"data.{key} is for")
+            raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
+                            f"{whose} {len(value)}. Give --config.data.mean and std one number "
+                            "each.")
+    if len(mean) != len(std):
+        raise UserError(f"data.mean is {tuple(mean)} and data.std {tuple(std)}: give both one "
+                        "number for each channel.")
     if min(std) <= 0:
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
-    return Preprocess(size=(size, size) if size else shape[:2], mean=tuple(mean), std=tuple(std),
-                      crop=config.data.crop, interpolation=config.data.interpolation)
+    defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
+    # Images of one size are resized whole, and so is whatever the model labels later.
+    crop = (config.data.crop or defaults.crop) if shape is None else 1.0
+    return Preprocess(size=(size, size) if size else defaults.size, mean=tuple(mean),
+                      std=tuple(std), crop=crop,
+                      interpolation=config.data.interpolation or defaults.interpolation)
 
 
 def compute_dtype(precision: str) -> Any:
@@ -183,6 +224,27 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
         raise
 
 
+def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
+    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
+    side = config.eval.image_size
+    if not side:
+        return preprocess
+    if not config.data.image_size:
+        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
+                        "to train on, such as --config.data.image_size=160.")
+    return dataclasses.replace(preprocess, size=(side, side))
+
+
+def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
+                     ) -> None:
+    """Raises a UserError if images of the training size need other parameters."""
+    size = recipe.train_size(config, preprocess)
+    if trees.count(check_input_size(config, module, dataclasses.replace(preprocess, size=size))
+                   ) != trees.count(params):
+        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
+                        "--config.eval.image_size=0.")
+
+
 def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.Schedule:
     """Returns step -> learning rate."""
     steps = functools.partial(config_lib.in_steps, config.schedule, examples=examples, total=total,
@@ -222,45 +284,47 @@ def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
         return () if interval is None else (max(1.0, interval),)
 
     evaluate = every("eval")
-    k, stop = steps_per_call(config), config.train.stop_after_steps
+    head, _ = config_lib.phase_steps(config, examples)
+    ends = (head,) if head else ()
     return Schedule(
-        log=Every(every("log"), total), evaluate=Every(evaluate, total),
+        log=Every(every("log"), total, ends), evaluate=Every(evaluate, total, ends),
         # At every evaluation too, or the best one might not be among those that were saved.
-        save=Every(every("checkpoint") + evaluate, total),
-        stop=total if stop is None else min(total, -(-stop // k) * k))
+        save=Every(every("checkpoint") + evaluate, total, ends),
+        stop=_stop(config, head, total))
 
 
-def make_train_feed(experiment: Experiment) -> data.Feed:
-    """Returns the training batches of the experiment."""
+def _stop(config: ConfigDict, head: int, total: int) -> int:
+    """Returns the step at which the run ends: of `stop_after_steps` the end of that call."""
+    k, stop = steps_per_call(config), config.train.stop_after_steps
+    if stop is None:
+        return total
+    start, end = (0, head) if stop <= head else (head, total)  # Calls start anew with a phase.
+    return min(end, start - (start - stop) // k * k)
+
+
+def make_train_feed(experiment: Experiment, augmented: bool = True) -> data.Feed:
+    """Returns the training batches of the experiment, random crops only if `augmented`."""
     config = experiment.config
     return data.make_train_feed(
         experiment.dataset.train, batch_size=config.train.batch_size, seed=config.seed,
-        mesh=experiment.mesh, image_size=experiment.preprocess.size, crop=config.data.crop,
-        random_resized_crop=config.augment.random_resized_crop, placement=config.data.placement,
-        threads=config.data.threads, interpolation=config.data.interpolation)
+        mesh=experiment.mesh, image_size=recipe.train_size(config, experiment.preprocess),
+        crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
+        random_resized_crop=config.augment.random_resized_crop if augmented else None,
+        placement=config.data.placement, threads=config.data.threads,
+        repeats=config.augment.repeats if augmented else 1)
 
 
-def make_eval_feed(experiment: Experiment):
-    """Returns the evaluation batches of the experiment."""
+def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> data.EvalFeed:
+    """Returns each example of a split once, by default of the one to evaluate on."""
     config = experiment.config
     return data.make_eval_feed(
-        experiment.dataset.eval, batch_size=config.eval.batch_size or config.train.batch_size,
-        mesh=experiment.mesh, image_size=experiment.preprocess.size, crop=config.data.crop,
-        placement=config.data.placement, threads=config.data.threads,
-        interpolation=config.data.interpolation)
+        split or experiment.dataset.eval, mesh=experiment.mesh,
+        batch_size=config.eval.batch_size or config.train.batch_size,
+        image_size=experiment.preprocess.size, crop=experiment.preprocess.crop,
+        interpolation=experiment.preprocess.interpolation, placement=config.data.placement,
+        threads=config.data.threads)
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:
     images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    return augment.normalize(images, preprocess.mean, preprocess.std, dtype)
-
-
-def _augment(preprocess: Preprocess, dtype: Any, flip: bool, pad_crop: int, key: jax.Array,
-             images: jax.Array) -> jax.Array:
-    # As bytes until the end: a quarter of the traffic, and padding is black as in torchvision.
-    images = augment.resize(images, preprocess.size, preprocess.interpolation)
-    if flip:
-        images = augment.random_flip(jax.random.fold_in(key, 0), images)
-    if pad_crop:
-        images = augment.random_pad_crop(jax.random.fold_in(key, 1), images, pad_crop)
     return augment.normalize(images, preprocess.mean, preprocess.std, dtype)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnnjax import data, trees
 from cnnjax.analysis import summarize
@@ -32,14 +33,23 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
         "data": f"{dataset.name}: {examples:,} to train, {len(dataset.eval.source):,} to evaluate, "
                 f"{dataset.num_classes} classes, "
                 + (f"{native[0]}x{native[1]} px" if native else "of different sizes"),
-        "input": "on the device, whole" if resident else "streamed from the host",
+        "input": ("features of the images, computed once" if feed.image_shape[1:] == ()
+                  else "on the device, whole" if resident else "streamed from the host"),
         "steps": f"{experiment.total_steps:,} of batch {batch:,}: "
                  f"{experiment.total_steps * batch / examples:.4g} epochs",
-        "optimizer": f"{config.optimizer.name}, lr {experiment_lib.peak_lr(config):.3g} "
-                     f"({config.schedule.name}), weight decay {config.optimizer.weight_decay:g}",
+        **({"weights": config.weights.path} if config.weights.path else {}),
+        **_phases(experiment),
         "devices": backend.describe_devices(list(experiment.mesh.devices.flat)),
         "precision": experiment.dtype.name,
     }
+
+
+def _phases(experiment: Experiment) -> dict[str, str]:
+    config = experiment.config
+    if all(phase.task.trainable is None for phase in experiment.phases):
+        return {"optimizer": f"{config.optimizer.name}, lr {experiment_lib.peak_lr(config):.3g} "
+                f"({config.schedule.name}), weight decay {config.optimizer.weight_decay:g}"}
+    return {f"phase {i}": phase.summary for i, phase in enumerate(experiment.phases, 1)}
 
 
 def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -59,14 +69,15 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def dry_run(experiment: Experiment) -> None:
     """Does everything up to the first step, writes nothing, and prints what there is to know."""
-    config = experiment.config
-    feed = experiment_lib.make_train_feed(experiment)
+    config, phase = experiment.config, experiment.phases[-1]
+    feed = (experiment_lib.make_train_feed(experiment) if phase.cached_trunk is None
+            else _blank_features(experiment))
     k = experiment_lib.steps_per_call(config)
-    _, batch = next(iter(feed.batches(0, experiment.schedule.stop, k)))
-    call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
+    _, batch = next(iter(feed.batches(phase.start, phase.stop, k)))
+    call = step_lib.make_train_call(phase.task, feed.fetch, experiment.mesh)
     sharding = step_lib.replicated(experiment.mesh)
     state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-                         experiment.abstract_state)
+                         experiment.abstract_state_at(phase.stop))
     start = time.perf_counter()
     compiled = call.lower(state, feed.constants, batch).compile()
     seconds = time.perf_counter() - start
@@ -80,3 +91,11 @@ def dry_run(experiment: Experiment) -> None:
                             f"{console.size(memory.temp_size_in_bytes)} of temporaries"
         if memory else "unknown on this backend",
     })
+
+
+def _blank_features(experiment: Experiment) -> data.Feed:
+    config, count = experiment.config, len(experiment.dataset.train.source)
+    width = experiment.abstract_state.params["head"]["kernel"].shape[0]
+    return data.make_array_feed(
+        {"image": np.zeros((count, width), np.float32), "label": np.zeros(count, np.int32)},
+        batch_size=config.train.batch_size, seed=config.seed, mesh=experiment.mesh)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import statistics
 import sys
 import time
@@ -15,15 +16,16 @@ from ml_collections import ConfigDict
 from cnnjax import trees
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, overview, record, signals, workdir
+from cnnjax.jobs import console, initial_weights, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.evaluation import evaluator
+from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
-from cnnjax.types import UserError
+from cnnjax.types import Preprocess, UserError
 
 EXIT_FAILED, EXIT_PREEMPTED = 1, 75
 
@@ -40,7 +42,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
-    experiment = experiment_lib.build(config)
+    experiment = experiment_lib.build(config, _saved_preprocess(config, folder))
     if dry_run:
         overview.dry_run(experiment)
         return 0
@@ -59,6 +61,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         checkpoints.close()
 
 
+def _saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
+    """Returns that of the run in the folder, if it started from weights: they may be gone."""
+    if config.weights.path is None or not workdir.has_checkpoints(folder):
+        return None
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
+    return Preprocess.from_dict(checkpoints.record(checkpoints.find("last"))["preprocess"])
+
+
 @dataclasses.dataclass
 class _Start:
     """Where a run begins: the state, and what is known of the steps before."""
@@ -72,8 +82,10 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
     sharding = step_lib.replicated(experiment.mesh)
     steps = checkpoints.steps()
     if not steps:
-        create = jax.jit(experiment.create_state, out_shardings=sharding)
-        return _Start(create(), 0, 0.0)
+        state = jax.jit(experiment.create_state, out_shardings=sharding)()
+        if experiment.weights:
+            state = initial_weights.put_into(state, experiment.weights, sharding)
+        return _Start(state, 0, 0.0)
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
@@ -86,17 +98,21 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
                         f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
                         f"is {experiment.dataset.fingerprint}. Use another --workdir.")
-    state = checkpoints.restore(step, experiment.abstract_state, sharding)
+    state = checkpoints.restore(step, experiment.abstract_state_at(step), sharding)
+    following = experiment.phase_of(step + 1)
+    if following is not experiment.phase_of(step):
+        state = _begin(experiment, following, state)
     return _Start(state, step, saved["metrics"].get("seconds", 0.0))
 
 
 def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> int:
     config, total = experiment.config, experiment.total_steps
-    feed, evaluate = experiment_lib.make_train_feed(experiment), evaluator(experiment)
     start = _start(experiment, folder, checkpoints)
+    first = experiment.phase_of(start.step + 1)
+    inputs = make_inputs(experiment, first, start.state.variables)
     workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
     (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
-    console.print_table("Training", overview.rows(experiment, feed) | {
+    console.print_table("Training", overview.rows(experiment, inputs.feed) | {
         "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
     run_record = record.describe(experiment)
     writer = MetricsWriter(folder, start.step, config.log.tensorboard)
@@ -109,7 +125,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
 
     def on_record(step, values):
         values |= {"epoch": step * config.train.batch_size / len(experiment.dataset.train.source),
-                   "lr": float(experiment.learning_rate(max(0, step - 1))), "seconds": seconds()}
+                   "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
         if "images_per_second" in values:
             rates.append(values["images_per_second"])
         writer.write(step, values)
@@ -120,15 +136,10 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
             "metrics": values | {"step": step, "seconds": seconds()}})
 
     with signals.stop_requests() as should_stop:
-        hooks = loop.Hooks(on_step=display.step, on_record=on_record,
-                           evaluate=lambda state: evaluate(state.variables), save=save,
+        hooks = loop.Hooks(on_step=display.step, on_record=on_record, evaluate=None, save=save,
                            should_stop=should_stop)
-        call = step_lib.make_train_call(experiment.task, feed.fetch, experiment.mesh)
-        batches = feed.batches(start.step, experiment.schedule.stop,
-                               experiment_lib.steps_per_call(config))
         try:
-            state = loop.fit(call, start.state, feed.constants, batches, experiment.schedule,
-                             hooks, start_step=start.step, batch_size=config.train.batch_size)
+            state = _run_phases(experiment, start, first, inputs, hooks, rates)
         except loop.NonFiniteLossError as error:
             display.close()
             return _report_non_finite(error, experiment, folder, checkpoints)
@@ -145,6 +156,32 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
     _finish(run_record, folder, state, experiment, seconds(),
             statistics.median(rates) if rates else None)
     return 0
+
+
+def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inputs,
+                hooks: loop.Hooks, rates: list[float]) -> TrainState:
+    """Trains through the phases from `first` on, of which these are the inputs."""
+    state, step, schedule = start.state, start.step, experiment.schedule
+    for phase in experiment.phases[experiment.phases.index(first):]:
+        if phase is not first:
+            if phase.start >= schedule.stop:
+                break
+            state = _begin(experiment, phase, state)
+            inputs = make_inputs(experiment, phase, state.variables)
+            step = phase.start
+            rates.clear()  # Throughput is that of the last phase.
+        call = step_lib.make_train_call(phase.task, inputs.feed.fetch, experiment.mesh)
+        batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
+                                      experiment_lib.steps_per_call(experiment.config))
+        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(state.eval_variables)
+        state = loop.fit(call, state, inputs.feed.constants, batches, schedule, hooks,
+                         start_step=step, batch_size=experiment.config.train.batch_size)
+    return state
+
+
+def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:
+    return jax.jit(functools.partial(begin, phase), donate_argnums=0,
+                   out_shardings=step_lib.replicated(experiment.mesh))(state)
 
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
@@ -181,7 +218,7 @@ def _report_non_finite(error: loop.NonFiniteLossError, experiment: Experiment, f
                        checkpoints: Checkpoints) -> int:
     checkpoints.wait()
     steps = checkpoints.steps()
-    rate = float(experiment.learning_rate(max(0, error.step - 1)))
+    rate = experiment.learning_rate(max(0, error.step - 1))
     good = (f"The last good checkpoint is at step {steps[-1]:,}, in {folder}." if steps
             else "There is no checkpoint before it.")
     workdir.write_json(folder / workdir.SUMMARY, {

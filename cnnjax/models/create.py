@@ -98,7 +98,8 @@ def _converted(where: str, key: str, value: Any, kind: Any) -> Any:
         raise UserError(f"{where}: {key} must be {_described(kind)}, got {value!r}.") from None
     if key == "num_classes" and converted < 0:
         raise UserError(f"{where}: num_classes must be 0 or more, got {value}.")
-    if key.endswith(("_rate", "_momentum")) and not 0 <= converted < 1:
+    # A growth rate, say, is an integer.
+    if kind is float and key.endswith(("_rate", "_momentum")) and not 0 <= converted < 1:
         raise UserError(f"{where}: {key} must be from 0 to below 1, got {value}.")
     if isinstance(converted, tuple) and any(item < 1 for item in converted):
         raise UserError(f"{where}: the numbers of {key} must be positive, got {value!r}.")

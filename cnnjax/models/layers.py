@@ -42,6 +42,17 @@ def he_normal(fan: Literal["fan_in", "fan_out"]) -> Initializer:
     return init
 
 
+def normal(std: float) -> Initializer:
+    """Returns the initialiser N(0, std^2).
+
+    It is also torch's `trunc_normal_(std=std)`, which cuts at ±2, absolute: many standard
+    deviations away from anything that is drawn with the 0.01 to 0.1 that models use.
+    """
+    def init(key, shape, dtype=FLOAT32):
+        return _drawn(jax.random.normal, key, shape, dtype) * std
+    return init
+
+
 def torch_uniform(key: jax.Array, shape: Sequence[int], dtype=FLOAT32) -> jax.Array:
     """The initialiser of torch.nn.Conv2d and torch.nn.Linear, U(-1/sqrt(fan_in), 1/sqrt(fan_in)).
 
@@ -151,7 +162,8 @@ class BatchNorm(nn.Module):
     updates the running mean, and with the *unbiased* variance (n / (n - 1) times the biased one)
     the running variance; otherwise the running statistics normalise. Statistics are float32 at
     least, whatever x's dtype. In a jitted computation over sharded arrays the batch is the global
-    one.
+    one. A call with frozen=True (see `frozen.as_in_evaluation`) is one of evaluation, whatever
+    `train` is.
 
     Parameters: scale and bias, (channels,) float32. Collection "batch_stats": mean and var, the
     same, which `train` updates: pass mutable=["batch_stats"].
@@ -169,13 +181,13 @@ class BatchNorm(nn.Module):
     scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, frozen: bool = False) -> jax.Array:
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape, FLOAT32)
         bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
         mean = self.variable("batch_stats", "mean", jnp.zeros, shape, FLOAT32)
         var = self.variable("batch_stats", "var", jnp.ones, shape, FLOAT32)
-        if not self.train:
+        if frozen or not self.train:
             factor = lax.rsqrt(var.value + self.epsilon) * scale
             return ((x - mean.value) * factor + bias).astype(x.dtype)
         y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)

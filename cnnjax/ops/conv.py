@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import bilinear, depthwise, pointwise, switch, tiny_maps, xla
+from cnnjax.ops import blocks, depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
+from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
 
@@ -21,23 +22,33 @@ class Formulation(NamedTuple):
     Attributes:
       name: what `formulation` returns.
       backends: where it was measured to be faster than the rows below it; () is everywhere.
+      exact: whether it rounds no more than XLA's own; if not, "auto" takes it in training only.
       applies: whether it can and should compute a geometry.
       conv2d: x (B, H, W, C), kernel (h, w, C / groups, D) of the same dtype, geometry -> y.
     """
 
     name: str
     backends: tuple[str, ...]
+    exact: bool
     applies: Callable[[ConvGeometry], bool]
     conv2d: Callable[[jax.Array, jax.Array, ConvGeometry], jax.Array]
 
 
+CPU = ("cpu",)
+
 # The first row that holds is taken. The last always holds, and is the only one under "xla".
 FORMULATIONS = (
-    Formulation("pointwise", ("cpu",), pointwise.applies, pointwise.conv2d),
-    Formulation("tiny_maps", ("cpu",), tiny_maps.applies, tiny_maps.conv2d),
-    Formulation("depthwise", ("cpu",), depthwise.applies, bilinear.convolution(
+    Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d),
+    Formulation("tiny_maps", CPU, True, tiny_maps.applies, tiny_maps.conv2d),
+    Formulation("rows", CPU, True, rows.applies, rows.conv2d),
+    Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
-    Formulation("xla", (), xla.applies, xla.conv2d),
+    Formulation("blocks", CPU, True, blocks.applies, blocks.conv2d),
+    Formulation("winograd", CPU, False, winograd.applies, convolution(
+        winograd.output, winograd.input_gradient, winograd.weight_gradient)),
+    Formulation("taps", CPU, True, taps.applies, convolution(
+        xla.conv2d, xla.input_gradient, taps.weight_gradient)),
+    Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 
 
@@ -89,8 +100,8 @@ def _unfused(conv, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arra
 
 
 def _choose(g: ConvGeometry) -> Formulation:
-    return next((row for row in FORMULATIONS
-                 if switch.tuned_for(*row.backends) and row.applies(g)), FORMULATIONS[-1])
+    return next((row for row in FORMULATIONS if row.applies(g)
+                 and switch.tuned_for(*row.backends, exact=row.exact)), FORMULATIONS[-1])
 
 
 def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:

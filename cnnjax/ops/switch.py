@@ -1,4 +1,9 @@
-"""Which formulations the dispatchers may choose from."""
+"""Which formulations the dispatchers may choose from.
+
+Some formulations round more than the plain definition does: exact on paper, but less so in float32.
+"auto" has them where a little noise does no harm and time matters, in a training step, and nowhere
+else. `cnnjax.train.step.train_step` says where that is by `training`; no model or layer knows.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +14,17 @@ import jax
 from cnnjax.types import UserError, did_you_mean
 
 CHOICES = {
-    "auto": "the fastest formulation measured for the shape and the backend",
+    "auto": "the fastest formulation measured for the shape and the backend; those that round more "
+            "in training steps only",
+    "exact": "the fastest of those that round no more than XLA's, in training too",
+    "fast": "the fastest, everywhere",
     "xla": "what XLA makes of the plain definition, differentiated by JAX",
 }
 
 # A user context is part of jax.jit's cache key, so a function compiled under one choice is
 # compiled again, not reused, under another.
 _choice = jax.make_user_context("auto")
+_training = jax.make_user_context(False)
 
 
 def _checked(choice: str) -> str:
@@ -37,14 +46,29 @@ def using(choice: str) -> contextlib.AbstractContextManager:
     compiled ahead of time (`jit(f).lower(…).compile()`) keeps the choice it was traced under.
 
     Args:
-      choice: "auto", the fastest formulation measured for the shape and the backend, or "xla", the
-        plain definition, differentiated by JAX. Forward-mode derivatives (`jax.jvp`,
-        `jax.linearize`) need "xla": several formulations bring a backward pass of their own.
+      choice: "fast", the fastest formulation measured for the shape and the backend; "exact", the
+        fastest of those that round no more than XLA's; "auto", the former under `training` and
+        else the latter; or "xla", the plain definition, differentiated by JAX. Forward-mode
+        derivatives (`jax.jvp`, `jax.linearize`) need "xla": several formulations bring a backward
+        pass of their own. Reverse mode works to any order.
 
     Raises:
-      UserError: if `choice` is neither.
+      UserError: if `choice` is none of these.
     """
     return _choice(_checked(choice))
+
+
+def training() -> contextlib.AbstractContextManager:
+    """Returns a context in which "auto" is "fast".
+
+        def loss_fn(params):
+            with ops.training():
+                logits = model.apply({"params": params}, images, train=True)
+
+    For the forward pass of a loss; its backward pass takes the same formulations, wherever it is
+    traced. Other choices stay what they are.
+    """
+    return _training(True)
 
 
 def set_default(choice: str) -> None:
@@ -59,10 +83,18 @@ def set_default(choice: str) -> None:
     _choice.set_global(_checked(choice))
 
 
-def tuned_for(*backends: str) -> bool:
-    """Whether a formulation for these backends ("cpu", "gpu", "tpu"; none is all) may be chosen.
+def tuned_for(*backends: str, exact: bool = True) -> bool:
+    """Whether a formulation may be chosen.
 
     The backend is JAX's default one. A function placed by hand on another is still computed
     correctly, by formulations chosen for the default.
+
+    Args:
+      *backends: those it is for ("cpu", "gpu", "tpu"; none is all).
+      exact: whether it rounds no more than the plain definition.
     """
-    return _choice.value == "auto" and (not backends or jax.default_backend() in backends)
+    choice = _choice.value
+    if choice == "auto":
+        choice = "fast" if _training.value else "exact"
+    return choice in (("exact", "fast") if exact else ("fast",)) and (
+        not backends or jax.default_backend() in backends)

@@ -40,14 +40,16 @@ class Every:
     """Happens whenever a multiple of an interval is reached or passed, and at the last step.
 
     Intervals may be fractional (an epoch of 22.45 steps); without any it happens only at the end.
+    `also` are steps at which it happens besides, such as the end of a phase.
     """
 
     intervals: tuple[float, ...]
     total: int
+    also: tuple[int, ...] = ()
 
     def due(self, before: int, after: int) -> bool:
         """Whether it happens in the call that went from step `before` to step `after`."""
-        if after >= self.total:
+        if after >= self.total or any(before < step <= after for step in self.also):
             return True
         # A multiple such as 3 * 29.94 must be reached by its rounded-up step and by no other.
         return any(math.floor(after / interval + 1e-9) > math.floor(before / interval + 1e-9)

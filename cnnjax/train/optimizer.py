@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import optax
 
 from cnnjax import trees
@@ -17,7 +18,8 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
                    momentum: float = 0.9, nesterov: bool = False, b1: float = 0.9,
                    b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
                    decay: str | Sequence[str] = (r".*kernel",),
-                   clip_norm: float = 0.0) -> optax.GradientTransformation:
+                   clip_norm: float = 0.0, multipliers: PyTree | None = None
+                   ) -> optax.GradientTransformation:
     """Returns clip → (L2) → the named rule → −learning rate, as one optax transformation.
 
     Weight decay of sgd, adam and rmsprop is an L2 term of the gradient, as in the papers of the
@@ -29,7 +31,8 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     Args:
       name: sgd, adam, adamw, rmsprop, lars or lamb.
       learning_rate: step -> rate.
-      params: parameters, or their shapes; they give the names that `decay` selects from.
+      params: parameters that train, or their shapes; they give the names that `decay` selects
+        from.
       momentum: of sgd, rmsprop and lars.
       nesterov: look-ahead momentum, for the same three.
       b1: decay of the first moment (adam, adamw, lamb).
@@ -39,6 +42,7 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
       decay: regular expressions of the whole names of the parameters that decay. The default,
         every kernel, leaves out biases and the scales of norms.
       clip_norm: largest global norm of the gradient; 0 is off.
+      multipliers: of the learning rate, a number for each parameter, as `rate_multipliers` gives.
 
     Raises:
       UserError: for an unknown name, or a pattern that matches no parameter.
@@ -65,8 +69,38 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     # LARS (its paper, algorithm 1) and TensorFlow's RMSProp keep their momentum over steps that
     # the rate has already scaled, so that a drop of the rate does not shrink what came before.
     last = [_momentum(momentum, nesterov)] if name in ("lars", "rmsprop") else []
+    scale = [] if multipliers is None else [optax.stateless(
+        lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, multipliers))]
     return optax.chain(*clip, *rules[name](mask), optax.scale_by_learning_rate(learning_rate),
-                       *last)
+                       *scale, *last)
+
+
+def rate_multipliers(params: PyTree, patterns: Sequence[tuple[str, float]],
+                     heights: Mapping[str, int], layer_decay: float) -> PyTree | None:
+    """Returns what the learning rate of each parameter is multiplied by, or None for 1 everywhere.
+
+    That is the number of the first pattern that matches, 1 without one, times
+    layer_decay^(groups of layers up to the output): layer-wise decay, from ULMFiT's
+    discriminative rates (arXiv 1801.06146, section 3.2).
+
+    Args:
+      params: parameters that train, or their shapes.
+      patterns: (regular expression of whole names, number).
+      heights: of each name, 0 for the head (`models.depth.heights`).
+      layer_decay: from 0 to 1; 1 is off.
+
+    Raises:
+      UserError: if a pattern matches no parameter that trains.
+    """
+    if layer_decay == 1 and not patterns:
+        return None
+    numbers = jax.tree.map(lambda _: 1.0, params)
+    for pattern, number in reversed(patterns):
+        mask = trees.regex_mask(params, pattern, "optimizer.lr_multipliers")
+        numbers = jax.tree.map(lambda old, hit, new=number: new if hit else old, numbers, mask)
+    by_name = trees.named_leaves(numbers)
+    scaled = [number * layer_decay ** heights[name] for name, number in by_name.items()]
+    return jax.tree.unflatten(jax.tree.structure(numbers), scaled)
 
 
 def _l2(weight_decay: float, mask: PyTree) -> optax.GradientTransformation:

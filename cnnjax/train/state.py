@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +23,8 @@ class TrainState:
       step: int32 scalar, steps done.
       params: float32.
       batch_stats: running mean and variance of batch norm; {} without one.
-      opt_state: of the optax chain.
+      opt_state: of the optax chain, which knows only the parameters that train.
+      average: exponential moving averages {"params": …, "batch_stats": …}; {} where they are off.
       window: sums since the last log line (see `empty_window`). They are part of the state so that
         a run that resumes between two log lines writes the same next line.
     """
@@ -32,11 +34,17 @@ class TrainState:
     batch_stats: PyTree
     opt_state: PyTree
     window: dict[str, jax.Array]
+    average: PyTree = struct.field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, PyTree]:
-        """What `module.apply` takes."""
+        """What `module.apply` takes in training."""
         return {"params": self.params, "batch_stats": self.batch_stats}
+
+    @property
+    def eval_variables(self) -> dict[str, PyTree]:
+        """What `module.apply` takes for all else: the averages if there are any."""
+        return self.average or self.variables
 
 
 def empty_window() -> dict[str, jax.Array]:
@@ -56,9 +64,29 @@ def init_variables(module: nn.Module, seed: int, input_shape: tuple[int, ...]) -
 
 
 def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
-                 input_shape: tuple[int, ...]) -> TrainState:
-    """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore."""
+                 input_shape: tuple[int, ...],
+                 trainable: Callable[[PyTree], PyTree] = lambda params: params,
+                 average: bool = False) -> TrainState:
+    """Returns the state at step 0. Pure: `jax.eval_shape` of it gives the shapes for a restore.
+
+    Args:
+      module: the whole model.
+      optimizer: knows what `trainable` chooses of the parameters, by default all.
+      seed: of the initialisation.
+      input_shape: (N, H, W, C).
+      trainable: params -> those that train.
+      average: whether the state holds averages of the parameters and batch statistics.
+    """
     variables = init_variables(module, seed, input_shape)
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
                       batch_stats=variables["batch_stats"],
-                      opt_state=optimizer.init(variables["params"]), window=empty_window())
+                      opt_state=optimizer.init(trainable(variables["params"])),
+                      window=empty_window(), average=start_average(variables) if average else {})
+
+
+def start_average(variables: PyTree) -> PyTree:
+    """Returns the averages before the first step that they take in, which replaces them.
+
+    They are copies: a state of which two leaves are one buffer could not be donated.
+    """
+    return jax.tree.map(jnp.copy, variables)

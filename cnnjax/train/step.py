@@ -16,12 +16,18 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from cnnjax import ops, trees
+from cnnjax.models.frozen import as_in_evaluation, frozen_modules
+from cnnjax.train.average import update_average
+from cnnjax.train.losses import Targets, cross_entropy, loss_of
 from cnnjax.train.state import NO_STEP, TrainState
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
 # (key, images as they come from the data set) -> float images as the model takes them.
 Augment = Callable[[jax.Array, jax.Array], jax.Array]
+# (key, float images, labels) -> images, the other labels [B], the weight of the first [B].
+Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +41,21 @@ class Task:
       seed: root of all randomness after initialisation.
       label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
         section 7).
+      aux_weight: of the loss of each auxiliary head, for models that have them (arXiv 1409.4842,
+        section 5).
+      trainable: names of the parameters that train; None for all. No gradient is computed for the
+        others, and what is made of them alone behaves as in evaluation (`models.frozen`).
+      trunk: of a module that is only a head, the frozen model before it: it runs as in evaluation,
+        and its features are the module's input.
+      mix: mixup or CutMix, applied to the augmented images; None for neither.
+      loss: "softmax" or "sigmoid" (`losses`).
+      target_threshold: of the sigmoid loss.
+      accumulate: parts that the batch is taken in, one after the other, before the update: memory
+        for a part, and the gradient of the whole. Equal to the whole batch at once but for what
+        looks at other rows or draws: batch norm normalises with each part's own statistics (and
+        updates the running ones once a part), and dropout draws anew.
+      average_decay: of the averages in the state, a step; 0 where it has none.
+      average_start: the steps before the first that they take in.
     """
 
     module: nn.Module
@@ -42,16 +63,24 @@ class Task:
     augment: Augment
     seed: int
     label_smoothing: float = 0.0
+    aux_weight: float = 0.3
+    trainable: frozenset[str] | None = None
+    trunk: nn.Module | None = None
+    mix: Mix | None = None
+    loss: str = "softmax"
+    target_threshold: float | None = None
+    accumulate: int = 1
+    average_decay: float = 0.0
+    average_start: int = 0
 
+    def loss_of(self, logits: jax.Array, targets: Targets) -> jax.Array:
+        """Returns the mean loss of a batch, a float32 scalar."""
+        return jnp.mean(loss_of(self.loss, logits, targets, self.label_smoothing,
+                                self.target_threshold))
 
-def cross_entropy(logits: jax.Array, labels: jax.Array, smoothing: float = 0.0) -> jax.Array:
-    """Returns the cross entropy in nats of each row: logits [B, K], labels int [B] -> [B]."""
-    logits = logits.astype(jnp.float32)
-    right = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    if not smoothing:
-        return right
-    uniform = -jnp.mean(jax.nn.log_softmax(logits), axis=-1)
-    return (1 - smoothing) * right + smoothing * uniform
+    def split(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Returns the parameters that train, and the others; `trees.merge` joins them."""
+        return (params, {}) if self.trainable is None else trees.partition(params, self.trainable)
 
 
 def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
@@ -61,33 +90,86 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
       task: what the step is bound to.
       state: before the step.
       batch: "image" uint8 [B, H, W, C] and "label" int32 [B]. Batch statistics are those of the
-        whole of B, however it is sharded.
+        whole of B, however it is sharded, or of each of the parts of `task.accumulate`.
 
     Returns:
-      The state after the step, and the mean loss as a float32 scalar.
+      The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
+      Where labels are mixed, an answer counts as right if it is the label with the larger weight.
     """
     key = jax.random.fold_in(jax.random.key(task.seed), state.step)
     images = task.augment(jax.random.fold_in(key, 0), batch["image"])
+    targets = Targets(batch["label"])
+    if task.mix is not None:
+        images, other, weight = task.mix(jax.random.fold_in(key, 2), images, batch["label"])
+        targets = Targets(batch["label"], other, weight)
+    if task.trunk is not None:
+        images = task.trunk.apply(state.variables, images, train=False)
+    trainable, fixed = task.split(state.params)
+    frozen = frozen_modules(trees.named_leaves(state.params), trees.named_leaves(trainable))
 
-    def loss_fn(params):
-        logits, updates = task.module.apply(
-            {"params": params, "batch_stats": state.batch_stats}, images, train=True,
-            mutable=["batch_stats"], rngs={"dropout": jax.random.fold_in(key, 1)})
-        loss = jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
-        return loss, (logits, updates.get("batch_stats", {}))
+    def part(batch_stats, images, targets, key):
+        def loss_fn(trainable):
+            variables = {"params": trees.merge(trainable, fixed), "batch_stats": batch_stats}
+            with ops.training(), as_in_evaluation(frozen):
+                output, updates = task.module.apply(variables, images, train=True,
+                                                    mutable=["batch_stats"], rngs={"dropout": key})
+            # A model with auxiliary heads returns their logits beside its own while it trains.
+            logits, auxiliary = output if isinstance(output, tuple) else (output, {})
+            loss = task.loss_of(logits, targets)
+            loss += task.aux_weight * sum(task.loss_of(a, targets) for a in auxiliary.values())
+            right = _in_top(logits, targets.main, 1).sum()
+            return loss, (right, updates.get("batch_stats", {}))
 
-    (loss, (logits, batch_stats)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-    updates, opt_state = task.optimizer.update(grads, state.opt_state, state.params)
-    rows = batch["label"].shape[0]
+        return jax.value_and_grad(loss_fn, has_aux=True)(trainable)
+
+    loss, right, batch_stats, grads = _over_parts(
+        part, task.accumulate, state.batch_stats, images, targets, jax.random.fold_in(key, 1))
+    updates, opt_state = task.optimizer.update(grads, state.opt_state, trainable)
+    params = trees.merge(optax.apply_updates(trainable, updates), fixed)
+    rows, step, average = batch["label"].shape[0], state.step + 1, state.average
+    if task.average_decay:
+        average = update_average(average, {"params": params, "batch_stats": batch_stats},
+                                 task.average_decay, step - task.average_start)
     window = {
         "loss": state.window["loss"] + loss * rows,
-        "top1": state.window["top1"] + _in_top(logits, batch["label"], 1).sum(),
+        "top1": state.window["top1"] + right,
         "count": state.window["count"] + rows,
         "bad_step": jnp.minimum(state.window["bad_step"],
-                                jnp.where(jnp.isfinite(loss), NO_STEP, state.step + 1)),
+                                jnp.where(jnp.isfinite(loss), NO_STEP, step)),
     }
-    return TrainState(step=state.step + 1, params=optax.apply_updates(state.params, updates),
-                      batch_stats=batch_stats, opt_state=opt_state, window=window), loss
+    return TrainState(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state,
+                      window=window, average=average), loss
+
+
+def _over_parts(part: Callable, parts: int, batch_stats: PyTree, images: jax.Array,
+                targets: Targets, key: jax.Array) -> tuple[jax.Array, jax.Array, PyTree, PyTree]:
+    """Returns loss, right answers, batch statistics and gradients of a batch taken in parts.
+
+    Row r belongs to part r % parts, so that each device divides its own rows.
+    """
+    if parts == 1:
+        (loss, (right, batch_stats)), grads = part(batch_stats, images, targets, key)
+        return loss, right, batch_stats, grads
+
+    def one(carry, rows):
+        batch_stats, sums = carry
+        number, images, targets = rows
+        (loss, (right, batch_stats)), grads = part(batch_stats, images, targets,
+                                                   jax.random.fold_in(key, number))
+        new = (loss, right, grads)
+        return (batch_stats, new if sums is None else jax.tree.map(jnp.add, sums, new)), None
+
+    split = jax.tree.map(lambda a: a.reshape(-1, parts, *a.shape[1:]).swapaxes(0, 1),
+                         (images, targets))
+    rows = (jnp.arange(parts), *split)
+    carry, _ = one((batch_stats, None), jax.tree.map(lambda a: a[0], rows))
+    if jax.default_backend() == "cpu":  # As in `make_train_call`: no convolutions inside a loop.
+        for i in range(1, parts):
+            carry, _ = one(carry, jax.tree.map(lambda a, i=i: a[i], rows))
+    else:
+        carry, _ = jax.lax.scan(one, carry, jax.tree.map(lambda a: a[1:], rows))
+    batch_stats, (loss, right, grads) = carry
+    return loss / parts, right, batch_stats, jax.tree.map(lambda g: g / parts, grads)
 
 
 def eval_step(module: nn.Module, variables: PyTree, batch: Batch) -> dict[str, jax.Array]:

@@ -1,1 +1,6 @@
 """Pretrained weights in and out, under the names and in the layouts that other code bases use."""
+
+from cnnjax.weights.load import Pretrained, load, load_weights
+from cnnjax.weights.save import save_weights
+
+__all__ = ["Pretrained", "load", "load_weights", "save_weights"]

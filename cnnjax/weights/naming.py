@@ -76,11 +76,14 @@ class Naming:
         also be a function of the match and of the set of all layers.
       layouts: (pattern, layout) of the kernels, or other arrays, that are laid out unusually;
         patterns as above. 4-D kernels are otherwise convolutions and 2-D ones dense layers.
+      leaves: (our name, theirs) of arrays that are no kernel, scale, bias or statistic, where the
+        two differ.
     """
 
     source: str
     rules: Sequence[tuple[str, str | Rename]]
     layouts: Sequence[tuple[str, Layout]] = ()
+    leaves: Sequence[tuple[str, str]] = ()
 
     def names(self, variables: PyTree) -> dict[str, str]:
         """Returns {"params/stage1_block1/conv1/kernel": "layer1.0.conv1.weight"} of all leaves.
@@ -94,7 +97,8 @@ class Naming:
         paths = {path: _split(path) for path in trees.named_leaves(variables)}
         layers = frozenset(layer for layer, _ in paths.values())
         prefixes = {layer: self._name(layer, layers) for layer in layers}
-        return {path: ".".join(filter(None, (prefixes[layer], _LEAVES.get(leaf, leaf))))
+        called = {**_LEAVES, **dict(self.leaves)}
+        return {path: ".".join(filter(None, (prefixes[layer], called.get(leaf, leaf))))
                 for path, (layer, leaf) in paths.items()}
 
     def layout(self, path: str, ndim: int) -> Layout:

@@ -7,8 +7,10 @@ import pytest
 from jax import lax
 
 import cnnjax
+import cnnjax.models
 from cnnjax.analysis import endpoint_fields
 from cnnjax.models.layers import AvgPool, Conv, Dense, GlobalAvgPool, MaxPool
+from cnnjax.models.parts import AdaptiveAvgPool
 from cnnjax.types import UserError
 
 
@@ -74,12 +76,12 @@ def test_resnets_see_what_araujo_et_al_publish_and_are_not_clipped_to_the_image(
     assert (pool.name, pool.size) == ("pool", conv.size)
 
 
-def test_vgg_and_alexnet_of_the_table_see_the_same_once_they_are_there():
-    known = {"alexnet": 195, "vgg16": 212, "vgg16_bn": 212}
-    for name in set(known) & set(cnnjax.list_models()):
-        found = cnnjax.receptive_field(cnnjax.create_model(name), (1, 224, 224, 3))
-        pools = [f for f in found if "pool" in f.name and not f.sees_all]
-        assert known[name] in [f.size[0] for f in pools], name
+@pytest.mark.parametrize(("name", "before", "at_last_pool"), [
+    ("alexnet", 163, 195), ("vgg16", 196, 212), ("vgg16_bn", 196, 212)])
+def test_alexnet_and_vgg16_of_the_table_see_the_same(name, before, at_last_pool):
+    found = cnnjax.receptive_field(cnnjax.create_model(name), (1, 224, 224, 3))
+    sizes = [f.size[0] for f in found if not f.sees_all]
+    assert max(sizes) == at_last_pool and max(set(sizes) - {at_last_pool}) == before
 
 
 def test_two_3x3_see_what_one_5x5_sees_and_three_what_one_7x7_sees():
@@ -191,6 +193,13 @@ def test_what_sees_the_whole_map_is_flagged():
         "conv": False, "pool": True, "flat": True, "head": True}
 
 
+def test_an_adaptive_pool_is_followed_where_its_bins_are_equal_and_flagged_where_not():
+    def body(x):
+        return AdaptiveAvgPool(6, name="pool")(Conv(2, 3, name="conv")(x))
+    assert fields(body, 24)["pool"].size == (6, 6) and not fields(body, 24)["pool"].sees_all
+    assert fields(body, 23)["pool"].size == (3, 3) and fields(body, 23)["pool"].sees_all
+
+
 def test_a_layer_called_twice_has_two_fields():
     def body(x):
         conv = Conv(4, 3, name="conv")
@@ -213,6 +222,23 @@ def test_an_operation_without_a_rule_is_an_error_that_names_it_and_not_a_wrong_a
                                                                                      named):
     with pytest.raises(UserError, match=named):
         fields(lambda x: Conv(4, 3, name="last")(operation(Conv(4, 3, name="conv")(x))))
+
+
+@pytest.mark.parametrize(("name", "depth"), [
+    ("resnet18", 18), ("resnet50", 50), ("resnet20_cifar", 20), ("plain20_cifar", 20),
+    ("lenet5", 5), ("cifar_resnet18", 18)])
+def test_the_depth_is_that_of_the_models_name(name, depth):
+    size = cnnjax.models.lookup(name).input_size
+    assert cnnjax.receptive_field(cnnjax.create_model(name), (1, *size))[-1].depth == depth
+
+
+def test_gates_are_no_part_of_the_depth_and_branches_count_once():
+    def body(x):
+        x = Conv(8, 3)(x)
+        x = x * Dense(8)(nn.relu(Dense(2)(x.mean((1, 2)))))[:, None, None]
+        x = jnp.concatenate([x, Conv(8, 3)(Conv(8, 1)(x)), Conv(8, 1)(x)], -1)
+        return Dense(5, name="head")(x.mean((1, 2)))
+    assert fields(body)["head"].depth == 4
 
 
 def test_endpoints_have_fields_that_include_the_shortcut():

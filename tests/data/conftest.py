@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -9,6 +10,9 @@ import jax
 import numpy as np
 import pytest
 from jax.sharding import Mesh
+
+# augment_cases.py, which make_golden.py imports too.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

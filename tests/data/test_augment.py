@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from cnnjax.data import augment
+from cnnjax.data.augment import policies
+from cnnjax.data.augment.operations import CODES
+from cnnjax.types import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 9, 7, 3), np.uint8)
 
@@ -62,9 +65,127 @@ def test_pad_crop_shifts_each_image_by_its_own_amount(dtype):
     assert augment.random_pad_crop(jax.random.key(0), out, 0) is out
 
 
-def test_what_is_random_is_a_function_of_the_key():
-    images = jnp.asarray(IMAGES)
-    for function in (augment.random_flip, lambda k, x: augment.random_pad_crop(k, x, 2)):
-        first = function(jax.random.key(0), images)
-        assert (first == jax.jit(function)(jax.random.key(0), images)).all()
-        assert (first != function(jax.random.key(1), images)).any()
+PER_ROW = {
+    "flip": augment.random_flip,
+    "pad_crop": lambda key, x: augment.random_pad_crop(key, x, 2),
+    "resized_crop": lambda key, x: augment.random_resized_crop(key, x, (8, 6), (0.2, 0.8)),
+    "jitter": lambda key, x: augment.color_jitter(key, x, 0.4, 0.4, 0.4, 0.1),
+    "rand_augment": augment.rand_augment,
+    "rand_augment_increasing": augment.rand_augment_increasing,
+    "trivial_augment_wide": augment.trivial_augment_wide,
+    "auto_augment": augment.auto_augment,
+    "erasing": lambda key, x: augment.random_erasing(key, x.astype(jnp.float32)),
+}
+
+
+@pytest.mark.parametrize("name", PER_ROW)
+def test_what_a_row_draws_is_a_function_of_the_key_and_the_row(name):
+    function, images = jax.jit(PER_ROW[name]), jnp.asarray(IMAGES[:32])
+    out = np.asarray(function(jax.random.key(0), images))
+    assert (out[:8] == function(jax.random.key(0), images[:8])).all()
+    assert (out != function(jax.random.key(1), images)).any()
+    same = np.asarray(function(jax.random.key(0), jnp.broadcast_to(images[:1], images.shape)))
+    assert len({image.tobytes() for image in same}) > (1 if name == "flip" else 5)
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What a policy hands to `apply_operations`: codes and magnitudes."""
+    calls = []
+    monkeypatch.setattr(policies, "apply_operations",
+                        lambda images, codes, sizes, **how: calls.append((codes, sizes)))
+
+    def drawn(policy, count=4000):
+        policy(jax.random.key(0), jnp.zeros((count, 224, 224, 3), jnp.uint8))
+        return (np.asarray(a) for a in calls[-1])
+
+    return drawn
+
+
+def test_rand_augment_draws_14_operations_and_both_signs_alike(drawn):
+    codes, sizes = drawn(policies.rand_augment)
+    assert codes.shape == (4000, 2)
+    shares = np.bincount(codes.ravel(), minlength=16) / codes.size
+    np.testing.assert_allclose(shares, [1 / 14] * 14 + [0, 0], atol=0.01)
+    rotations = sizes[codes == CODES["Rotate"]]
+    assert set(np.round(rotations, 4)) == {-9.0, 9.0} and abs((rotations > 0).mean() - 0.5) < 0.1
+
+
+def test_trivial_augment_draws_one_operation_of_any_strength(drawn):
+    codes, sizes = drawn(policies.trivial_augment_wide, 20_000)
+    assert codes.shape == (20_000, 1)
+    rotations = sizes[codes == CODES["Rotate"]]
+    assert len(np.unique(np.round(rotations, 3))) == 61 and np.abs(rotations).max() == 135
+
+
+def test_auto_augment_draws_pairs_with_their_probabilities(drawn):
+    codes, _ = drawn(policies.auto_augment, 20_000)
+    # Three of the 25 pairs of the ImageNet policy have Invert, each with a probability of 0.6.
+    inverted = (codes == CODES["Invert"]).sum() / 20_000
+    assert inverted == pytest.approx(3 * 0.6 / 25, abs=0.006)
+
+
+def test_rand_augment_increasing_applies_half_of_its_operations(drawn):
+    codes, sizes = drawn(policies.rand_augment_increasing)
+    assert (codes == CODES["Identity"]).mean() == pytest.approx(0.5, abs=0.02)
+    rotations = np.abs(sizes[codes == CODES["Rotate"]])
+    assert rotations.mean() == pytest.approx(27, abs=0.3)  # Level 9 of 10, of 30 degrees.
+    assert rotations.std() == pytest.approx(1.4, abs=0.3) and rotations.max() <= 30
+
+
+@pytest.mark.parametrize("per_example", [False, True])
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+def test_mix_pairs_rows_from_both_ends_by_the_weight_it_returns(mixup, per_example):
+    values = np.arange(64, dtype=np.float32)
+    images, labels = np.tile(values[:, None, None, None], (1, 10, 12, 3)), np.arange(64)
+    mixed, other, weight = augment.mix(jax.random.key(2), images, labels, mixup=mixup,
+                                       cutmix=1.0, per_example=per_example)
+    assert (other == labels[::-1]).all()
+    expected = weight * values + (1 - weight) * values[::-1]
+    np.testing.assert_allclose(np.asarray(mixed).mean((1, 2, 3)), expected, rtol=1e-4, atol=1e-3)
+    assert (len(set(np.asarray(weight).tolist())) > 10) is per_example
+    cut = np.array([len(np.unique(image)) == 2 for image in np.asarray(mixed)])
+    if per_example:
+        assert 0.3 < cut.mean() < 0.75 if mixup else cut.mean() > 0.8
+
+
+def test_mix_without_luck_changes_nothing():
+    images = jnp.asarray(IMAGES[:4], jnp.bfloat16)
+    mixed, _, weight = augment.mix(jax.random.key(0), images, jnp.arange(4), mixup=0.2,
+                                   cutmix=1.0, probability=0.0)
+    assert mixed.dtype == jnp.bfloat16 and (mixed == images).all() and (weight == 1).all()
+
+
+def test_erasing_fills_a_box_with_zeros_or_noise():
+    images = jnp.ones((200, 16, 16, 2))
+    out = np.asarray(augment.random_erasing(jax.random.key(0), images, 0.3))
+    share = (out == 0).mean((1, 2, 3))
+    assert (share > 0).mean() == pytest.approx(0.3, abs=0.1)
+    assert share[share > 0].min() > 0.015 and share.max() < 0.36
+    noise = np.asarray(augment.random_erasing(jax.random.key(0), images, 0.3, noise=True))
+    assert ((noise != 1) == (out == 0)).all() and abs(noise[noise != 1].std() - 1) < 0.05
+
+
+def test_the_pipeline_is_its_parts_in_their_order():
+    key, images = jax.random.key(4), jnp.asarray(IMAGES[:8])
+    statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
+    plain = augment.pipeline(key, images, size=(9, 7), **statistics)
+    assert (plain == augment.normalize(images, *statistics.values())).all()
+    keys = [jax.random.fold_in(key, i) for i in range(6)]
+    policy = augment.make_policy("auto_augment_cifar10", method="bilinear", fill=(1, 2, 3))
+    out = augment.pipeline(key, images, size=(8, 8), resized_crop=(0.3, 1.0), flip=True, pad_crop=1,
+                           jitter=(0.1, 0.2, 0.3, 0.1), policy=policy, erase=0.5, **statistics)
+    x = augment.random_resized_crop(keys[2], images, (8, 8), (0.3, 1.0))
+    x = augment.random_pad_crop(keys[1], augment.random_flip(keys[0], x), 1)
+    x = policy(keys[4], augment.color_jitter(keys[3], x, 0.1, 0.2, 0.3, 0.1))
+    x = augment.random_erasing(keys[5], augment.normalize(x, *statistics.values()), 0.5)
+    assert (out == x).all()
+
+
+@pytest.mark.parametrize(("name", "arguments", "message"), [
+    ("rand_augmnt", {}, "Did you mean 'rand_augment'"),
+    ("rand_augment", {"magnitude": 31}, "between 0 and 30"),
+    ("rand_augment_increasing", {"magnitude": 11}, "between 0 and 10")])
+def test_wrong_policies_are_explained(name, arguments, message):
+    with pytest.raises(UserError, match=message):
+        augment.make_policy(name, **arguments)

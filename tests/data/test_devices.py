@@ -16,9 +16,13 @@ mesh = Mesh(np.asarray(jax.devices()), ("data",))
 count = len(jax.devices())
 sha = hashlib.sha256()
 
-@jax.jit
 def use(images, key):
-    return augment.random_pad_crop(key, augment.random_flip(key, images), 2)
+    return augment.pipeline(key, images, size=images.shape[1:3], mean=[0.5] * images.shape[-1],
+                            std=[0.5] * images.shape[-1], resized_crop=(0.3, 1.0), flip=True,
+                            pad_crop=2, jitter=(0.2, 0.2, 0.2, 0.1), erase=0.5, mesh=mesh,
+                            policy=augment.make_policy("rand_augment", mesh=mesh))
+
+use = jax.jit(use)
 
 for placement in ("device", "stream"):
     for name in ("digits", "folder:" + sys.argv[1]):

@@ -109,10 +109,20 @@ def test_an_epoch_holds_every_example_once_and_crops_it_anew(datasets, make):
     assert (first != second).any(axis=1).all()
 
 
-def test_random_crops_apply_to_images_of_one_size_too(datasets, make):
-    feed = make(datasets["npz"], random_resized_crop=(0.5, 1.0), image_size=(6, 5))
-    assert isinstance(feed, StreamFeed) and feed.image_shape == (6, 5, 3)
-    assert collect(feed, 0, 1)["image"].shape == (1, 4, 6, 5, 3)
+@pytest.mark.parametrize("where", ["device", "stream"])
+def test_images_of_one_size_are_left_for_the_device_to_crop(datasets, make, where):
+    cropped, plain = (make(datasets["npz"], random_resized_crop=area, image_size=(6, 5),
+                           placement=where) for area in ((0.5, 1.0), None))
+    assert cropped.image_shape == plain.image_shape == (9, 7, 3)
+    assert_same(collect(cropped, 0, 2), collect(plain, 0, 2))
+
+
+def test_repeats_of_an_example_are_cropped_differently(datasets, make):
+    feed = make(datasets["folder"], random_resized_crop=(0.1, 0.5), repeats=2)
+    examples = collect(feed, 0, 5)
+    index, images = examples["index"].reshape(10, 2), examples["image"].reshape(10, 2, -1)
+    assert (index[:, 0] == index[:, 1]).all() and len(set(index[:, 0])) == 10
+    assert (images[:, 0] != images[:, 1]).any(axis=1).all()
 
 
 def test_what_fits_is_resident(datasets, make, monkeypatch):
@@ -143,12 +153,16 @@ def test_the_limit_of_an_accelerator_is_a_quarter_of_its_memory(mesh):
     ({"batch_size": 4096}, "only 1437 training examples. Set --config.train.batch_size=1437 or"),
     ({"batch_size": 0}, "--config.train.batch_size=1"),
     ({"placement": "gpu"}, "auto, device, stream"),
-    ({"placement": "device", "random_resized_crop": (0.1, 1.0)}, "placement=auto"),
     ({"crop": 2.0}, "crop is 2.0"),
 ])
 def test_wrong_arguments_are_explained(datasets, make, arguments, message):
     with pytest.raises(UserError, match=message):
         make(datasets["digits"], **arguments)
+
+
+def test_crops_on_the_host_cannot_be_resident(datasets, make):
+    with pytest.raises(UserError, match="placement=auto"):
+        make(datasets["folder"], placement="device", random_resized_crop=(0.1, 1.0))
 
 
 @pytest.mark.parametrize(("batch_size", "message"), [

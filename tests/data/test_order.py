@@ -42,3 +42,17 @@ def test_purposes_do_not_share_random_numbers():
 def test_an_order_of_nothing_is_refused():
     with pytest.raises(ValueError, match="n=0"):
         TrainOrder(seed=0, n=0)
+
+
+def test_repeats_stand_in_a_row_and_an_epoch_keeps_its_length():
+    order, plain = TrainOrder(3, 10, repeats=3), TrainOrder(3, 10)
+    epoch = order.indices(10, 10)
+    assert (epoch == np.repeat(plain.indices(10, 4), 3)[:10]).all()
+    assert (order.at([17, 3]) == [order.indices(17, 1)[0], order.indices(3, 1)[0]]).all()
+
+
+def test_no_two_passes_over_an_example_have_one_number():
+    order, positions = TrainOrder(3, 10, repeats=3), np.arange(200)
+    pairs = list(zip(order.at(positions), order.passes(positions), strict=True))
+    assert len(set(pairs)) == 200
+    assert (TrainOrder(3, 10).passes(positions) == positions // 10).all()

@@ -11,6 +11,7 @@ from cnnjax import config as config_lib
 from cnnjax import models
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.types import UserError
+from cnnjax.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / "experiments").glob("*.py"))
@@ -18,7 +19,8 @@ FILES = sorted((ROOT / "experiments").glob("*.py"))
 # width, channels, classes.
 KNOWN = {"digits": (1437, 8, 8, 1, 10), "mnist": (60_000, 28, 28, 1, 10),
          "fashion_mnist": (60_000, 28, 28, 1, 10), "cifar10": (50_000, 32, 32, 3, 10),
-         "imagenet2012": (1_281_167, 224, 224, 3, 1000)}
+         "imagenet2012": (1_281_167, 224, 224, 3, 1000),
+         "folder:hymenoptera_data": (244, 224, 224, 3, 2)}
 
 
 def load(file):
@@ -37,7 +39,7 @@ CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}") for file in FILE
 @pytest.mark.parametrize(("file", "preset"), CASES)
 def test_every_preset_is_valid_and_its_model_takes_its_images(file, preset):
     config = load(file).get_config(preset)
-    config_lib.validate(config)
+    validate(config)
     examples, height, width, channels, classes = KNOWN[config.data.name]
     size = config.data.image_size or height
     module = models.create_model(config.model.name, num_classes=classes,

@@ -50,3 +50,13 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_two(one, root, tmp_path):
 def test_streaming_feeds_eight_devices_the_same_batches(one, root, tmp_path):
     _, losses = train(tmp_path / "run", root, 8, "--config.data.placement=stream")
     assert losses == pytest.approx(one[1], rel=2e-4)
+
+
+def test_eight_devices_augment_mix_and_accumulate_as_one_does(root, tmp_path):
+    recipe = ["--config.augment.policy=rand_augment", "--config.augment.jitter=(0.2,0.2,0.2,0.0)",
+              "--config.augment.random_resized_crop=(0.5,1.0)", "--config.augment.erase=0.3",
+              "--config.augment.mixup=0.2", "--config.augment.cutmix=1.0",
+              "--config.train.accumulate=3", "--config.train.ema_decay=0.5"]
+    (one, losses), (eight, same) = (train(tmp_path / f"{n}", root, n, *recipe) for n in (1, 8))
+    assert same == pytest.approx(losses, rel=2e-4)
+    assert eight["top1"] == pytest.approx(one["top1"], abs=2 / 360)

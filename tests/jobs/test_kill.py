@@ -14,6 +14,8 @@ from cnnjax.train.writers import TIMING_FIELDS, read_metrics
 # ten milliseconds, saved every 20.
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(8, 16)",
        "--config.model.dropout_rate=0.1", "--config.augment.pad_crop=1",
+       "--config.augment.policy=rand_augment", "--config.augment.mixup=0.2",
+       "--config.augment.repeats=2", "--config.train.ema_decay=0.9",
        "--config.train.steps=300", "--config.log.every_steps=7", "--config.eval.every_steps=50",
        "--config.checkpoint.every_steps=20", "--config.log.plot=False"]
 

@@ -7,6 +7,8 @@ import jax
 import numpy as np
 import pytest
 
+import cnnjax
+from cnnjax import trees
 from cnnjax.command_line import main
 from cnnjax.train.writers import TIMING_FIELDS, read_metrics
 
@@ -109,8 +111,7 @@ def test_a_finished_run_can_be_extended(whole, tmp_path):
 
 def test_a_failed_start_leaves_the_workdir_to_the_corrected_one(tmp_path, capsys):
     folder = tmp_path / "run"
-    assert train(folder, "--config.data.placement=device",
-                 "--config.augment.random_resized_crop=(0.08,1.0)") == 2
+    assert train(folder, "--config.augment.random_resized_crop=(0.8,0.2)") == 2
     assert train(folder, "--config.train.steps=2") == 0
 
 
@@ -211,3 +212,34 @@ def test_streaming_and_resident_data_train_to_the_same_bits(whole, tmp_path):
     assert train(folder, "--config.data.placement=stream") == 0
     assert lines(folder) == lines(whole)
     assert jax.device_count() >= 1
+
+
+RECIPE = ["--config.train.ema_decay=0.8", "--config.augment.mixup=0.4",
+          "--config.augment.cutmix=1.0", "--config.augment.policy=trivial_augment_wide",
+          "--config.augment.repeats=2", "--config.train.accumulate=2",
+          "--config.train.loss=sigmoid"]
+
+
+def test_a_recipe_resumes_to_the_same_bits_and_its_averages_are_what_is_evaluated(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, *RECIPE) == 0
+    assert train(parts, *RECIPE, "--config.train.stop_after_steps=7") == 0
+    assert train(parts, *RECIPE) == 0
+    assert summary(parts)["state_sha256"] == summary(whole)["state_sha256"]
+    assert read_metrics(parts)[-1]["eval_loss"] == read_metrics(whole)[-1]["eval_loss"]
+    name = summary(whole)["model"]
+    _, variables, _ = cnnjax.load_weights(name, whole)
+    assert trees.sha256(variables["params"]) != summary(whole)["params_sha256"]
+
+
+@pytest.mark.parametrize(("flag", "message"), [
+    ("augment.policy=rand_augmnt", "Did you mean 'rand_augment'"),
+    ("augment.jitter=(0.1,0.1)", "four strengths"),
+    ("augment.mixup=-1.0", "between 0.0 and"),
+    ("train.accumulate=7", "--config.train.accumulate to a divisor of"),
+    ("train.ema_decay=1.0", "train.ema_decay is 1.0"),
+    ("eval.image_size=24 data.image_size=0", "so data.image_size must be too")])
+def test_a_wrong_recipe_is_explained(tmp_path, capsys, flag, message):
+    flags = [f"--config.{part}" for part in flag.split()]
+    assert train(tmp_path / "run", *flags) == 2
+    assert message in capsys.readouterr().err

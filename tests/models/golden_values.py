@@ -43,6 +43,7 @@ class Logits:
         references/. torch's builder is called with num_classes alone.
       naming: source of the names of its tensors.
       slow: whether the comparison is left to the slow tests.
+      model: a name that `create_model` knows, if the case's own is none.
     """
 
     sizes: tuple[Size, ...]
@@ -50,6 +51,7 @@ class Logits:
     reference: str
     naming: str
     slow: bool = False
+    model: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Training:
       reference: as in `Logits`.
       naming: as in `Logits`.
       aux_weight: of the losses of auxiliary heads.
+      slow: whether the comparison is left to the slow tests.
     """
 
     model: str
@@ -71,6 +74,7 @@ class Training:
     reference: str
     naming: str
     aux_weight: float = 0.0
+    slow: bool = False
 
 
 def generator(name: str) -> np.random.RandomState:

@@ -3,7 +3,6 @@
 import functools
 import os
 import pathlib
-import pickle
 
 import golden_cases
 import golden_values as values
@@ -13,14 +12,15 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax.data import augment
 from cnnjax.models import create_model
-from cnnjax.weights import namings
+from cnnjax.weights import load_weights, namings
 from cnnjax.weights.naming import from_torch, shapes_in_torch, to_torch
 
 DATA = pathlib.Path(os.environ.get("CNNJAX_TEST_DATA", "absent"))
-LOGITS = [pytest.param(*case, marks=[pytest.mark.slow] if case[2].slow else [], id=case[1])
-          for case in golden_cases.cases("LOGITS")]
-TRAINING = [pytest.param(*case, id=case[1]) for case in golden_cases.cases("TRAINING")]
+LOGITS, TRAINING = (
+    [pytest.param(*case, marks=[pytest.mark.slow] if case[2].slow else [], id=case[1])
+     for case in golden_cases.cases(kind)] for kind in ("LOGITS", "TRAINING"))
 
 
 def loaded(model, naming, size, fill):
@@ -34,7 +34,7 @@ def loaded(model, naming, size, fill):
 
 @pytest.mark.parametrize(("family", "name", "case"), LOGITS)
 def test_logits_equal_torch_at_usual_and_odd_sizes(family, name, case):
-    model = create_model(name, **case.arguments)
+    model = create_model(case.model or name, **case.arguments)
     variables = loaded(model, namings.of(model, case.naming), case.sizes[0],
                        golden_cases.fill(family))
     golden = np.load(golden_cases.GOLDEN / f"{family}.npz")
@@ -97,64 +97,15 @@ def test_bn_statistics_of_a_float32_step_match_torch():
         np.testing.assert_allclose(found, golden[f"simple_cnn {key}"], rtol=1e-4, atol=1e-5)
 
 
-class LegacyStateDict(pickle.Unpickler):
-    """Reads the state dict of a torch file from before 1.6, executing nothing in it.
-
-    Such a file is a row of pickles: a magic number, the protocol, the machine, the object, the
-    storages' keys; then each storage as an int64 count and its raw little-endian values.
-    """
-
-    DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
-
-    def __init__(self, file):
-        super().__init__(file)
-        self.storages = {}
-
-    def find_class(self, module, name):
-        if name in self.DTYPES:
-            return name
-        if name == "OrderedDict":
-            return dict
-        if name in ("_rebuild_tensor", "_rebuild_tensor_v2"):
-            return lambda storage, offset, shape, strides, *_: (storage, offset, shape, strides)
-        if name in ("_rebuild_parameter",):
-            return lambda data, *_: data
-        raise pickle.UnpicklingError(f"{module}.{name} does not belong in a state dict")
-
-    def persistent_load(self, identifier):
-        _, kind, key, _, count, _ = identifier
-        self.storages[key] = np.empty(count, self.DTYPES[kind])
-        return self.storages[key]
-
-    @classmethod
-    def read(cls, path):
-        with open(path, "rb") as file:
-            for _ in range(3):
-                cls(file).load()
-            reader = cls(file)
-            content = reader.load()
-            for key in cls(file).load():
-                count = int.from_bytes(file.read(8), "little")
-                storage = reader.storages[key]
-                storage[:] = np.frombuffer(file.read(count * storage.itemsize), storage.dtype)
-        return {name: np.lib.stride_tricks.as_strided(
-            storage[offset:], shape, [step * storage.itemsize for step in strides])
-            for name, (storage, offset, shape, strides) in content["state_dict"].items()}
-
-
 @pytest.mark.skipif(not (DATA / "cifar10_resnet20").is_dir(),
                     reason="set CNNJAX_TEST_DATA to a folder with cifar10_resnet20/")
 def test_published_resnet20_weights_classify_cifar10_as_published():
     folder = DATA / "cifar10_resnet20"
-    state = LegacyStateDict.read(folder / "resnet20-12fca82f.th")
-    model = create_model("resnet20_cifar", num_classes=10)
-    shapes = jax.eval_shape(model.init, jax.random.key(0),
-                            jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
-    state = {name.removeprefix("module."): array for name, array in state.items()}
-    variables = from_torch(namings.of(model, "pytorch_resnet_cifar10"), state, shapes)
+    model, variables, preprocess = load_weights("resnet20_cifar",
+                                                folder / "resnet20-12fca82f.th")
+    assert preprocess.size == (32, 32) and preprocess.crop == 1.0
     test = np.load(folder / "test_1017.npz")
-    images = (test["images"] / np.float32(255) - np.float32([0.485, 0.456, 0.406])) / np.float32(
-        [0.229, 0.224, 0.225])
+    images = augment.normalize(test["images"], preprocess.mean, preprocess.std)
     logits = jax.jit(functools.partial(model.apply, train=False))(variables, images)
     right = int((logits.argmax(-1) == test["labels"]).sum())
     assert right in (931, 932)

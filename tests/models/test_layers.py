@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +12,7 @@ from cnnjax import trees
 from cnnjax.models import create_model
 from cnnjax.models.layers import BatchNorm, Conv, Dense, he_normal
 from cnnjax.models.lenet import TABLE_I, SparseConv
+from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
 
 
@@ -48,6 +50,70 @@ def test_a_resnet_starts_with_its_own_convolutions_and_torchs_head(name, fan):
     assert np.isclose(np.abs(params["head"]["kernel"]).max(), 64 ** -0.5, rtol=0.05)
     scales = [leaf for path, leaf in trees.named_leaves(params).items() if "scale" in path]
     assert all((scale == 1).all() for scale in scales)
+
+
+@functools.cache
+def traced(model, side=32):
+    """{path: layer} and {path: shape of a parameter} of a model; nothing is computed."""
+    found = {}
+
+    def record(next_call, args, kwargs, context):
+        output = next_call(*args, **kwargs)
+        if context.method_name == "__call__":
+            found["/".join(context.module.path)] = context.module.clone(parent=None)
+        return output
+
+    with nn.intercept_methods(record):
+        variables = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+    leaves = trees.named_leaves(variables["params"])
+    return found, {path: leaf.shape for path, leaf in leaves.items()}
+
+
+START = {"googlenet": dict(aux_logits=True), "inception_v3": dict(aux_logits=True),
+         "densenet121": dict(stage_sizes=(1, 1))}
+
+
+@pytest.mark.parametrize("name,side,layer,std", [
+    ("googlenet", 32, "stage2_block1/branch2_conv2", 0.01),
+    ("googlenet", 32, "aux1/fc1", 0.01),
+    ("googlenet", 32, "head", 0.01),
+    ("googlenet_original", 32, "stage2_block1/branch2_conv2", (9 * 96) ** -0.5),
+    ("inception_v3", 299, "stage2_block2/branch2_conv2", 0.1),
+    ("inception_v3", 299, "aux1/conv2", 0.1),
+    ("inception_v3", 299, "aux1/head", 0.001),
+    ("densenet121", 32, "stage2_block1/conv2", (2 / (9 * 128)) ** 0.5),
+    ("densenet121", 32, "head", (3 * 80) ** -0.5),
+    ("convnext_tiny", 32, "stage2_block1/fc1", 0.02),
+    ("convnext_tiny", 32, "stage1_block1/conv", 0.02),
+])
+def test_kernels_start_with_the_published_deviation(name, side, layer, std):
+    layers, shapes = traced(create_model(name, 100, **START.get(name, {})), side)
+    kernel = layers[layer].kernel_init(jax.random.key(0), shapes[f"{layer}/kernel"])
+    assert np.isclose(np.std(kernel), std, rtol=0.05)
+
+
+@pytest.mark.parametrize("name,layer,value", [
+    ("googlenet_original", "stem_conv1", 0.2), ("densenet121", "head", 0),
+    ("convnext_tiny", "stage1_block1/conv", 0), ("convnext_tiny", "stage1_block1/fc1", 0),
+    ("convnext_tiny", "head", 0)])
+def test_biases_start_with_the_published_value(name, layer, value):
+    layers, _ = traced(create_model(name, 100, **START.get(name, {})))
+    np.testing.assert_array_equal(layers[layer].bias_init(jax.random.key(0), (4,)),
+                                  np.float32(value))
+
+
+def test_convnexts_layer_scale_starts_at_a_millionth():
+    model = create_model("convnext_tiny", 10, stage_sizes=(1,), widths=(8,))
+    params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]
+    np.testing.assert_array_equal(params["stage1_block1"]["layer_scale"], np.float32(1e-6))
+
+
+@pytest.mark.parametrize("name,blocks,last", [("convnext_tiny", 18, 0.1),
+                                              ("convnext_base", 36, 0.5)])
+def test_convnext_drops_more_the_deeper_and_the_last_block_at_the_full_rate(name, blocks, last):
+    layers, _ = traced(create_model(name, 10))
+    rates = [layer.rate for layer in layers.values() if isinstance(layer, DropPath)]
+    np.testing.assert_allclose(rates, np.linspace(0, last, blocks), atol=1e-12)
 
 
 def test_zero_init_residual_starts_every_block_as_its_shortcut():

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,33 +11,44 @@ import test_torch_models
 
 from cnnjax import ops, trees
 from cnnjax.models import create_model, list_models, lookup, model_arguments
+from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
 
 # Parameters and batch-norm statistics of models that test_torch_models does not have.
 PARAMS = {
-    "lenet5": (60_806, 0), "simple_cnn": (94_986, 448),
+    "lenet5": (60_806, 0), "simple_cnn": (94_986, 448), "alexnet_original": (60_965_224, 0),
+    "wide_resnet101_2": (126_886_696, 137_856), "resnext101_64x4d": (83_455_272, 202_880),
+    "seresnext50_32x4d": (27_559_896, 68_224),
     "resnet20_cifar": (269_722, 1_376), "resnet32_cifar": (464_154, 2_272),
     "resnet44_cifar": (658_586, 3_168), "resnet56_cifar": (853_018, 4_064),
     "resnet110_cifar": (1_727_962, 8_096),
     "plain20_cifar": (269_722, 1_376), "plain32_cifar": (464_154, 2_272),
     "plain44_cifar": (658_586, 3_168), "plain56_cifar": (853_018, 4_064),
     "plain110_cifar": (1_727_962, 8_096),
+    "googlenet_original": (6_998_552, 0),
+    "densenet161": (28_681_000, 219_936),
     "efficientnetv2_s": (21_458_488, 153_872), "efficientnetv2_m": (54_139_356, 292_032),
     "efficientnetv2_l": (118_515_272, 512_576),
 }
 # Tracing these takes seconds; their shallower siblings are built by the same lines.
-DEEP = ("resnet101", "resnet152", *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain")
-                                    for depth in (44, 56, 110)),
+DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d",
+        "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169",
+        "densenet201", "convnext_small", "convnext_base", "convnext_large",
+        *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)),
         *(f"{kind}efficientnet_b{i}" for kind in ("", "tf_") for i in range(1, 8)),
         *(f"{kind}efficientnet_lite{i}" for kind in ("", "tf_") for i in range(1, 5)),
         *(f"{kind}_{size}" for kind in ("efficientnet_v2", "efficientnetv2", "tf_efficientnetv2")
           for size in "sml" if (kind, size) != ("efficientnet_v2", "s")))
-EVERY = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-         for name in list_models()]
+EVERY, COUNTED = ([pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
+                   for name in names] for names in (list_models(), PARAMS))
 # One of each kind: the others differ in depth alone.
-KINDS = ("lenet5", "lenet5_full", "simple_cnn", "resnet18", "resnet50", "cifar_resnet18",
+KINDS = ("lenet5", "lenet5_full", "simple_cnn", "alexnet_original", "alexnet", "vgg11_bn",
+         "googlenet", "googlenet_original", "inception_v3", "resnet18", "resnet50", "seresnet18",
+         "resnetv2_50", "squeezenet1_1", "densenet121", "convnext_tiny", "cifar_resnet18",
          "resnet20_cifar", "plain20_cifar", "mobilenet_v2", "mobilenet_v3_small",
          "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_v2_s")
+# Sides of the least images, in pixels, where they are above 64.
+LEAST = {"inception_v3": 75}
 
 
 def classes(name):
@@ -46,7 +58,8 @@ def classes(name):
 def specs(name, batch=2):
     """The shape of a batch: the published size, or 64 px instead of 224, which trace the same."""
     height, width, channels = lookup(name).input_size
-    return jax.ShapeDtypeStruct((batch, min(height, 64), min(width, 64), channels), jnp.float32)
+    most = LEAST.get(name, 64)
+    return jax.ShapeDtypeStruct((batch, min(height, most), min(width, most), channels), jnp.float32)
 
 
 def shapes(model, x, train=False):
@@ -56,6 +69,10 @@ def shapes(model, x, train=False):
 
 # A shallow one of each kind, for the tests that compile.
 SMALL = {"lenet5": {}, "simple_cnn": dict(widths=(8, 16)),
+         "alexnet_original": dict(widths=(8, 16, 16, 16, 16), hidden=32),
+         "squeezenet1_1": dict(stage_sizes=(1, 1), widths=(4, 8)),
+         "densenet121": dict(stage_sizes=(1, 1), growth_rate=8, stem_width=16),
+         "convnext_tiny": dict(stage_sizes=(1, 1), widths=(16, 24)),
          "resnet20_cifar": dict(stage_sizes=(1, 1, 1)),
          "efficientnet_b0": dict(width=0.25, depth=0.1)}
 
@@ -88,7 +105,7 @@ def test_every_listed_model_is_held_to_a_published_size():
     assert set(PARAMS) | set(test_torch_models.NAMES) == set(list_models())
 
 
-@pytest.mark.parametrize("name", PARAMS)
+@pytest.mark.parametrize("name", COUNTED)
 def test_parameters_and_statistics_are_as_many_as_published(name):
     variables = shapes(create_model(name, classes(name)), specs(name))
     assert (trees.count(variables["params"]),
@@ -164,7 +181,40 @@ def test_both_formulations_give_the_same_logits_and_only_xla_has_forward_mode():
     assert np.isfinite(tangent).all()
 
 
-@pytest.mark.parametrize("name", ["lenet5", "simple_cnn"])
+AUXILIARY = [("googlenet", 64, ("aux1", "aux2"), 13_004_888),
+             ("googlenet_original", 224, ("aux1", "aux2"), 13_378_280),
+             ("inception_v3", 299, ("aux1",), 27_161_264)]
+
+
+@pytest.mark.parametrize("name,side,heads,params", AUXILIARY)
+def test_auxiliary_heads_are_there_from_the_start_and_answer_in_training_alone(name, side, heads,
+                                                                               params):
+    model = create_model(name, aux_logits=True, dtype="bfloat16")
+    x = jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)
+    variables = shapes(model, x, train=False)
+    assert variables == shapes(model, x, train=True)
+    assert trees.count(variables["params"]) == params
+    assert jax.eval_shape(model.apply, variables, x).shape == (2, 1000)
+    train = functools.partial(model.apply, train=True, mutable=["batch_stats"], capture="stage1",
+                              rngs={"dropout": jax.random.key(0)})
+    (logits, beside), _ = jax.eval_shape(train, variables, x)
+    assert set(beside) == {*heads, "stage1"}
+    assert beside["stage1"].dtype == jnp.bfloat16
+    for found in (logits, *(beside[head] for head in heads)):
+        assert (found.shape, found.dtype) == ((2, 1000), jnp.float32)
+
+
+@pytest.mark.parametrize("name", [name for name, *_ in AUXILIARY])
+def test_auxiliary_heads_are_off_by_default_and_without_classes(name):
+    x = specs(name)
+    assert not model_arguments(name)["aux_logits"]
+    plain, headless = (shapes(create_model(name, **arguments), x)["params"] for arguments in (
+        dict(num_classes=10), dict(num_classes=0, aux_logits=True)))
+    assert {*plain} - {*headless} == {"head"}
+    assert not any("aux" in layer for layer in plain)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "simple_cnn", "alexnet_original", "squeezenet1_1"])
 def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
     model, variables, x = small(name, dropout_rate=0.5), values(name), images(name)
     np.testing.assert_array_equal(jax.jit(model.apply)(variables, x),
@@ -175,6 +225,23 @@ def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
     np.testing.assert_array_equal(one, again)
     assert np.abs(one - other).max() > 0
     shapes(model, specs(name), train=True)
+
+
+@pytest.mark.parametrize("name", ["resnet20_cifar", "resnetv2_50"])
+def test_stochastic_depth_rises_linearly_from_none_to_its_rate_in_the_last_block(name):
+    model = create_model(name, 10, drop_path_rate=0.3,
+                         stage_sizes=(2, 1, 1), widths=(16, 32, 64))
+    rates = []
+
+    def record(next_call, args, kwargs, context):
+        if isinstance(context.module, DropPath):
+            assert context.module.train
+            rates.append(context.module.rate)
+        return next_call(*args, **kwargs)
+
+    with nn.intercept_methods(record):
+        shapes(model, specs(name), train=True)
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
 def test_names_are_listed_by_pattern_in_the_order_of_the_table():
@@ -218,8 +285,26 @@ def test_overrides_may_come_as_lists_and_strings():
     ("resnet50", dict(stage_sizes=(3, 4)), "one entry for each stage"),
     ("resnet50", dict(widths=(64, 0, 256, 512)), "must be positive"),
     ("plain20_cifar", dict(zero_init_residual=True), "all outputs and gradients"),
+    ("plain20_cifar", dict(drop_path_rate=0.1), "all outputs and gradients"),
+    ("resnet18", dict(groups=2), "are for block='bottleneck'"),
+    ("resnet50", dict(groups=0), "must be at least 1"),
+    ("resnet50", dict(se_reduction=-16), "must be at least 1"),
+    ("resnet50", dict(widths=(8, 8, 8, 8), width_per_group=4), "must be at least 1"),
+    ("resnetv2_50", dict(widths=(64,)), "one entry for each stage"),
+    ("alexnet", dict(widths=(64, 192)), "must be five numbers"),
+    ("alexnet_original", dict(widths=(8, 15, 8, 8, 8)), "must be even with towers=2"),
+    ("vgg16", dict(widths=(64, 128)), "one entry for each stage"),
+    ("vgg16", dict(hidden=0), "hidden must be positive"),
+    ("squeezenet1_1", dict(widths=(16, 32)), "one entry for each of the fire modules"),
+    ("squeezenet1_1", dict(stem_kernel=0), "stem_width and stem_kernel must be positive"),
     ("simple_cnn", dict(widths=32), "widths must be a tuple of integers, got 32"),
     ("simple_cnn", dict(widths=()), "at least one width"),
+    ("googlenet", dict(large_kernel=4), "large_kernel=4 must be odd"),
+    ("googlenet", dict(stage_sizes=(2, 6, 2)), r"must be at most \(2, 5, 2\)"),
+    ("googlenet", dict(stage_sizes=(2, 5)), r"must be at most \(2, 5, 2\)"),
+    ("densenet121", dict(growth_rate=0), "growth_rate, stem_width and bottleneck must be 1"),
+    ("densenet121", dict(compression=0.0), "compression above 0"),
+    ("convnext_tiny", dict(widths=(96, 192)), "one entry for each stage"),
     ("lenet5", dict(padding="SAME"), "padding must be an integer or None"),
 ])
 def test_a_mistaken_argument_is_a_user_error_that_says_which(name, arguments, message):

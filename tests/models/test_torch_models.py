@@ -31,9 +31,10 @@ OURS = {
     "timm_mobilenetv3_large_100": ("mobilenet_v3_large", {}),
 }
 # Tracing these takes many seconds.
-DEEP = (*(f"{source}efficientnet_b{i}" for source in ("", "timm_tf_") for i in (5, 6, 7)),
-        "efficientnet_v2_m", "efficientnet_v2_l", "timm_tf_efficientnetv2_m",
-        "timm_tf_efficientnetv2_l")
+DEEP = ("densenet201",
+        *(f"{source}efficientnet_b{i}" for source in ("", "timm_tf_") for i in (5, 6, 7)),
+        *(f"{name}_{size}" for name in ("efficientnet_v2", "timm_tf_efficientnetv2")
+          for size in "ml"))
 
 
 def counterpart(name):

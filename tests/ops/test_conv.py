@@ -1,5 +1,7 @@
 """Every formulation of a convolution against lax.conv and its derivatives, in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
+from cnnjax.ops import taps, winograd
 from cnnjax.types import UserError
 
 
@@ -34,6 +37,18 @@ def value_and_gradients(conv, x, kernel):
     return y, *gradients
 
 
+def check_value_and_gradients(x, kernel, stride, padding, groups=1):
+    @jax.jit
+    def both(x, kernel):
+        return [value_and_gradients(conv, x, kernel) for conv in (
+            lambda x, k: ops.conv2d(x, k, stride, padding, groups),
+            lambda x, k: definition(x, k, stride, padding, groups))]
+
+    for ours, theirs in zip(*both(x, kernel), strict=True):
+        assert ours.dtype == theirs.dtype == jnp.float64
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+
+
 SAME, VALID = "SAME", "VALID"
 UNEVEN = ((0, 2), (1, 0))
 CASES = [
@@ -51,6 +66,11 @@ CASES = [
     ("tiny_maps", (5, 5), (5, 5), 1, VALID, 16, 8, 1),
     ("tiny_maps", (3, 2), (3, 2), (2, 1), UNEVEN, 16, 8, 1),
     ("tiny_maps", (1, 1), (1, 1), 2, 1, 16, 8, 1),
+    ("rows", (9, 8), (5, 5), 1, 2, 1, 6, 1),
+    ("rows", (14, 13), (5, 5), 1, VALID, 6, 16, 1),
+    ("rows", (9, 5), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
+    ("rows", (8, 11), (3, 3), (1, 2), SAME, 2, 3, 1),
+    ("rows", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
     ("depthwise", (9, 7), (3, 3), 1, SAME, 6, 6, 6),
     ("depthwise", (15, 17), (3, 3), 2, 1, 5, 5, 5),
     ("depthwise", (16, 9), (5, 5), 2, SAME, 4, 4, 4),
@@ -62,13 +82,24 @@ CASES = [
     ("depthwise", (1, 1), (7, 7), 1, 3, 4, 4, 4),
     ("depthwise", (2, 3), (3, 3), 2, 4, 4, 4, 4),
     ("depthwise", (3, 3), (1, 1), 2, 1, 4, 4, 4),
+    ("winograd", (9, 7), (3, 3), 1, 1, 48, 49, 1),
+    ("winograd", (4, 5), (3, 3), 1, UNEVEN, 49, 48, 1),
+    ("winograd", (8, 6), (3, 3), 1, VALID, 48, 48, 1),
+    ("winograd", (5, 4), (3, 3), 1, 3, 48, 48, 1),
+    ("taps", (28, 29), (3, 3), 2, 1, 17, 5, 1),
+    ("taps", (16, 31), (5, 3), (1, 2), UNEVEN, 16, 3, 1),
+    ("taps", (42, 56), (2, 2), (3, 4), VALID, 16, 3, 1),
     ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
+    ("xla", (27, 26), (3, 3), 2, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
-    ("xla", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
-    ("xla", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
-    ("xla", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
-    ("xla", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
+    ("blocks", (7, 6), (3, 3), 2, SAME, 16, 32, 16),
+    ("blocks", (5, 6), (3, 3), 1, UNEVEN, 96, 48, 12),
+    ("blocks", (4, 3), (3, 3), 1, 1, 80, 80, 2),
+    ("blocks", (4, 4), (1, 1), 1, 0, 8, 12, 4),
+    ("rows", (5, 4), (1, 1), 1, 1, 2, 3, 1),
+    ("rows", (7, 6), (3, 3), 2, SAME, 1, 1, 1),
 ]
 
 
@@ -77,20 +108,52 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
                                                   features, groups):
     with jax.enable_x64(True):
         x, kernel = arrays(size, window, channels, features, groups)
-        assert ops.formulation(x, kernel, stride, padding, groups) == name
-
-        @jax.jit
-        def both(x, kernel):
-            return [value_and_gradients(conv, x, kernel) for conv in (
-                lambda x, k: ops.conv2d(x, k, stride, padding, groups),
-                lambda x, k: definition(x, k, stride, padding, groups))]
-
-        for ours, theirs in zip(*both(x, kernel), strict=True):
-            assert ours.dtype == theirs.dtype == jnp.float64
-            np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+        with ops.using("fast"):
+            assert ops.formulation(x, kernel, stride, padding, groups) == name
+            check_value_and_gradients(x, kernel, stride, padding, groups)
 
 
-@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", CASES)
+# Of a batch of 3: in one part, in parts of 1, and in parts of 2 with an image of zeros.
+@pytest.mark.parametrize("pixels", [10 ** 6, 1, 200])
+@pytest.mark.parametrize("size,padding", [((9, 7), 1), ((4, 10), SAME), ((11, 8), UNEVEN)])
+def test_winograd_with_tiles_of_4_pixels_and_in_parts_of_the_batch(size, padding, pixels,
+                                                                   monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_TILES", 1)
+    monkeypatch.setattr(winograd, "LARGE", 4)
+    monkeypatch.setattr(winograd, "PIXELS", pixels)
+    with jax.enable_x64(True), ops.using("fast"):
+        x, kernel = arrays(size, (3, 3), 48, 50, 1)
+        assert ops.formulation(x, kernel, 1, padding) == "winograd"
+        check_value_and_gradients(x, kernel, 1, padding)
+
+
+@pytest.mark.parametrize("pixels", [10 ** 6, 1, 60])
+def test_taps_in_parts_of_the_batch(pixels, monkeypatch):
+    monkeypatch.setattr(taps, "MIN_SIZE", 5)
+    monkeypatch.setattr(taps, "PIXELS", pixels)
+    with jax.enable_x64(True):
+        x, kernel = arrays((9, 11), (3, 3), 16, 8, 1)
+        assert ops.formulation(x, kernel, 2, 1) == "taps"
+        check_value_and_gradients(x, kernel, 2, 1)
+
+
+def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(monkeypatch):
+    x, kernel = arrays((12, 12), (3, 3), 128, 64, 1)
+    with jax.enable_x64(True):
+        exact = np.asarray(definition(x, kernel, 1, "SAME", 1))
+    for tiles, bound in ((10 ** 6, 3e-6), (1, 3e-5)):
+        monkeypatch.setattr(winograd, "MIN_TILES", tiles)
+        with ops.using("fast"):
+            y = ops.conv2d(x.astype(np.float32), kernel.astype(np.float32))
+        assert np.abs(y - exact).max() < bound * np.abs(exact).max()
+
+
+# The first and the last of each formulation: a second derivative compiles for seconds.
+FEWER = sorted({**{c[0]: c for c in CASES}, **{c[0] + " ": c for c in reversed(CASES)}}.values(),
+               key=str)
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", FEWER)
 def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, stride, padding,
                                                          channels, features, groups):
     with jax.enable_x64(True):
@@ -102,9 +165,10 @@ def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, str
                 return jnp.sum(jnp.sin(dx)) + jnp.sum(jnp.sin(dkernel))
             return jax.grad(slope, (0, 1))(x, kernel)
 
-        ours, theirs = jax.jit(lambda: (
-            curvature(lambda x, k: ops.conv2d(x, k, stride, padding, groups)),
-            curvature(lambda x, k: definition(x, k, stride, padding, groups))))()
+        with ops.using("fast"):
+            ours, theirs = jax.jit(lambda: (
+                curvature(lambda x, k: ops.conv2d(x, k, stride, padding, groups)),
+                curvature(lambda x, k: definition(x, k, stride, padding, groups))))()
         for a, b in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
@@ -144,13 +208,21 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
     assert ops.conv2d(jnp.asarray(x, jnp.bfloat16), kernel).dtype == jnp.bfloat16
 
 
-@pytest.mark.parametrize("size,window", [((3, 3), (1, 1)), ((2, 2), (3, 3))])
-def test_vmap_over_images_and_kernels(size, window):
-    x, kernel = arrays(size, window, 16, 4, 1, np.float32)
+@pytest.mark.parametrize("name,size,window,groups", [
+    ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
+    ("depthwise", (5, 4), (3, 3), 48), ("winograd", (4, 5), (3, 3), 1),
+    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12)])
+def test_vmap_over_images_and_kernels(name, size, window, groups):
+    channels = 8 if name == "rows" else 48
+    x, kernel = arrays(size, window, channels, channels, groups, np.float32)
     xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
-    gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(ops.conv2d(x, k) ** 2), (0, 1)))
-    mapped = jax.jit(jax.vmap(gradient))(xs, kernels)
-    looped = [gradient(x, k) for x, k in zip(xs, kernels, strict=True)]
+    stride = 2 if name == "taps" else 1
+    conv = functools.partial(ops.conv2d, stride=stride, groups=groups)
+    with ops.using("fast"):
+        assert ops.formulation(x, kernel, stride, groups=groups) == name
+        gradient = jax.jit(jax.grad(lambda x, k: jnp.sum(jnp.sin(conv(x, k))), (0, 1)))
+        mapped = jax.jit(jax.vmap(gradient))(xs, kernels)
+        looped = [gradient(x, k) for x, k in zip(xs, kernels, strict=True)]
     for ours, theirs in zip(mapped, zip(*looped, strict=True), strict=True):
         np.testing.assert_allclose(ours, np.stack(theirs), rtol=1e-4, atol=1e-3)
 
@@ -178,6 +250,34 @@ def test_using_is_part_of_the_key_of_the_jit_cache():
         conv(x, kernel)
     conv(x, kernel)
     assert traced == ["tiny_maps", "xla"]
+
+
+@pytest.mark.parametrize("choice,elsewhere,training", [
+    ("auto", "xla", "winograd"), ("exact", "xla", "xla"), ("fast", "winograd", "winograd"),
+    ("xla", "xla", "xla")])
+def test_only_auto_is_another_in_training(choice, elsewhere, training):
+    x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
+    with ops.using(choice):
+        assert ops.formulation(x, kernel) == elsewhere
+        with ops.training():
+            assert ops.formulation(x, kernel) == training
+        assert ops.formulation(x, kernel) == elsewhere
+
+
+def test_training_around_the_loss_alone_holds_for_its_backward_pass(monkeypatch):
+    x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
+    traced = []
+    tiles = winograd._input_tiles
+    monkeypatch.setattr(winograd, "_input_tiles",
+                        lambda *arguments: traced.append(0) or tiles(*arguments))
+
+    def loss(x, kernel):
+        with ops.training():
+            return jnp.sum(ops.conv2d(x, kernel))
+
+    jax.eval_shape(jax.grad(loss, (0, 1)), x, kernel)
+    # The output's, and those of both gradients.
+    assert len(traced) == 3
 
 
 def test_set_default_holds_until_a_context_says_otherwise():

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from cnnjax.train.optimizer import make_optimizer
+from cnnjax.train.optimizer import make_optimizer, rate_multipliers
 from cnnjax.types import UserError
 
 # Five steps from (1, -2, 3) in float64 with the gradient (0.1, 0.2, 0.3) * w + 0.01 * step and a
@@ -64,3 +64,37 @@ def test_an_unknown_name_or_a_pattern_without_match_is_the_users_error():
         make_optimizer("adan", lambda step: 1.0, params)
     with pytest.raises(UserError, match=r"optimizer\.decay"):
         make_optimizer("sgd", lambda step: 1.0, params, decay="conv.*")
+
+
+PARAMS = {"stem": {"kernel": jnp.ones(2)}, "stage1": {"kernel": jnp.ones(2)},
+          "head": {"kernel": jnp.ones(2), "bias": jnp.ones(1)}}
+HEIGHTS = {"stem/kernel": 2, "stage1/kernel": 1, "head/kernel": 0, "head/bias": 0}
+
+
+def test_the_rate_falls_with_the_distance_from_the_output_and_the_first_pattern_counts():
+    found = rate_multipliers(PARAMS, [("head/kernel", 10.0), (".*kernel", 3.0)], HEIGHTS, 0.5)
+    assert found == {"stem": {"kernel": 0.75}, "stage1": {"kernel": 1.5},
+                     "head": {"kernel": 10.0, "bias": 1.0}}
+    assert rate_multipliers(PARAMS, [], HEIGHTS, 1.0) is None
+
+
+def test_a_rate_pattern_that_matches_nothing_lists_the_names():
+    with pytest.raises(UserError, match="(?s)lr_multipliers.*stage2.*head/bias"):
+        rate_multipliers(PARAMS, [("stage2/.*", 0.1)], HEIGHTS, 1.0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "rmsprop", "lars"])
+def test_a_multiplier_is_a_rate_of_its_own(name):
+    params = {"a": {"kernel": jnp.array([1.0, 2.0])}, "b": {"kernel": jnp.array([1.0, 2.0])}}
+    multipliers = {"a": {"kernel": 0.25}, "b": {"kernel": 1.0}}
+    steps = {}
+    for rate, numbers in ((0.1, multipliers), (0.025, None)):
+        optimizer = make_optimizer(name, lambda _, r=rate: r, params, multipliers=numbers)
+        grads, now, state = jax.tree.map(lambda w: 0.1 * w + 0.1, params), params, None
+        state = optimizer.init(params)
+        for _ in range(3):
+            updates, state = optimizer.update(grads, state, now)
+            now = optax.apply_updates(now, updates)
+        steps[rate] = now
+    np.testing.assert_allclose(steps[0.1]["a"]["kernel"], steps[0.025]["a"]["kernel"], rtol=1e-6)
+    assert not np.allclose(steps[0.1]["a"]["kernel"], steps[0.1]["b"]["kernel"])

@@ -7,6 +7,7 @@ import numpy as np
 import optax
 import pytest
 
+from cnnjax import ops
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import NO_STEP, create_state
 
@@ -98,6 +99,28 @@ def test_a_step_compiles_once(batch):
     assert call._cache_size() == 1
 
 
+def test_only_the_training_step_takes_less_exact_formulations(batch):
+    taken = []
+
+    class Convolution(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            kernel = self.param("kernel", nn.initializers.ones, (3, 3, 48, 48))
+            x = jnp.broadcast_to(x, (*x.shape[:3], 48))
+            taken.append(ops.formulation(x, kernel))
+            return ops.conv2d(x, kernel).mean((1, 2))
+
+    t = task(module=Convolution())
+    state = jax.eval_shape(lambda: start(t))
+    masked = dict(batch, image=batch["image"] / 255, mask=jnp.ones(8))
+    for choice in ("auto", "xla"):
+        taken.clear()
+        with ops.using(choice):
+            jax.eval_shape(lambda state: step_lib.train_step(t, state, batch), state)
+            jax.eval_shape(lambda v: step_lib.eval_step(t.module, v, masked), state.variables)
+        assert taken == [{"auto": "winograd", "xla": "xla"}[choice], "xla"]
+
+
 def test_an_evaluation_compiles_once(batch):
     t = task()
     call = step_lib.make_eval_call(t.module, fetch, lambda x: x.astype(jnp.float32), mesh())
@@ -155,3 +178,71 @@ def test_top_k_agrees_with_a_sort_and_breaks_ties_like_argmax():
 
 def test_nan_logits_are_never_right():
     assert not step_lib._in_top(jnp.full((1, 3), jnp.nan), jnp.array([0]), 1).any()
+
+
+class NoNorm(nn.Module):
+    """Nothing that looks at other rows or draws."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.tanh(nn.Conv(4, (3, 3))(x)).mean((1, 2))
+        return nn.Dense(7)(x)
+
+
+def leaves_close(a, b, **tolerance):
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, **tolerance)
+
+
+def reversed_mix(key, images, labels):
+    return 0.7 * images + 0.3 * images[::-1], labels[::-1], jnp.full(len(labels), 0.7)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_accumulated_gradients_are_those_of_the_large_batch(batch, monkeypatch, backend):
+    whole = task(module=NoNorm(), mix=reversed_mix)
+    parts = task(module=NoNorm(), mix=reversed_mix, accumulate=4)
+    one, loss = step_lib.train_step(whole, start(whole), batch)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    four, loss_of_parts = step_lib.train_step(parts, start(parts), batch)
+    leaves_close(one, four, rtol=1e-5, atol=1e-6)
+    assert float(loss) == pytest.approx(float(loss_of_parts), rel=1e-6)
+
+
+def test_parts_have_batch_statistics_of_their_own(batch):
+    whole, parts = task(), task(accumulate=2)
+    one, _ = step_lib.train_step(whole, start(whole), batch)
+    two, _ = step_lib.train_step(parts, start(parts), batch)
+    assert int(two.window["count"]) == 8 and int(two.step) == 1
+    # The mean of the parts' means is the mean, and a running mean that starts at 0 has taken up a
+    # share of 0.01 of it once, and of nearly 0.02 in two updates.
+    once, twice = (s.batch_stats["BatchNorm_0"]["mean"] for s in (one, two))
+    np.testing.assert_allclose(twice / once, 1.99, rtol=0.02)
+
+
+def test_the_averages_follow_parameters_and_batch_statistics(batch):
+    t = task(average_decay=0.5)
+    state, seen = create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1), average=True), []
+    for _ in range(3):
+        state, _ = step_lib.train_step(t, state, batch)
+        seen.append(state.variables)
+    weights = np.array([0.25, 0.5, 1.0]) / 1.75
+    expected = jax.tree.map(lambda *v: sum(w * x for w, x in zip(weights, v, strict=True)), *seen)
+    leaves_close(state.average, expected, rtol=1e-5, atol=1e-6)
+    assert state.eval_variables is state.average
+    plain = start(task())
+    assert plain.average == {} and plain.eval_variables["params"] is plain.params
+
+
+def test_mixed_labels_count_in_the_loss_and_the_heavier_one_in_the_accuracy(batch):
+    t = task(module=NoNorm(), mix=reversed_mix, augment=lambda key, x: x.astype(jnp.float32) / 255)
+    state = start(t)
+    _, loss = step_lib.train_step(t, state, batch)
+    images = batch["image"].astype(jnp.float32) / 255
+    logits = t.module.apply(state.variables, 0.7 * images + 0.3 * images[::-1])
+    target = 0.7 * jax.nn.one_hot(batch["label"], 7) + 0.3 * jax.nn.one_hot(
+        batch["label"][::-1], 7)
+    assert float(loss) == pytest.approx(
+        float(optax.softmax_cross_entropy(logits, target).mean()), rel=1e-5)
+    new, _ = step_lib.train_step(t, state, batch)
+    assert int(new.window["top1"]) == int((logits.argmax(-1) == batch["label"]).sum())

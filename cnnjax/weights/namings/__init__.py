@@ -4,20 +4,50 @@ from __future__ import annotations
 
 import flax.linen as nn
 
+from cnnjax.models.alexnet import AlexNet
+from cnnjax.models.convnext import ConvNeXt
+from cnnjax.models.densenet import DenseNet
 from cnnjax.models.efficientnet import EfficientNet
+from cnnjax.models.googlenet import GoogLeNet
+from cnnjax.models.inception_v3 import InceptionV3
 from cnnjax.models.lenet import LeNet5
 from cnnjax.models.mobilenet_v2 import MobileNetV2
 from cnnjax.models.mobilenet_v3 import MobileNetV3
 from cnnjax.models.resnet import ResNet
+from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
+from cnnjax.models.squeezenet import SqueezeNet
+from cnnjax.models.vgg import VGG
 from cnnjax.weights.naming import Naming
-from cnnjax.weights.namings import efficientnet, lenet, mobilenet, resnet, simple_cnn
+from cnnjax.weights.namings import (
+    alexnet,
+    convnext,
+    densenet,
+    efficientnet,
+    googlenet,
+    inception_v3,
+    lenet,
+    mobilenet,
+    resnet,
+    resnet_v2,
+    simple_cnn,
+    squeezenet,
+    vgg,
+)
 
 # The first of a family is the one that weights are saved in.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
+    ConvNeXt: (convnext.TORCHVISION, convnext.TIMM),
+    DenseNet: (densenet.TORCHVISION, densenet.TIMM, densenet.PUBLISHED),
+    GoogLeNet: (googlenet.TORCHVISION,),
+    InceptionV3: (inception_v3.TORCHVISION, inception_v3.TIMM),
     LeNet5: (lenet.TORCH,),
     ResNet: (resnet.TORCHVISION, resnet.TIMM, resnet.CIFAR),
     SimpleCNN: (simple_cnn.TORCH,),
+    AlexNet: (alexnet.TORCHVISION,),
+    VGG: (vgg.TORCHVISION, vgg.TIMM),
+    ResNetV2: (resnet_v2.TIMM,),
+    SqueezeNet: (squeezenet.TORCHVISION,),
     MobileNetV2: (mobilenet.TORCHVISION_V2, mobilenet.TIMM_V2),
     MobileNetV3: (mobilenet.TORCHVISION_V3, mobilenet.TIMM_V3),
     EfficientNet: (efficientnet.TORCHVISION, efficientnet.TIMM, efficientnet.PYTORCH),

@@ -49,7 +49,14 @@ def cifar_resnet18(num_classes):
     return model
 
 
+def small_seresnext(num_classes):
+    from timm.models import resnet
+    return resnet.ResNet(resnet.Bottleneck, (2, 1, 1, 1), num_classes, channels=(64, 32, 32, 32),
+                         cardinality=32, base_width=4, block_args=dict(attn_layer="se"))
+
+
 MODELS = {
+    "small_seresnext": small_seresnext,
     "cifar_resnet18": cifar_resnet18,
     "resnet20_cifar": functools.partial(CifarResNet, 3),
     "imagenet_stem": functools.partial(ResNet, BasicBlock, [1, 1, 1, 1]),

@@ -1,8 +1,4 @@
-"""Preprocessing and augmentation on the device, inside the jitted step.
-
-Pure functions over a batch [B, H, W, C]. What is random is a function of the key and of the row,
-so that it does not depend on how the batch is divided over devices.
-"""
+"""Normalising, resizing, flips, shifts and affine maps."""
 
 from __future__ import annotations
 
@@ -79,3 +75,38 @@ def random_pad_crop(key: jax.Array, images: jax.Array, pixels: int) -> jax.Array
     # with one-hot matrices ten times.
     return jax.vmap(lambda image, at: jax.lax.dynamic_slice(
         image, (at[0], at[1], 0), images.shape[1:]))(padded, offsets)
+
+
+def warp(image: jax.Array, matrix: jax.Array, fill: jax.Array, method: str = "nearest"
+         ) -> jax.Array:
+    """Resamples one image along an affine map.
+
+    Args:
+      image: uint8 [H, W, C].
+      matrix: float32 [2, 3]; (x, y, 1) of a pixel of the result, from the centre of the image,
+        -> (x, y) in the image, from its centre.
+      fill: uint8 [C], what is outside the image.
+      method: "nearest" or "bilinear".
+
+    Returns:
+      uint8 [H, W, C].
+    """
+    height, width = image.shape[:2]
+    x = jnp.arange(width) - (width - 1) / 2
+    y = (jnp.arange(height) - (height - 1) / 2)[:, None]
+    from_x = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] + (width - 1) / 2
+    from_y = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] + (height - 1) / 2
+
+    def pixels(row, column):
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        index = jnp.where(inside, row * width + column, 0).astype(jnp.int32)
+        found = image.reshape(height * width, -1).at[index].get(mode="promise_in_bounds")
+        return jnp.where(inside[..., None], found, fill)
+
+    if method == "nearest":
+        return pixels(jnp.round(from_y), jnp.round(from_x))
+    low_y, low_x = jnp.floor(from_y), jnp.floor(from_x)
+    v, u = (from_y - low_y)[..., None], (from_x - low_x)[..., None]
+    out = ((1 - v) * ((1 - u) * pixels(low_y, low_x) + u * pixels(low_y, low_x + 1))
+           + v * ((1 - u) * pixels(low_y + 1, low_x) + u * pixels(low_y + 1, low_x + 1)))
+    return jnp.round(out).astype(jnp.uint8)

@@ -1,0 +1,85 @@
+"""One side of `benchmarks.train_step`: the same training step in PyTorch. Prints a line of JSON.
+
+    some/environment/bin/python benchmarks/train_step_torch.py resnet18:32:128 --mode=compile
+
+It runs alone in an environment with torch and torchvision, and imports nothing of cnnjax.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+
+import torch
+from torch import nn
+
+try:
+    import torchvision
+except RuntimeError:
+    # torchvision's compiled part needs CUDA. Without it, it registers shapes for two operations
+    # that must be declared first; no classifier uses them.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision
+
+
+def lenet5(classes: int) -> nn.Module:
+    """LeNet-5 with every connection of its second convolution, as usually built."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 5, padding=2), nn.Tanh(), nn.AvgPool2d(2),
+        nn.Conv2d(6, 16, 5), nn.Tanh(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.Tanh(), nn.Linear(120, 84), nn.Tanh(), nn.Linear(84, classes))
+
+
+def build(name: str, classes: int) -> nn.Module:
+    """The model that cnnjax has under the same name."""
+    if name == "lenet5_full":
+        return lenet5(classes)
+    if name == "cifar_resnet18":
+        model = torchvision.models.resnet18(num_classes=classes)
+        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, 1, 1, bias=False), nn.Identity()
+        return model
+    extra = {"aux_logits": False, "init_weights": True} if name == "googlenet" else {}
+    return getattr(torchvision.models, name)(weights=None, num_classes=classes, **extra)
+
+
+def main() -> None:
+    """Times the first step (compiling included), then some more one by one."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("case", help="model:pixels:batch size")
+    parser.add_argument("--classes", type=int, default=1000)
+    parser.add_argument("--mode", choices=["eager", "bf16", "compile", "compile_bf16"],
+                        default="eager")
+    parser.add_argument("--steps", type=int, default=10)
+    arguments = parser.parse_args()
+    name, size, batch = arguments.case.split(":")
+    torch.manual_seed(0)
+    model = build(name, arguments.classes).train().to(memory_format=torch.channels_last)
+    channels = next(p for p in model.parameters() if p.ndim == 4).shape[1]
+    images = torch.randn(int(batch), channels, int(size), int(size)).to(
+        memory_format=torch.channels_last)
+    labels = torch.randint(0, arguments.classes, (int(batch),))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    run = torch.compile(model) if "compile" in arguments.mode else model
+    seconds = []
+    for _ in range(arguments.steps + 3):
+        start = time.perf_counter()
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in arguments.mode):
+            loss = nn.functional.cross_entropy(run(images), labels)
+        loss.backward()
+        optimizer.step()
+        loss = loss.item()
+        seconds.append(time.perf_counter() - start)
+    print(json.dumps({
+        "ms": statistics.median(seconds[3:]) * 1e3, "first_s": seconds[0],
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "loss": loss,
+        "version": f"torch {torch.__version__}", "device": "cpu"}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""Weights that a run starts from, and features of what stays as they left it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+import cnnjax
+from cnnjax import config as config_lib
+from cnnjax import trees
+from cnnjax.jobs.phases import NO_WEIGHTS
+from cnnjax.train.state import TrainState
+from cnnjax.types import Preprocess, UserError
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class InitialWeights:
+    """What was read from `weights.path`.
+
+    Attributes:
+      path: as the config gives it.
+      variables: {"params": …, "batch_stats": …}.
+      preprocess: how images became this model's input.
+    """
+
+    path: str
+    variables: PyTree
+    preprocess: Preprocess
+
+
+def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
+    """Reads the weights that the config names; None if it names none.
+
+    Raises:
+      UserError: if they cannot be read or are another model's.
+    """
+    path = config.weights.path
+    if path is None or path == NO_WEIGHTS:
+        return None
+    overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
+    _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
+                                                   tag=config.weights.tag, **overrides)
+    return InitialWeights(path, variables, preprocess)
+
+
+def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding
+             ) -> TrainState:
+    """Returns the state with the weights in all but the head, which is new and, if linear, zero.
+
+    At zero every class is as likely as any other, whatever the scale of the features, as in
+    arXiv 2010.11929, section 3.2. The initialisers of some models, such as EfficientNet's uniform
+    one, are of order 1 for two classes: on 244 images that cost 2.6 %. A head that is no linear
+    layer, SqueezeNet's, starts as its model draws it: before a ReLU zero has no gradient.
+    Auxiliary heads are taken as far as they fit.
+
+    Raises:
+      UserError: if a parameter or a statistic is not among the weights, or of another shape.
+    """
+    linear = state.params["head"]["kernel"].ndim == 2
+
+    def replaced(ours, theirs, kind):
+        ours_by_name, theirs = trees.named_leaves(ours), trees.named_leaves(theirs)
+        fits = {name: name in theirs and theirs[name].shape == leaf.shape
+                for name, leaf in ours_by_name.items()}
+        wrong = [f"{name}: {theirs[name].shape if name in theirs else 'not'} there, {leaf.shape} "
+                 "here" for name, leaf in ours_by_name.items()
+                 if not fits[name] and not name.startswith(("head/", "aux"))]
+        if wrong:
+            raise UserError(f"The {kind} in {weights.path} don't fit this model:\n  "
+                            + "\n  ".join(wrong[:20]))
+        leaves = []
+        for name, leaf in ours_by_name.items():
+            if name.startswith("head/"):
+                leaf = jnp.zeros_like(leaf) if linear else leaf
+            elif fits[name]:
+                leaf = jax.device_put(theirs[name], sharding).astype(leaf.dtype)
+            leaves.append(leaf)
+        return jax.tree.unflatten(jax.tree.structure(ours), leaves)
+
+    return state.replace(
+        params=replaced(state.params, weights.variables["params"], "parameters"),
+        batch_stats=replaced(state.batch_stats, weights.variables.get("batch_stats", {}),
+                             "batch statistics"))

@@ -1,0 +1,208 @@
+"""--job=predict: labels images by a trained workdir or by pretrained weights."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnnjax import data, ops
+from cnnjax.data import augment
+from cnnjax.data.dataset import available_cores
+from cnnjax.data.folder import list_images
+from cnnjax.jobs import console, contact_sheet, pretrained, workdir
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.types import Preprocess, UserError
+from cnnjax.weights import Pretrained
+
+TABLE, SHEET = "predictions.csv", "predictions.png"
+_SHOWN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """What is to be labelled.
+
+    Attributes:
+      names: of the images, as the table has them.
+      read: index -> (uint8 [h, w, C], the true class or None); raises a `UserError` for an image
+        that cannot be read.
+      what: in words.
+    """
+
+    names: Sequence[str]
+    read: Callable[[int], tuple[np.ndarray, str | None]]
+    what: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Guess:
+    """The most probable classes of one image, the first first, and the true one if known."""
+
+    labels: tuple[str, ...]
+    probabilities: tuple[float, ...]
+    truth: str | None
+
+
+def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
+    """Writes predictions.csv and a contact sheet into the workdir.
+
+    Images that cannot be read are left out, and named at the end by a UserError.
+    """
+    ops.set_default(config.ops)
+    model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
+    images, names = _open(config, model)
+    size = config.predict.batch_size
+    if dry_run:
+        print(f"Would label {len(images.names):,} images ({images.what}) by {model.where}, "
+              f"{len(names):,} classes, input {model.preprocess}.")
+        return 0
+    workdir.check_writable(folder)
+    guesses, thumbnails, bad = {}, [], {}
+    display = console.Display(config.log.progress, len(images.names), 0, size)
+    for indices, batch, errors, found in _label(model, names, images, size):
+        guesses |= dict(zip(indices, found, strict=True))
+        bad |= errors
+        left = config.predict.sheet - len(thumbnails)
+        thumbnails += list(zip(indices[:left], batch[:left], strict=True))
+        display.step(len(guesses) + len(bad))
+    display.close()
+    written = [folder / TABLE]
+    _write_whole(written[0], _as_csv(images, guesses).encode())
+    if thumbnails:
+        written.append(folder / SHEET)
+        _write_whole(written[1], contact_sheet.draw([
+            (image, guesses[i].labels[0],
+             f"{guesses[i].probabilities[0]:.1%}  {Path(images.names[i]).name}")
+            for i, image in thumbnails]))
+    _report(model, images, guesses, written)
+    if bad:
+        lines = "\n".join(f"  {message}" for message in bad.values())
+        raise UserError(f"{len(bad)} of {len(images.names)} images could not be read; the other "
+                        f"{len(guesses)} are labelled in {written[0]}:\n{lines}")
+    return 0
+
+
+def _open(config: ConfigDict, model: Pretrained) -> tuple[Images, tuple[str, ...]]:
+    """Returns `config.predict.images`, or the evaluation split if that is None, and the classes."""
+    if path := config.predict.images:
+        files = list_images(path)
+        channels = model.preprocess.channels
+        if channels not in (1, 3):
+            raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
+        return Images([str(file) for file in files],
+                      lambda i: (data.read_image(files[i], channels=channels), None), path
+                      ), pretrained.names_of(model)
+    dataset = experiment_lib.open_dataset(config)
+    # Weights without names may be those of a data set of as many classes.
+    same = dataset.class_names == (model.class_names or dataset.class_names) and (
+        dataset.num_classes == model.module.num_classes)
+    if not same or dataset.channels not in (1, model.preprocess.channels):
+        raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
+                        f"the config is labelled, but the classes or channels of "
+                        f"{dataset.name} are not those of {model.where}.)")
+    split = dataset.eval
+
+    def read(index):
+        image, label = split.source[index]
+        return image, dataset.class_names[label]
+
+    names = getattr(split.source, "paths", None) or [
+        f"{split.name}[{i}]" for i in range(len(split))]
+    return Images(names, read, f"{dataset.name}, {split.name}"), dataset.class_names
+
+
+def _label(model: Pretrained, names: Sequence[str], images: Images, size: int
+           ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str], list[Guess]]]:
+    """Yields, a batch at a time: indices, uint8 images of the model's size, errors, guesses."""
+    def top(pixels):
+        logits = model.module.apply(model.variables, _normalized(pixels, model), train=False)
+        return jax.lax.top_k(jax.nn.softmax(logits), min(5, len(names)))
+
+    top = jax.jit(top)
+
+    def read(index):
+        try:
+            image, truth = images.read(index)
+            return _fitted(image, model.preprocess), truth
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(available_cores()) as pool:
+        for start in range(0, len(images.names), size):
+            indices = range(start, min(start + size, len(images.names)))
+            found = dict(zip(indices, pool.map(read, indices), strict=True))
+            errors = {i: str(v) for i, v in found.items() if isinstance(v, UserError)}
+            good = [i for i in indices if i not in errors]
+            if not good:
+                yield [], np.zeros((0,)), errors, []
+                continue
+            batch = np.stack([found[i][0] for i in good])
+            # Always of one size, so that it compiles once.
+            padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(good), 0)])
+            probabilities, classes = map(np.asarray, top(padded))
+            yield good, batch, errors, [
+                Guess(tuple(names[k] for k in row), tuple(map(float, p)), found[i][1])
+                for i, row, p in zip(good, classes, probabilities, strict=False)]
+
+
+def _normalized(pixels: jax.Array, model: Pretrained) -> jax.Array:
+    preprocess = model.preprocess
+    return augment.normalize(pixels, preprocess.mean, preprocess.std, jnp.float32)
+
+
+def _fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Returns the image in the model's size and channels: grey ones become RGB."""
+    if image.shape[-1] != preprocess.channels:
+        image = np.repeat(image, preprocess.channels, -1)
+    if image.shape[:2] == preprocess.size:
+        return image
+    return data.resize_center_crop(image, preprocess.size, preprocess.crop,
+                                   preprocess.interpolation)
+
+
+def _as_csv(images: Images, guesses: dict[int, Guess]) -> str:
+    first = next(iter(guesses.values()), Guess(("",), (0.0,), None))
+    known = first.truth is not None
+    header = ["file", "label", "probability"]
+    for k in range(2, len(first.labels) + 1):
+        header += [f"label_{k}", f"probability_{k}"]
+    lines = io.StringIO()
+    writer = csv.writer(lines, lineterminator="\n")
+    writer.writerow(header + ["true_label"] * known)
+    for i, guess in sorted(guesses.items()):
+        row = [images.names[i]]
+        for label, probability in zip(guess.labels, guess.probabilities, strict=True):
+            row += [label, f"{probability:.6f}"]
+        writer.writerow(row + [guess.truth] * known)
+    return lines.getvalue()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(content)
+    os.replace(beside, path)
+
+
+def _report(model: Pretrained, images: Images, guesses: dict[int, Guess],
+            written: Sequence[Path]) -> None:
+    rows = {"model": model.name, "weights": model.where,
+            "images": f"{len(guesses):,} of {images.what}"}
+    if any(guess.truth is not None for guess in guesses.values()):
+        right = sum(guess.labels[0] == guess.truth for guess in guesses.values())
+        rows["top-1"] = f"{right / len(guesses):.2%}"
+    rows["written"] = ", ".join(map(str, written))
+    console.print_table("Predictions", rows)
+    for i, guess in sorted(guesses.items())[:_SHOWN]:
+        print(f"{images.names[i]}  {guess.labels[0]}  {guess.probabilities[0]:.1%}")
+    if len(guesses) > _SHOWN:
+        print(f"… and {len(guesses) - _SHOWN:,} more in {written[0]}")

@@ -1,0 +1,59 @@
+"""The model that --job=predict and --job=export work with."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax import config as config_lib
+from cnnjax import weights
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.jobs import workdir
+from cnnjax.types import Preprocess, UserError
+
+
+def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrained:
+    """Returns a model with weights and all that belongs to them.
+
+    In this order: 1. the checkpoint `config.eval.checkpoint` of the workdir, if it has any;
+    2. `config.weights.path`. A run that started from pretrained weights has its own by then.
+
+    Raises:
+      UserError: if there is neither, or the config is not that of the workdir.
+    """
+    arguments = {"dtype": dtype} | config_lib.model_overrides(config)
+    if workdir.has_checkpoints(folder):
+        checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True,
+                                  metric=config.checkpoint.metric)
+        step = checkpoints.find(config.eval.checkpoint)
+        workdir.check_same_experiment(checkpoints.record(step)["config"], config, folder,
+                                      besides=("data.",))
+        return weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
+                            **arguments)
+    if config.weights.path is None:
+        raise UserError(f"There is no trained model in {folder}. Give a workdir that has trained, "
+                        "--workdir=DIR, or pretrained weights, --model=NAME --weights=FILE.")
+    found = weights.load(config.model.name, config.weights.path, tag=config.weights.tag,
+                         **arguments)
+    return found._replace(preprocess=_overridden(found.preprocess, config))
+
+
+def names_of(model: weights.Pretrained) -> tuple[str, ...]:
+    """Returns the names of a model's classes: "class 0", … where nobody knows them."""
+    return model.class_names or tuple(f"class {i}" for i in range(model.module.num_classes))
+
+
+def _overridden(preprocess: Preprocess, config: ConfigDict) -> Preprocess:
+    """Returns the preprocessing with what the config has of its own."""
+    changes = {key: tuple(config.data[key]) for key in ("mean", "std") if config.data[key]}
+    for key, value in changes.items():
+        if len(value) != preprocess.channels:
+            raise UserError(f"data.{key} is {value}, but the model takes images of "
+                            f"{preprocess.channels} channels: give one number each.")
+    changes |= {key: config.data[key] for key in ("crop", "interpolation") if config.data[key]}
+    if size := config.data.image_size:
+        changes["size"] = (size, size)
+    return dataclasses.replace(preprocess, **changes)

@@ -1,0 +1,39 @@
+"""The weight gradient of a strided convolution as one matrix product a tap.
+
+    dw[t] = sum over batch and p of x[p s + t]^T dy[p]        (C, B H' W') times (B H' W', D)
+
+XLA:CPU makes this weight gradient by a convolution whose kernel is as large as the map and dilated
+by the stride, and does not divide it well among threads. The output and the input gradient are
+XLA's own, and so is the weight gradient at stride 1, where the products were no faster.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.ops.chunks import map_sum
+from cnnjax.ops.geometry import ConvGeometry, windows
+from cnnjax.ops.product import contract
+
+# Below these the products are too thin, or too many for the work in them.
+MIN_CHANNELS, MIN_SIZE = 16, 14
+# The window of each tap is copied out of the map: parts of about this many output pixels keep the
+# copies in the cache.
+PIXELS = 4096
+
+
+def applies(g: ConvGeometry) -> bool:
+    """Whether it is strided, with channels and pixels enough for a product a tap."""
+    return (g.groups == 1 and g.stride != (1, 1) and g.in_channels >= MIN_CHANNELS
+            and min(g.out) >= MIN_SIZE)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the gradient of the kernel, (h, w, C, D)."""
+    def part(x, dy):
+        dy = dy.reshape(-1, g.out_channels)
+        products = [contract(seen.reshape(-1, g.in_channels), dy, 0, 0) for seen in windows(x, g)]
+        return jnp.stack(products).reshape(*g.window, g.in_channels, g.out_channels)
+
+    return map_sum(part, (x, dy), PIXELS // (g.out[0] * g.out[1]))

@@ -1,0 +1,195 @@
+"""A 3x3 convolution of stride 1 by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
+
+The output is cut into tiles of m x m, m = 2 or 4, which see tiles of a x a pixels, a = m + 2. Along
+one axis, m outputs of a filter with 3 taps are
+
+    y = A^T [(G w) * (B^T x)]        (* elementwise)
+
+with the matrices below, so m + 2 products do the work of 3 m. Applied to both axes,
+
+    Y = A^T [ sum over channels (G w G^T) * (B^T x B^T^T) ] A
+
+where the sum over channels makes each of the a x a elements a matrix product over all tiles: 16
+products instead of 36 multiply-adds an output for m = 2, 36 instead of 144 for m = 4. The input
+gradient is the same operation on dy with the taps reversed. The weight gradient is the transpose:
+
+    dw = G^T [ sum over tiles (B^T x B^T^T)^T * (A dy A^T) ] G
+
+Source: Lavin & Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308, sections
+4.1 and 4.2; the matrices are theirs.
+
+Exactness: equal to the definition on paper. In float32 the transforms' sums and differences lose up
+to one decimal digit for m = 2 and two for m = 4, so `train=False` does without.
+
+Code: the programs of a deep net hold dozens of these, and what counts for their compile time is the
+number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
+broadcast; the other is spelled out, so that the zeros and ones of its matrix cost nothing. XLA:CPU
+would rather evaluate both at once for each element, in 36 terms; that it keeps the half-transformed
+map is due to the padding between the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from cnnjax.ops.chunks import map_images, map_sum
+from cnnjax.ops.geometry import ConvGeometry, Pair
+
+# B^T (a x a), G (a x 3) and A^T (m x a) of each m.
+_INPUT = {
+    2: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    4: np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+                 [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])}
+_KERNEL = {
+    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    4: np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24}
+_OUTPUT = {
+    2: np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+    4: np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
+                 [0, 1, -1, 8, -8, 1]])}
+
+# With fewer channels the transforms cost more than the products save, on smaller maps the tiles'
+# overlap does.
+MIN_CHANNELS, MIN_SIZE = 48, 4
+# With fewer tiles than this the 36 transformed kernels of m = 4 are the larger part of the work.
+MIN_TILES = 128
+# Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
+# With more channels the products weigh more, and XLA:CPU is slower at those in a loop.
+LARGE, FEW_CHANNELS, PIXELS = 28, 64, 8 * 1024
+
+
+def applies(g: ConvGeometry) -> bool:
+    """Whether it is a 3x3 convolution of stride 1 with channels and pixels enough to gain."""
+    return (g.window == (3, 3) and g.stride == (1, 1) and g.groups == 1
+            and min(g.in_channels, g.out_channels) >= MIN_CHANNELS and min(g.out) >= MIN_SIZE)
+
+
+def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the convolution of (B, H, W, C) with (3, 3, C, D)."""
+    return _filter(x, kernel, g.padding, g.out, contract=0)
+
+
+def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the gradient of (B, H, W, C) from that of the output."""
+    padding = tuple((2 - before, 2 - after) for before, after in g.padding)
+    # Contracting the kernel's last axis in place: a transposed kernel would be copied first.
+    return _filter(dy, kernel[::-1, ::-1], padding, g.size, contract=1)
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the gradient of the kernel, (3, 3, C, D)."""
+    m = _tile(dy.shape[0], g.out)
+
+    def part(x, dy):
+        seen, slopes = _input_tiles(x, g.padding, g.out, m), _output_tiles(dy, m)
+        products = [_product(s, z, 1, 1) for s, z in zip(seen, slopes, strict=True)]
+        # (a, C, D) for each column of the tile -> (a, 3, C, D) -> (3, 3, C, D).
+        columns = _along(_KERNEL[m].T, products, 1)
+        return _along(_KERNEL[m].T, list(columns), 0)
+
+    images = _images(x.shape[0], g.out, (g.in_channels, g.out_channels))
+    return map_sum(part, (x, dy), images).astype(x.dtype)
+
+
+def _filter(x, kernel, padding, out: Pair, contract: int):
+    """The correlation of x, padded, with a kernel of 3x3, over axis `contract` of its last two."""
+    m = _tile(x.shape[0], out)
+    # (a, 3, …) -> for each column (a, C, D).
+    rows = _along(_KERNEL[m], list(_wide(kernel)), 0)
+    kernels = _each(_KERNEL[m], [rows[:, j] for j in range(3)])
+
+    def part(x):
+        products = [_product(s, k, 2, contract + 1)
+                    for s, k in zip(_input_tiles(x, padding, out, m), kernels, strict=True)]
+        return _from_tiles(products, x.shape[0], out, m)
+
+    return map_images(part, x, _images(x.shape[0], out, kernel.shape[2:])).astype(x.dtype)
+
+
+def _tile(batch: int, out: Pair) -> int:
+    return 4 if batch * -(-out[0] // 4) * -(-out[1] // 4) >= MIN_TILES else 2
+
+
+def _images(batch: int, out: Pair, channels: Sequence[int]) -> int:
+    """How many images to take at a time."""
+    if max(channels) > FEW_CHANNELS or min(out) < LARGE:
+        return batch
+    return max(1, PIXELS // (out[0] * out[1]))
+
+
+def _input_tiles(x, padding, out: Pair, m: int) -> list[jax.Array]:
+    """B^T x B^T^T: for each of the a columns of a tile, (a rows, B tiles, C)."""
+    a, (batch, *_, channels) = m + 2, x.shape
+    tiles = [-(-size // m) for size in out]
+    rows = _pad(_wide(x), 1, padding[0][0], tiles[0] * m + 2)
+    rows = _along(_INPUT[m], [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
+    rows = _pad(rows, 3, padding[1][0], tiles[1] * m + 2)
+    columns = _each(_INPUT[m], [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
+    return [c.reshape(a, batch * tiles[0] * tiles[1], channels) for c in columns]
+
+
+def _output_tiles(dy, m: int) -> list[jax.Array]:
+    """A dy A^T, in the form of `_input_tiles`."""
+    batch, height, width, channels = dy.shape
+    tiles = [-(-size // m) for size in (height, width)]
+    rows = _pad(_wide(dy), 1, 0, tiles[0] * m)
+    rows = _along(_OUTPUT[m].T, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
+    rows = _pad(rows, 3, 0, tiles[1] * m)
+    columns = _each(_OUTPUT[m].T, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
+    return [c.reshape(m + 2, batch * tiles[0] * tiles[1], channels) for c in columns]
+
+
+def _from_tiles(products: list[jax.Array], batch: int, out: Pair, m: int) -> jax.Array:
+    """A^T [products] A: for each column of a tile (a rows, B tiles, D) -> (B, *out, D)."""
+    tiles = [-(-size // m) for size in out]
+    products = [p.reshape(m + 2, batch, *tiles, p.shape[-1]) for p in products]
+    # The tile's pixels become axes beside those that count the tiles: nothing is interleaved.
+    rows = [_along(_OUTPUT[m], [p[i] for p in products], 3) for i in range(m + 2)]
+    y = jnp.stack(_each(_OUTPUT[m], rows), 2)
+    y = y.reshape(batch, tiles[0] * m, tiles[1] * m, y.shape[-1])
+    return y[:, :out[0], :out[1]]
+
+
+def _along(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
+    """sum_k matrix[i, k] arrays[k], with i as a new axis."""
+    shape = [1] * (arrays[0].ndim + 1)
+    shape[axis] = len(matrix)
+    terms = [jnp.asarray(column, array.dtype).reshape(shape) * jnp.expand_dims(array, axis)
+             for column, array in zip(matrix.T, arrays, strict=True)]
+    return sum(terms[1:], terms[0])
+
+
+def _each(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
+    """sum_k matrix[i, k] arrays[k] for each i; zeros and ones of the matrix are not multiplied."""
+    sums = []
+    for row in matrix:
+        terms = [a if c == 1 else -a if c == -1 else a * float(c)
+                 for c, a in zip(row, arrays, strict=True) if c]
+        sums.append(sum(terms[1:], terms[0]))
+    return sums
+
+
+def _product(a, b, axis_a: int, axis_b: int) -> jax.Array:
+    """The matrix products of two stacks of matrices over the given axes."""
+    return lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((0,), (0,))),
+                           preferred_element_type=a.dtype)
+
+
+def _pad(x, axis: int, before: int, size: int) -> jax.Array:
+    """`before` zeros (or that many fewer pixels) along an axis, and after it up to `size`."""
+    edges = [(0, 0, 0)] * x.ndim
+    edges[axis] = (before, size - before - x.shape[axis], 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _every(x, axis: int, start: int, step: int, count: int) -> jax.Array:
+    return lax.slice_in_dim(x, start, start + step * (count - 1) + 1, step, axis)
+
+
+def _wide(x):
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

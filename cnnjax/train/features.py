@@ -1,0 +1,43 @@
+"""What a frozen trunk makes of a data set, computed once instead of once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cnnjax.train.step import Batch, replicated
+
+PyTree = Any
+
+
+def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
+                     batches: Iterable[Batch], fetch: Callable[[PyTree, Batch], Mapping],
+                     prepare: Callable[[jax.Array], jax.Array], mesh: Mesh
+                     ) -> dict[str, np.ndarray]:
+    """Returns {"image": the features of every image, float32 [N, C], "label": int32 [N]}.
+
+    They stand under the name of the images because they take their place in a feed.
+
+    Args:
+      trunk: images [B, H, W, C] -> features [B, C]; runs as in evaluation.
+      variables: {"params": …, "batch_stats": …}, of the whole model or of the trunk.
+      constants: passed to `fetch`, such as resident images.
+      batches: of an evaluation: each example once; "mask" is 0 in rows of padding.
+      fetch: (constants, batch) -> its "image", "label" and "mask".
+      prepare: images as they come from the data set -> the trunk's input.
+      mesh: the devices; every one gets all features.
+    """
+    def call(variables, constants, batch):
+        batch = fetch(constants, batch)
+        features = trunk.apply(variables, prepare(batch["image"]), train=False)
+        return {"image": features, "label": batch["label"], "mask": batch["mask"]}
+
+    call = jax.jit(call, out_shardings=replicated(mesh))
+    found = [jax.device_get(call(variables, constants, batch)) for batch in batches]
+    counts = np.concatenate([part.pop("mask") for part in found]) > 0
+    return {name: np.concatenate([part[name] for part in found])[counts] for name in found[0]}

@@ -1,0 +1,165 @@
+"""What a config may hold: the checks of keys, types and ranges, before anything slow happens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax.config import default, flatten, may_be_none, model_overrides
+from cnnjax.durations import in_steps
+from cnnjax.types import UserError, did_you_mean
+
+
+def validate(config: ConfigDict) -> None:
+    """Checks keys, types and ranges, before anything slow happens.
+
+    Raises:
+      UserError: names the key, what is wrong with it and the nearest name or the choices.
+    """
+    from cnnjax import models  # Here, because `--help` should not wait for Flax.
+
+    defaults = default()
+    schema, flat = flatten(defaults), flatten(config)
+    _check_keys(flat, schema)
+    for key, value in flat.items():
+        if key in schema:
+            _check_type(key, value, defaults)
+    if not config.model.name or not isinstance(config.model.name, str):
+        raise UserError("model.name is empty. Name one of: " + ", ".join(models.list_models()))
+    if "num_classes" in config.model:
+        raise UserError("model.num_classes is that of the data set; leave it out.")
+    models.create_model(config.model.name, num_classes=10, **model_overrides(config))
+    for key, value in flat.items():
+        if not isinstance(value, _PLAIN):
+            raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "
+                            'text (such as "bfloat16"), a tuple of those, or None.')
+    for key, choices in _CHOICES.items():
+        if flat[key] not in choices and not (flat[key] is None and may_be_none(key)):
+            raise UserError(f"{key} is {flat[key]!r}; it is one of {', '.join(choices)}."
+                            f"{did_you_mean(str(flat[key]), choices)}")
+    for key, (low, high) in _RANGES.items():
+        if flat[key] is not None and not low <= flat[key] <= high:
+            raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
+    for section, prefix in (("head", ""), ("train", ""), ("schedule", "warmup"),
+                            ("schedule", "drop"), ("schedule", "drop_every"), ("eval", "every"),
+                            ("checkpoint", "every"), ("log", "every")):
+        in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
+
+
+_OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb")
+_CHOICES = {
+    "precision": ("auto", "float32", "bfloat16"),
+    "ops": ("auto", "exact", "xla"),
+    "export.input": ("float32", "uint8"),
+    "data.interpolation": ("bilinear", "bicubic"),
+    "data.placement": ("auto", "device", "stream"),
+    "augment.policy": ("none", "rand_augment", "rand_augment_increasing", "trivial_augment_wide",
+                       "auto_augment", "auto_augment_cifar10", "auto_augment_svhn"),
+    "augment.resample": ("nearest", "bilinear"),
+    "augment.fill": ("black", "mean"),
+    "train.loss": ("softmax", "sigmoid"),
+    "head.optimizer": _OPTIMIZERS,
+    "head.schedule": ("constant", "cosine", "linear"),
+    "optimizer.name": _OPTIMIZERS,
+    "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
+    "checkpoint.metric": ("top1", "top5", "loss"),
+    "log.progress": ("auto", "bar", "plain", "none"),
+}
+_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable")
+_PLAIN = (int, float, str, list, tuple, type(None))
+_LARGE = 2**31 - 1
+_RANGES = {
+    "seed": (0, _LARGE),
+    "devices": (0, _LARGE),
+    "data.image_size": (0, 8192),
+    "data.crop": (0.01, 1.0),
+    "data.val_fraction": (0.001, 0.999),
+    "data.split_seed": (0, _LARGE),
+    "data.threads": (0, 1024),
+    "augment.pad_crop": (0, 1024),
+    "augment.num_ops": (1, 100),
+    "augment.magnitude": (0, 30),
+    "augment.magnitude_std": (0.0, 10.0),
+    "augment.erase": (0.0, 1.0),
+    "augment.mixup": (0.0, 100.0),
+    "augment.cutmix": (0.0, 100.0),
+    "augment.mix_probability": (0.0, 1.0),
+    "augment.cutmix_probability": (0.0, 1.0),
+    "augment.repeats": (1, 1000),
+    "head.lr": (0.0, 1e6),
+    "head.weight_decay": (0.0, 1e6),
+    "train.batch_size": (1, _LARGE),
+    "train.stop_after_steps": (1, _LARGE),
+    "train.label_smoothing": (0.0, 0.999),
+    "train.target_threshold": (0.0, 1.0),
+    "train.accumulate": (1, 100_000),
+    "train.ema_decay": (0.0, 0.9999999),
+    "train.ema_batch_size": (1, _LARGE),
+    "train.aux_weight": (0.0, 1e3),
+    "train.steps_per_call": (0, 10_000),
+    "optimizer.momentum": (0.0, 1.0),
+    "optimizer.b1": (0.0, 1.0),
+    "optimizer.b2": (0.0, 1.0),
+    "optimizer.eps": (0.0, 1.0),
+    "optimizer.weight_decay": (0.0, 1e6),
+    "optimizer.clip_norm": (0.0, 1e9),
+    "optimizer.layer_decay": (0.0, 1.0),
+    "schedule.lr": (0.0, 1e6),
+    "schedule.lr_batch_size": (1, _LARGE),
+    "schedule.final_lr": (0.0, 1.0),
+    "schedule.drop_factor": (0.0, 1.0),
+    "eval.batch_size": (0, _LARGE),
+    "eval.image_size": (0, 8192),
+    "predict.batch_size": (1, _LARGE),
+    "predict.sheet": (0, 1000),
+    "checkpoint.keep_last": (1, 10_000),
+    "checkpoint.keep_best": (0, 10_000),
+}
+
+
+def _check_keys(flat: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
+    for key in flat:
+        if key not in schema and not key.startswith("model."):
+            last = key.rpartition(".")[2]
+            near = did_you_mean(key, schema) or did_you_mean(
+                last, [name for name in schema if name.endswith("." + last)] + list(schema))
+            siblings = [k for k in schema if k.startswith(key.rpartition(".")[0] + ".")]
+            raise UserError(f"There is no config key {key!r}.{near}"
+                            + (f" Its neighbours: {', '.join(siblings)}." if siblings else ""))
+    for key in schema:
+        if key not in flat:
+            raise UserError(f"The config key {key!r} is missing. "
+                            "Start the experiment from cnnjax.config.default().")
+
+
+def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:
+    section, _, name = key.rpartition(".")
+    parent = defaults[section] if section else defaults
+    kind = parent.get_type(name)
+    if value is None and may_be_none(key):
+        return
+    allowed = {float: (float, int), tuple: (list, tuple)}.get(kind, (kind,))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        raise UserError(f"{key} is {value!r}, a {type(value).__name__}; "
+                        f"it takes a {kind.__name__}.")
+    if kind is float and not math.isfinite(value):
+        raise UserError(f"{key} is {value}; it takes a finite number.")
+    if key == "optimizer.lr_multipliers":
+        return _check_pairs(key, value)
+    element = str if key in _TUPLES_OF_TEXT else (int, float)
+    if kind is tuple and not all(
+            isinstance(item, element) and not isinstance(item, bool)
+            and (element is str or math.isfinite(item)) for item in value):
+        raise UserError(f"{key} is {tuple(value)!r}; it takes a tuple of "
+                        f"{'texts' if element is str else 'finite numbers'}.")
+
+
+def _check_pairs(key: str, value: Any) -> None:
+    for pair in value:
+        if not (isinstance(pair, (list, tuple)) and len(pair) == 2 and isinstance(pair[0], str)
+                and isinstance(pair[1], (int, float)) and 0 <= pair[1] < math.inf):
+            raise UserError(f"{key} has {pair!r}; it takes pairs of a regular expression and a "
+                            'number from 0 on, such as (("head/.*", 10.0),).')

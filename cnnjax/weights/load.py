@@ -1,0 +1,148 @@
+"""Pretrained weights into a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cnnjax import trees
+from cnnjax.models import create_model, lookup
+from cnnjax.types import Preprocess, UserError
+from cnnjax.weights import imagenet, matching, published, sources
+
+PyTree = Any
+
+
+class Pretrained(NamedTuple):
+    """A model with weights.
+
+    Attributes:
+      module: the model.
+      variables: {"params": …, "batch_stats": …} in float32.
+      preprocess: how images become its input.
+      class_names: in the order of the outputs, None if nobody says.
+      name: of the model.
+      arguments: of `create_model`, besides num_classes.
+      where: the weights came from.
+    """
+
+    module: nn.Module
+    variables: PyTree
+    preprocess: Preprocess
+    class_names: tuple[str, ...] | None
+    name: str
+    arguments: dict[str, Any]
+    where: str
+
+
+def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = None, *,
+                 in_chans: int | None = None, tag: str | None = None,
+                 rng: jax.Array | None = None, **overrides: Any
+                 ) -> tuple[nn.Module, PyTree, Preprocess]:
+    """Creates a model and gives it weights, together with the preprocessing that they need.
+
+        module, variables, preprocess = load_weights("resnet50", "resnet50-0676ba61.pth")
+        logits = module.apply(variables, images, train=False)
+
+    The weights are a .safetensors file, or a .pth, .pt, .th or .bin file of torch.save, which is
+    read as data: nothing in it is executed, and a file that asks for it is refused. Names may be
+    those of torchvision, of timm, or of the other code bases in `cnnjax.weights.namings`; every
+    tensor of the model must be there and none left over. Only `num_batches_tracked` is skipped,
+    and auxiliary heads are left out, with a line in the log, if the model has none.
+
+    Args:
+      name: of the model, one of `list_models()`.
+      path_or_id: a file; a cnnjax workdir, whose last checkpoint is taken, or one checkpoint in it;
+        or a hub id, such as "timm/resnet50.a1_in1k", which needs huggingface_hub.
+      num_classes: None takes as many as the weights have. Another number has a new head, drawn as
+        module.init(rng, …) does; 0 drops the head and gives features.
+      in_chans: channels of the images; None takes as many as the weights have. For others the first
+        convolution is adapted as timm does (`matching.adapt_channels`).
+      tag: which of several published sets these weights are, such as "IMAGENET1K_V2". It decides
+        the preprocessing alone. By default that comes from the file's metadata, from timm's
+        config.json beside it, from the file's published name, or is that of the first set in
+        published.csv; replace what you know better with dataclasses.replace.
+      rng: key of a new head; None is jax.random.key(0).
+      **overrides: arguments of `create_model`. A cnnjax file or run brings its own.
+
+    Returns:
+      The module, its variables in float32 whatever the file has, and the preprocessing.
+
+    Raises:
+      UserError: if the model, the file or the tag is not there, the file is refused, or its tensors
+        are not the model's; lists those that are missing, left over or of another shape.
+    """
+    return load(name, path_or_id, num_classes, in_chans=in_chans, tag=tag, rng=rng,
+                **overrides)[:3]
+
+
+def load(name: str | None, path_or_id: str | Path, num_classes: int | None = None, *,
+         in_chans: int | None = None, tag: str | None = None, rng: jax.Array | None = None,
+         **overrides: Any) -> Pretrained:
+    """As `load_weights`, with all that is known; with no name, the one that the source has."""
+    if name is not None:
+        lookup(name)  # Before a large file is read.
+    source = sources.read(path_or_id)
+    name = _name(name, source)
+    arguments = {**source.arguments, **overrides}
+    size, channels = _input_size(name, source)
+    # Tracing a deep model takes seconds: a right guess saves the second time.
+    guess = source.num_classes or (1000 if lookup(name).input_size[0] >= 128 else 10)
+    module = create_model(name, guess, **arguments)
+    like = matching.shapes(module, size, channels)
+    naming = matching.best_naming(module, source.tensors, like)
+    if found := matching.classes_of(naming, source.tensors, like):
+        module = create_model(name, found, **arguments)
+    hint = "" if source.model in (None, name) else f"The source says that it is {source.model}."
+    match = matching.fit(name, module, source.tensors, naming, size, channels, source.where, hint)
+    preprocess = source.preprocess
+    if preprocess is None or tag is not None:
+        preprocess = published.preprocess_of(name, source=naming.source, file=source.file, tag=tag)
+    class_names = source.class_names
+    if class_names is None and module.num_classes == 1000 and lookup(name).input_size[0] >= 128:
+        class_names = imagenet.class_names()
+    wanted = module.num_classes if num_classes is None else num_classes
+    if wanted != module.num_classes:
+        module, class_names = create_model(name, wanted, **arguments), None
+    new_channels = in_chans or match.channels
+    variables = _adapted(module, match, size, new_channels,
+                         jax.random.key(0) if rng is None else rng)
+    return Pretrained(module, variables, published.for_channels(preprocess, new_channels),
+                      class_names, name, arguments, source.where)
+
+
+def _name(name: str | None, source: sources.Source) -> str:
+    if name is None and source.model is None:
+        raise UserError(f"{source.where} does not say which model it is: name it.")
+    if name is not None and source.model not in (None, name) and not source.file:
+        raise UserError(f"{source.where} is a run of {source.model}, not of {name}.")
+    return name or source.model
+
+
+def _input_size(name: str, source: sources.Source) -> tuple[tuple[int, int], int]:
+    """Returns (height, width) and channels of the images that the source's model takes."""
+    if source.preprocess is not None and (source.arguments or not source.file):
+        return source.preprocess.size, source.preprocess.channels
+    height, width, channels = lookup(name).input_size
+    return (height, width), channels
+
+
+def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], channels: int,
+             rng: jax.Array) -> PyTree:
+    """Returns a match's variables for a module of perhaps other classes, and other channels."""
+    like = matching.shapes(module, size, channels)
+    found = trees.named_leaves(match.variables)
+    if channels != match.channels:
+        for path in matching.differing(like, matching.shapes(module, size, match.channels)):
+            found[path] = matching.adapt_channels(found[path], channels)
+    leaves = trees.named_leaves(like)
+    new = [path for path, leaf in leaves.items()
+           if path not in found or found[path].shape != leaf.shape]
+    if new:
+        found.update(matching.fresh(module, size, channels, new, rng))
+    return jax.tree.unflatten(jax.tree.structure(like),
+                              [jnp.asarray(found[path]) for path in leaves])

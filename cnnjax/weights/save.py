@@ -1,0 +1,118 @@
+"""Weights as safetensors that torch's models take."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from cnnjax import trees
+from cnnjax.models import create_model, lookup
+from cnnjax.types import Preprocess, UserError
+from cnnjax.weights import matching, namings
+from cnnjax.weights import naming as naming_lib
+
+PyTree = Any
+_LIBRARIES = ("cnnjax", "jax", "flax", "safetensors")
+
+
+def save_weights(path: str | Path, name: str, variables: PyTree, *,
+                 preprocess: Preprocess | None = None, class_names: Sequence[str] | None = None,
+                 **overrides: Any) -> None:
+    """Writes variables as safetensors in the names and layouts of torchvision, or of timm.
+
+        cnnjax.save_weights("resnet50.safetensors", "resnet50", variables)
+        model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))  # in torch
+
+    The names are torchvision's if it has the family, so that its `load_state_dict(strict=True)`
+    takes the file (`num_batches_tracked` is written too, as 0). The metadata hold what
+    `load_weights` needs: model, arguments, preprocessing, class names, and library versions.
+
+    Args:
+      path: of the file, which is replaced only when the new one is whole.
+      name: of the model, one of `list_models()`.
+      variables: {"params": …, "batch_stats": …} of it, with any number of classes and channels.
+      preprocess: how images become its input; kept in the file if given.
+      class_names: in the order of the outputs; kept in the file if given.
+      **overrides: the arguments of `create_model`, besides num_classes, that the variables are of.
+
+    Raises:
+      UserError: if there is no such model, or the variables are not its; lists the differences.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise UserError(f"save_weights writes safetensors: end {path} in .safetensors.")
+    module = _checked_module(name, variables, preprocess, overrides)
+    try:
+        naming = namings.of(module)
+    except KeyError:
+        raise UserError(f"No names for the tensors of {name} are known; keep its weights as a "
+                        "checkpoint.") from None
+    tensors = naming_lib.to_torch(naming, variables)
+    for key in list(tensors):
+        if key.endswith("running_mean"):
+            counter = key.removesuffix("running_mean") + "num_batches_tracked"
+            tensors[counter] = np.zeros((), np.int64)
+    about = {"format": "pt", "model": name, "names": naming.source,
+             "num_classes": str(module.num_classes),
+             # How it computes is no property of the weights.
+             "arguments": json.dumps({k: v for k, v in overrides.items() if k != "dtype"}),
+             **{library: metadata.version(library) for library in _LIBRARIES
+                if _is_installed(library)}}
+    if preprocess is not None:
+        about["preprocess"] = json.dumps(preprocess.to_dict())
+    if class_names is not None:
+        about["class_names"] = json.dumps(list(class_names))
+    _write(path, safetensors.numpy.save(tensors, about))
+
+
+def _checked_module(name: str, variables: PyTree, preprocess: Preprocess | None,
+                    overrides: dict[str, Any]):
+    """Returns the module that the variables are of."""
+    entry = lookup(name)
+    if not isinstance(variables, dict) or "params" not in variables:
+        raise UserError('save_weights takes variables, {"params": …, "batch_stats": …}, as '
+                        f"module.init gives them; got {type(variables).__name__}.")
+    found = trees.named_leaves(variables)
+    head = found.get(matching.HEAD)
+    module = create_model(name, head.shape[-1] if head is not None else 0, **overrides)
+    *size, channels = entry.input_size
+    if preprocess is not None:
+        size, channels = preprocess.size, preprocess.channels
+    array = {path: np.broadcast_to(np.float32(0), leaf.shape) for path, leaf in found.items()}
+    # The same comparison as on loading, by our own names; the values play no part.
+    matching.fit(name, module, array, matching.OWN, tuple(size), channels, "what was given",
+                 "Give the arguments that the model was created with as well.")
+    return module
+
+
+def _is_installed(library: str) -> bool:
+    try:
+        metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Writes a file that is either whole or not there."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            file.write(data)
+        os.chmod(file.name, 0o666 & ~_umask())
+        os.replace(file.name, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,164 @@
+"""Augmentations against torchvision 0.28 and timm 1.0.31 on fixed draws (make_golden.py)."""
+
+from pathlib import Path
+
+import augment_cases as cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.data.augment import boxes, jitter, mixing, operations, policies
+
+GOLDEN = np.load(Path(__file__).parent / "golden" / "augment.npz")
+
+
+def check(ours, theirs, different=0.025, inside=False):
+    """At most one level apart, and that in at most a share of the values."""
+    ours, theirs = np.asarray(ours), np.asarray(theirs)
+    assert ours.dtype == theirs.dtype == np.uint8 and ours.shape == theirs.shape
+    apart = np.abs(ours.astype(int) - theirs)
+    assert apart.max() <= 1
+    if inside:  # A blend of a border with itself is whole, and may be cut to the level below.
+        apart = apart[1:-1, 1:-1]
+    assert (apart > 0).mean() <= different, f"{(apart > 0).mean():.2%} of the values differ"
+
+
+@pytest.fixture(scope="module")
+def apply():
+    """(image, operation, magnitude) -> the image after it, compiled once for all operations."""
+    jitted = jax.jit(operations.apply_operations, static_argnames=("method", "fill"))
+
+    def apply(image, name, size, **how):
+        codes = jnp.full((1, 1), operations.CODES[name])
+        return jitted(image[None], codes, jnp.full((1, 1), size, jnp.float32), **how)[0]
+
+    return apply
+
+
+@pytest.mark.parametrize("case", cases.OPERATIONS, ids=str)
+def test_an_operation_is_that_of_torchvision(apply, case):
+    check(apply(cases.image(), *case), GOLDEN["operations"][cases.OPERATIONS.index(case)],
+          inside=case[0] == "Sharpness")
+
+
+@pytest.mark.parametrize("case", cases.RESAMPLED, ids=str)
+def test_bilinear_resampling_and_fill_are_those_of_torchvision(apply, case):
+    i = cases.RESAMPLED.index(case)
+    check(apply(cases.image(), *case, method="bilinear"), GOLDEN["bilinear"][i])
+    check(apply(cases.image(), *case, fill=cases.FILL), GOLDEN["filled"][i])
+    both = np.asarray(apply(cases.image(), *case, fill=cases.FILL, method="bilinear")).astype(int)
+    outside = (GOLDEN["filled"][i] == cases.FILL).all(axis=-1)
+    assert np.abs(both - cases.FILL)[outside].mean() < 20
+
+
+@pytest.mark.parametrize("case", cases.GREY, ids=str)
+def test_an_operation_on_a_grey_image_is_that_of_torchvision(apply, case):
+    check(apply(cases.image("grey"), *case), GOLDEN["grey"][cases.GREY.index(case)],
+          inside=case[0] == "Sharpness")
+
+
+@pytest.mark.parametrize("case", cases.FLAT, ids=str)
+def test_an_operation_on_channels_of_one_and_two_levels_is_that_of_torchvision(apply, case):
+    check(apply(cases.flat(), *case), GOLDEN["flat"][cases.FLAT.index(case)])
+
+
+def test_solarize_add_is_that_of_timm(apply):
+    check(apply(cases.image(), "SolarizeAdd", 99.0), GOLDEN["solarize_add 99"], different=0)
+
+
+def test_every_branch_gives_on_an_accelerator_what_it_gives_on_cpu(monkeypatch):
+    drawn = cases.OPERATIONS + [("SolarizeAdd", 99.0)]
+    codes = jnp.array([[operations.CODES[name]] for name, _ in drawn])
+    sizes = jnp.array([[size] for _, size in drawn])
+    images = np.broadcast_to(cases.image(), (len(drawn), *cases.image().shape))
+    on_cpu, together = (jax.jit(lambda *rows: operations.apply_operations(*rows)) for _ in range(2))
+    on_cpu = on_cpu(images, codes, sizes)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    together = together(images, codes, sizes)
+    for (name, _), a, b in zip(drawn, on_cpu, together, strict=True):
+        check(a, b, inside=name == "Sharpness")
+
+
+@pytest.mark.parametrize("key", ["rand", "trivial"])
+def test_magnitudes_are_those_of_torchvision(key):
+    table = (policies.rand_augment_table(31, cases.SIZE) if key == "rand"
+             else policies.trivial_augment_table(31))
+    names = list(GOLDEN[f"{key} names"])
+    assert names == list(operations.OPERATIONS[:len(names)])
+    apart = np.abs(table[:len(names)] - GOLDEN[key])
+    # Half of 32 pixels is 15.999999 in torch's float32, and is cut to 15 there.
+    assert (apart > 1e-4).sum() == (2 if key == "trivial" else 0) and apart.max() <= 1
+
+
+@pytest.mark.parametrize("policy", ["imagenet", "cifar10", "svhn"])
+def test_auto_augment_is_that_of_torchvision(policy):
+    codes, sizes, probabilities = policies.auto_augment_table(policy, cases.SIZE)
+    names = [operations.OPERATIONS[code] for code in codes.ravel()]
+    assert names == list(GOLDEN[f"auto {policy} names"])
+    theirs = GOLDEN[f"auto {policy}"]
+    np.testing.assert_allclose(probabilities.ravel(), theirs[:, 0], rtol=1e-6)
+    np.testing.assert_allclose(sizes.ravel(), theirs[:, 1], rtol=1e-5, atol=1e-5)
+
+
+def test_magnitudes_of_rand_augment_increasing_are_those_of_timm():
+    levels = jnp.linspace(0, 10, 41)[:, None]
+    for name, theirs in zip(GOLDEN["increasing names"], GOLDEN["increasing"], strict=True):
+        name = name.removesuffix("Increasing").removesuffix("Rel")
+        codes = jnp.full((41, 1), operations.CODES[name])
+        ours = np.asarray(policies.increasing_magnitudes(
+            codes, levels, jnp.ones((41, 1)), cases.SIZE))[:, 0]
+        if "Translate" in name:  # A share of the side there.
+            theirs = theirs * cases.SIZE[0 if name.endswith("Y") else 1]
+        elif name in ("Brightness", "Color", "Contrast", "Sharpness"):
+            theirs = theirs - 1
+        # Whole numbers are cut from products that may round either way.
+        whole = name in ("Posterize", "Solarize", "SolarizeAdd")
+        off = np.abs(ours - theirs)
+        assert (off > 1e-4).sum() <= (2 if whole else 0) and off.max() <= 1.001, name
+
+
+@pytest.mark.parametrize("i", range(len(cases.JITTER)))
+def test_color_jitter_is_that_of_torchvision(i):
+    factors, order = cases.JITTER[i]
+    ours = jitter.apply_jitter(cases.image()[None], jnp.array([factors]), jnp.array([order]),
+                               [True] * 4)[0]
+    # A level that one change rounds the other way becomes two in the next.
+    apart = np.abs(np.asarray(ours).astype(int) - GOLDEN["jitter"][i])
+    assert apart.max() <= 2 and (apart > 0).mean() < 0.02
+
+
+@pytest.mark.parametrize("i", range(len(cases.CROPS)))
+def test_a_resized_crop_is_that_of_torchvision(i):
+    box, size, method = cases.CROPS[i]
+    check(boxes.resized_crop(cases.image()[None], jnp.array([box]), size, method)[0],
+          GOLDEN[f"crop {i}"])
+
+
+@pytest.mark.parametrize("size", cases.BOX_SIZES)
+def test_boxes_are_those_of_torchvision(size):
+    draws = cases.draws(24)
+    crop = boxes.crop_boxes(draws, size, (0.08, 1.0), (3 / 4, 4 / 3))
+    np.testing.assert_array_equal(crop, GOLDEN[f"crop boxes {size}"])
+    erase = np.asarray(boxes.erase_boxes(draws, size, **cases.ERASE))
+    theirs = GOLDEN[f"erase boxes {size}"].copy()
+    theirs[(theirs[:, 2:] == size).all(axis=1)] = 0  # The whole image means that none fitted.
+    np.testing.assert_array_equal(erase, theirs)
+
+
+@pytest.mark.parametrize("i", range(len(cases.MIXES)))
+def test_mixing_is_that_of_timm(i):
+    kind, weight, centre = cases.MIXES[i]
+    images, labels = cases.batch()
+    weights = jnp.full(4, weight)
+    if kind == "mixup":
+        how = mixing.Mixing(weights, jnp.zeros((4, 4), jnp.int32), weights)
+    else:
+        cut = mixing.cutmix_boxes(weights, jnp.tile(jnp.array([centre]), (4, 1)), (8, 7))
+        how = mixing.Mixing(jnp.ones(4), cut, 1 - cut[:, 2] * cut[:, 3] / 56)
+    np.testing.assert_allclose(mixing.apply_mixing(images, how)[:2], GOLDEN[f"mix {i}"],
+                               atol=1e-6)
+    own = jax.nn.one_hot(labels, 5)
+    targets = how.weight[:, None] * own + (1 - how.weight[:, None]) * own[::-1]
+    # timm's label smoothing of 0.1 is the loss's here.
+    np.testing.assert_allclose(0.9 * targets + 0.1 / 5, GOLDEN[f"targets {i}"], atol=1e-6)

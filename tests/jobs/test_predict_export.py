@@ -1,0 +1,233 @@
+"""--job=predict and --job=export, of a trained workdir and of pretrained weights."""
+
+import csv
+import json
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+import cnnjax
+from cnnjax.command_line import main
+from cnnjax.types import Preprocess
+
+RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
+       "--config.data.image_size=8", "--config.train.steps=30", "--config.log.progress=none",
+       "--config.log.plot=False", "--config.log.tensorboard=False"]
+TINY = dict(widths=(4, 8))
+PREPROCESS = Preprocess((16, 16), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 0.8)
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, root):
+    """A workdir that has trained on the digits."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main([*RUN, f"--workdir={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory):
+    """Weights of a small CNN on RGB images, with names of its seven classes."""
+    path = tmp_path_factory.mktemp("pretrained") / "tiny.safetensors"
+    module = cnnjax.create_model("simple_cnn", 7, **TINY)
+    variables = jax.jit(module.init)(jax.random.key(3), np.zeros((1, 16, 16, 3), np.float32))
+    cnnjax.save_weights(path, "simple_cnn", variables, preprocess=PREPROCESS,
+                        class_names=[f"kind {i}" for i in range(7)], **TINY)
+    return path
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Images of several sizes and formats, some in a sub-folder, and their names."""
+    folder = tmp_path / "photos"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = ["a.png", "b.jpg", "more/c.PNG", "more/ü, d.png", "z.bmp"]
+    for i, name in enumerate(names):
+        image = rng.integers(0, 256, (20 + 3 * i, 33 - 2 * i, 3), np.uint8)
+        cv2.imencode(name[-4:], image)[1].tofile(folder / name)
+    (folder / "notes.txt").write_text("no image")
+    return folder, names
+
+
+def predict(pretrained, out, *words):
+    return main(["launch.py", "--job=predict", "--model=simple_cnn", f"--weights={pretrained}",
+                 f"--workdir={out}", "--config.log.progress=none", *words])
+
+
+def table(folder):
+    with open(folder / "predictions.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_trained_workdir_labels_its_evaluation_split_as_it_was_evaluated(trained, capsys):
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}"]) == 0
+    rows = table(trained)
+    assert len(rows) == 360 and rows[0]["file"] == "test[0]"
+    right = np.mean([row["label"] == row["true_label"] for row in rows])
+    assert right == json.loads((trained / "summary.json").read_text())["top1"]
+    assert f"{right:.2%}" in capsys.readouterr().out
+
+
+def test_a_trained_workdir_labels_image_files_as_the_split_they_are_from(trained, tmp_path, capsys):
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}"]) == 0
+    expected = table(trained)[:9]
+    source = cnnjax.data.open_dataset("digits").eval.source
+    for i in range(9):
+        cv2.imwrite(str(tmp_path / f"{i}.png"), source[i][0])
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}",
+                 f"--images={tmp_path}"]) == 0
+    for row, same in zip(table(trained), expected, strict=True):
+        assert row["label"] == same["label"]
+        assert float(row["probability"]) == pytest.approx(float(same["probability"]), abs=0.01)
+
+
+def test_pretrained_weights_label_a_folder_with_class_names_and_a_sheet(pretrained, photos,
+                                                                        tmp_path, capsys):
+    folder, names = photos
+    out = tmp_path / "out"
+    # A batch that the images don't fill, and one that they fill twice over.
+    assert predict(pretrained, out, f"--images={folder}", "--config.predict.batch_size=4") == 0
+    rows = table(out)
+    assert [row["file"] for row in rows] == [str(folder / name) for name in sorted(names)]
+    module, variables, preprocess = cnnjax.load_weights("simple_cnn", pretrained)
+    assert preprocess == PREPROCESS
+    for row in rows:
+        image = cnnjax.data.read_image(row["file"])
+        image = cnnjax.data.resize_center_crop(image, (16, 16), 0.8)
+        x = (image / np.float32(255) - np.float32(PREPROCESS.mean)) / np.float32(PREPROCESS.std)
+        probabilities = np.asarray(jax.nn.softmax(module.apply(variables, x[None])[0]))
+        best = np.argsort(-probabilities)[:5]
+        found = [row[key] for key in ("label", "label_2", "label_3", "label_4", "label_5")]
+        assert found == [f"kind {k}" for k in best]
+        assert float(row["probability_5"]) == pytest.approx(probabilities[best[4]], abs=1e-5)
+    sheet = cv2.imread(str(out / "predictions.png"))
+    assert sheet.shape[0] > 160 and sheet.shape[1] > 160 and sheet.std() > 10
+    assert {p.name for p in out.iterdir()} == {"predictions.csv", "predictions.png"}
+
+
+def test_one_file_is_labelled_like_a_folder(pretrained, photos, tmp_path):
+    folder, names = photos
+    assert predict(pretrained, tmp_path / "out", f"--images={folder / 'b.jpg'}") == 0
+    assert [row["file"] for row in table(tmp_path / "out")] == [str(folder / "b.jpg")]
+
+
+def test_images_that_cannot_be_read_are_named_and_the_others_labelled(pretrained, photos, tmp_path,
+                                                                      capsys):
+    folder, names = photos
+    (folder / "c.jpg").write_bytes(b"not a JPEG")
+    (folder / "d.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    (folder / "e.png").touch()
+    code = predict(pretrained, tmp_path / "out", f"--images={folder}",
+                   "--config.predict.batch_size=1")
+    said = capsys.readouterr().err
+    assert code == 2 and "3 of 8 images could not be read" in said
+    assert all(str(folder / name) in said for name in ("c.jpg", "d.png", "e.png"))
+    assert len(table(tmp_path / "out")) == len(names)
+
+
+def test_without_images_pretrained_weights_say_what_is_missing(pretrained, tmp_path, capsys):
+    assert predict(pretrained, tmp_path / "out") == 2
+    assert "--images=FOLDER" in capsys.readouterr().err
+    assert predict(pretrained, tmp_path / "out", f"--images={tmp_path / 'none'}") == 2
+    assert "There is no file or folder" in capsys.readouterr().err
+    (tmp_path / "empty").mkdir()
+    assert predict(pretrained, tmp_path / "out", f"--images={tmp_path / 'empty'}") == 2
+    assert "There are no images in" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_of_either_job_writes_nothing(pretrained, photos, tmp_path, capsys):
+    assert predict(pretrained, tmp_path / "out", f"--images={photos[0]}", "--dry_run") == 0
+    assert "Would label 5 images" in capsys.readouterr().out
+    assert main(["launch.py", "--job=export", "--model=simple_cnn", f"--weights={pretrained}",
+                 f"--workdir={tmp_path / 'out'}", "--dry_run"]) == 0
+    assert "Would export" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_than_the_workdirs_is_refused(trained, capsys):
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}",
+                 "--config.model.widths=(4,16)"]) == 2
+    assert "model.widths: [4, 8] there, [4, 16] here" in capsys.readouterr().err
+
+
+def test_a_run_that_started_from_weights_labels_as_it_was_evaluated(trained, tmp_path, capsys):
+    folder = tmp_path / "transfer"
+    assert main(["launch.py", "--config=experiments/transfer.py", f"--workdir={folder}",
+                 "--config.model.name=simple_cnn", "--config.model.widths=(4,8)",
+                 f"--config.weights.path={trained}", "--config.head.epochs=1",
+                 "--config.train.epochs=1", "--config.log.progress=none",
+                 "--config.log.plot=False"]) == 0
+    for job in ("predict", "export"):
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 0
+    right = np.mean([row["label"] == row["true_label"] for row in table(folder)])
+    assert right == json.loads((folder / "summary.json").read_text())["top1"]
+
+
+def test_the_config_overrides_the_preprocessing_of_weights(pretrained, photos, tmp_path, capsys):
+    assert predict(pretrained, tmp_path, f"--images={photos[0]}", "--dry_run",
+                   "--config.data.image_size=24", "--config.data.crop=1.0",
+                   "--config.data.interpolation=bicubic") == 0
+    out = capsys.readouterr().out
+    assert "size=(24, 24)" in out and "crop=1.0" in out and "bicubic" in out
+
+
+def test_a_workdir_is_a_source_of_weights_too(trained, tmp_path):
+    module, variables, preprocess = cnnjax.load_weights("simple_cnn", trained)
+    assert module.widths == (4, 8) and preprocess.crop == 1.0 and preprocess.size == (8, 8)
+    step = next((trained / "checkpoints").glob("30"))
+    again = cnnjax.load_weights("simple_cnn", step)[1]
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+    module, found, _ = cnnjax.load_weights("simple_cnn", trained, num_classes=3, in_chans=3)
+    assert found["params"]["head"]["kernel"].shape == (8, 3)
+    np.testing.assert_array_equal(found["params"]["conv2"]["kernel"],
+                                  variables["params"]["conv2"]["kernel"])
+    with pytest.raises(cnnjax.types.UserError, match="is a run of simple_cnn, not of lenet5"):
+        cnnjax.load_weights("lenet5", trained)
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+def test_an_exported_program_gives_the_models_logits_for_any_batch(pretrained, tmp_path, kind,
+                                                                   capsys):
+    assert main(["launch.py", "--job=export", "--model=simple_cnn", f"--weights={pretrained}",
+                 f"--workdir={tmp_path}", f"--config.export.input={kind}"]) == 0
+    out = capsys.readouterr().out
+    folder = tmp_path / "export"
+    program = jax.export.deserialize((folder / "model.stablehlo").read_bytes())
+    assert set(program.platforms) == {"cpu", "cuda", "tpu"}
+    module, variables, preprocess = cnnjax.load_weights("simple_cnn", folder / "model.safetensors")
+    about = json.loads((folder / "model.json").read_text())
+    assert preprocess == PREPROCESS == Preprocess.from_dict(about["preprocess"])
+    assert about["class_names"][2] == "kind 2" and about["input"]["dtype"] == kind
+    for batch in (1, 5):
+        pixels = np.random.default_rng(batch).integers(0, 256, (batch, 16, 16, 3), np.uint8)
+        x = (pixels / np.float32(255) - np.float32(preprocess.mean)) / np.float32(preprocess.std)
+        expected = module.apply(variables, x)
+        logits = program.call(pixels if kind == "uint8" else x)
+        np.testing.assert_allclose(logits, expected, atol=1e-4 * np.std(expected))
+    # What it prints is Python that works where cnnjax is not installed.
+    lines = [line for line in out.splitlines() if line.startswith(("import", "program"))]
+    names = {}
+    exec("\n".join(lines), names)
+    assert names["program"].in_avals[0].dtype == kind
+
+
+def test_a_trained_workdir_is_exported_with_its_classes(trained, capsys):
+    assert main(["launch.py", "--job=export", f"--workdir={trained}"]) == 0
+    about = json.loads((trained / "export" / "model.json").read_text())
+    assert about["class_names"] == list("0123456789")
+    assert about["input"]["shape"] == ["batch", 8, 8, 1]
+    original = cnnjax.load_weights("simple_cnn", trained)
+    exported = cnnjax.load_weights("simple_cnn", trained / "export" / "model.safetensors")
+    assert original[0] == exported[0] and original[2] == exported[2]
+    jax.tree.map(np.testing.assert_array_equal, original[1], exported[1])

@@ -1,0 +1,283 @@
+"""Runs that start from weights: phases, what stays frozen, features, and resuming in either."""
+
+import contextlib
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+import cnnjax
+from cnnjax import trees
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.command_line import main
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import workdir
+from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+from cnnjax.types import Preprocess
+
+# 12 steps of the head alone and 10 of everything, calls of one step.
+RUN = ["launch.py", "--config=experiments/transfer.py", "--config.model.name=simple_cnn",
+       "--config.model.widths=(4, 8)", "--config.model.dropout_rate=0.1",
+       "--config.head.steps=12", "--config.train.steps=10", "--config.log.every_steps=5",
+       "--config.eval.every_steps=7", "--config.log.progress=none", "--config.log.plot=False",
+       "--config.log.tensorboard=False", "--config.data.image_size=0"]
+PREPROCESS = Preprocess(size=(8, 8), mean=(0.25,), std=(0.5,), crop=1.0, interpolation="bicubic")
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def weights(seed=7):
+    """What `cnnjax.load_weights` would give: a net for 10 classes, unlike a fresh one."""
+    module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))
+    variables = module.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), np.float32))
+    return module, jax.tree.map(lambda a: np.asarray(a) + 0.125, variables), PREPROCESS
+
+
+@pytest.fixture
+def pretrained(monkeypatch):
+    """Makes "a.safetensors" readable; calls are counted."""
+    calls = []
+
+    def load_weights(name, path_or_id, num_classes=None, **overrides):
+        calls.append((name, path_or_id, num_classes, overrides))
+        return weights()
+
+    monkeypatch.setattr(cnnjax, "load_weights", load_weights, raising=False)
+    return calls
+
+
+def train(folder, *overrides, path="a.safetensors"):
+    return main([*RUN, f"--config.weights.path={path}", f"--workdir={folder}", *overrides])
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def lines(folder):
+    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
+
+
+def digests(folder):
+    return [summary(folder)[key] for key in ("params_sha256", "state_sha256", "top1")]
+
+
+def restored(folder, step):
+    """Returns the state after a step, and the record beside it."""
+    config = workdir.load_config(folder)
+    checkpoints = Checkpoints(folder / "checkpoints", read_only=True)
+    record = checkpoints.record(step)
+    experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]))
+    return checkpoints.restore(step, experiment.abstract_state_at(step),
+                               jax.sharding.SingleDeviceSharding(jax.devices()[0])), record
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, root):
+    """An uninterrupted run of both phases."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setattr(cnnjax, "load_weights", lambda *args, **more: weights(), raising=False)
+        assert train(folder, "--config.checkpoint.keep_last=100") == 0
+    return folder
+
+
+def test_the_head_trains_first_and_nothing_else_then_everything(whole):
+    loaded = weights()[1]
+    state, _ = restored(whole, 12)
+    for name, value in trees.named_leaves(state.params).items():
+        given = trees.named_leaves(loaded["params"])[name]
+        assert np.array_equal(value, given) == (not name.startswith("head/")), name
+    jax.tree.map(np.testing.assert_array_equal, state.batch_stats, loaded["batch_stats"])
+    assert trees.count(state.opt_state) == 2 * (8 * 10 + 10) + 2  # Adam: moments, and two counts.
+    state, _ = restored(whole, 22)
+    for name, value in trees.named_leaves(state.params).items():
+        assert not np.array_equal(value, trees.named_leaves(loaded["params"])[name]), name
+
+
+def test_both_phases_are_measured_where_they_end(whole):
+    ends = {r["step"]: r for r in lines(whole)}
+    assert {12, 22} <= {step for step, r in ends.items() if "eval_top1" in r and "train_loss" in r}
+    assert ends[12]["lr"] == pytest.approx(1e-2) and ends[22]["lr"] < 1e-3
+    assert summary(whole)["steps"] == 22 and summary(whole)["examples_evaluated"] == 360
+
+
+def test_the_preprocessing_is_that_of_the_weights_unless_the_config_has_its_own(
+        whole, pretrained, tmp_path):
+    assert restored(whole, 22)[1]["preprocess"] == PREPROCESS.to_dict()
+    folder = tmp_path / "run"
+    assert train(folder, "--config.data.image_size=12", "--config.data.mean=(0.5,)",
+                 "--config.head.steps=1", "--config.train.steps=0") == 0
+    found = restored(folder, 1)[1]["preprocess"]
+    assert found == {**PREPROCESS.to_dict(), "size": [12, 12], "mean": [0.5]}
+    assert pretrained == [("simple_cnn", "a.safetensors", 10,
+                           {"widths": (4, 8), "dropout_rate": 0.1, "tag": None})]
+
+
+@pytest.mark.parametrize("stop", [5, 12, 13, 17])
+def test_a_run_that_stopped_in_either_phase_or_between_goes_on_to_the_same_bits(
+        whole, pretrained, tmp_path, stop):
+    folder = tmp_path / "run"
+    assert train(folder, f"--config.train.stop_after_steps={stop}") == 0
+    assert summary(folder)["steps"] == stop and summary(folder)["status"] == "stopped"
+    assert train(folder) == 0
+    assert digests(folder) == digests(whole)
+
+
+@pytest.mark.parametrize("call", [3, 12, 15])
+def test_a_preempted_run_goes_on_without_the_weights_file_to_the_same_bits_and_lines(
+        whole, pretrained, tmp_path, monkeypatch, call):
+    from cnnjax.jobs import signals
+
+    @contextlib.contextmanager
+    def after_some_calls():
+        calls = iter(range(1, 100))
+        yield lambda: next(calls) == call
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(signals, "stop_requests", after_some_calls)
+        assert train(folder) == 75
+    assert pretrained.pop()
+    assert train(folder) == 0
+    assert pretrained == []
+    assert digests(folder) == digests(whole) and lines(folder) == lines(whole)
+
+
+def test_a_finished_run_is_evaluated_from_its_workdir_alone(whole, pretrained, tmp_path, capsys):
+    folder = tmp_path / "moved"
+    shutil.copytree(whole, folder)
+    assert train(folder) == 0 and "nothing to do" in capsys.readouterr().out
+    for step, top1 in ((22, summary(whole)["top1"]), (12, None)):
+        top1 = top1 or next(r["eval_top1"] for r in lines(whole) if r["step"] == step)
+        assert main(["launch.py", "--job=evaluate", f"--workdir={folder}",
+                     f"--config.eval.checkpoint={step}"]) == 0
+        # After the head's phase too: the whole model on images gives what the head on features did.
+        assert f"{top1:.4%}" in capsys.readouterr().out
+    assert pretrained == []
+
+
+def test_features_computed_once_train_the_head_that_features_of_every_step_train(
+        whole, pretrained, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.head.augment=True", "--config.train.steps=0") == 0
+    state, _ = restored(folder, 12)
+    cached, _ = restored(whole, 12)
+    for part in ("params", "opt_state"):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+                     getattr(state, part), getattr(cached, part))
+
+
+def test_the_trunk_sees_each_image_once_for_the_head_alone(pretrained, tmp_path, capsys):
+    assert train(tmp_path / "run", "--config.train.steps=0", "--config.head.steps=200") == 0
+    output = capsys.readouterr().out
+    assert output.count("Features of 1,797 images") == 1 and "features computed once" in output
+
+
+def test_augmented_images_have_their_features_computed_at_every_step(pretrained, tmp_path, capsys):
+    assert train(tmp_path / "run", "--config.train.steps=0", "--config.head.augment=True",
+                 "--config.augment.flip=True") == 0
+    output = capsys.readouterr().out
+    assert "Features of" not in output and "computed at every step" in output
+
+
+def test_a_run_of_the_head_alone_can_go_on_to_the_rest(whole, pretrained, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.steps=0") == 0
+    assert summary(folder)["steps"] == 12 and summary(folder)["status"] == "done"
+    assert train(folder) == 0
+    assert summary(folder)["params_sha256"] == summary(whole)["params_sha256"]
+
+
+def test_fine_tuning_from_a_stage_on_leaves_what_is_before_it(pretrained, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.from_stage=conv2", "--config.optimizer.layer_decay=0.5",
+                 "--config.optimizer.lr_multipliers=(('head/.*', 2.0),)") == 0
+    state, _ = restored(folder, 22)
+    loaded = trees.named_leaves(weights()[1])
+    found = trees.named_leaves(state.variables)
+    same = {name for name, value in found.items() if np.array_equal(value, loaded[name])}
+    assert same == {name for name in found if "/conv1/" in name or "/norm1/" in name}
+
+
+def test_several_steps_in_a_call_and_an_early_stop_meet_the_boundary(pretrained, tmp_path):
+    folder, other = tmp_path / "run", tmp_path / "other"
+    assert train(folder, "--config.train.steps_per_call=5") == 0
+    assert train(other, "--config.train.steps_per_call=5",
+                 "--config.train.stop_after_steps=13") == 0
+    assert summary(other)["steps"] == 17
+    assert train(other, "--config.train.steps_per_call=5") == 0
+    assert digests(folder) == digests(other)
+
+
+def test_a_dry_run_writes_nothing(pretrained, tmp_path, capsys):
+    for overrides in ([], ["--config.train.steps=0"]):
+        assert train(tmp_path / "run", "--dry_run", *overrides) == 0
+        assert "head alone" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("overrides", "message"), [
+    (["--config.weights.path=None"], "--config.weights.path=FILE"),
+    (["--config.train.from_stage=stage9"], "Did you mean 'stage"),
+    (["--config.train.trainable=('stage/.*',)"], "head/kernel"),
+    (["--config.train.trainable=()"], "no parameter to train"),
+    (["--config.optimizer.lr_multipliers=(('head/.*', -1.0),)"], "lr_multipliers has"),
+    (["--config.head.schedule=step"], "constant, cosine, linear"),
+    (["--config.model.widths=(4, 6)"], "conv2/bias: (8,) there, (6,) here"),
+])
+def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys, overrides,
+                                                    message):
+    assert train(tmp_path / "run", *overrides) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
+    rgb = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))
+    variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    monkeypatch.setattr(cnnjax, "load_weights", lambda *args, **more: (module, variables, rgb),
+                        raising=False)
+    folder = tmp_path / "run"
+    assert train(folder) == 0
+    assert restored(folder, 22)[1]["preprocess"]["mean"] == [0.4, 0.5, 0.6]
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}"]) == 0
+
+
+@pytest.mark.parametrize(("name", "zero"), [("simple_cnn", True), ("squeezenet1_1", False)])
+def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
+    from cnnjax.jobs import initial_weights
+    from cnnjax.train.state import TrainState, init_variables
+
+    shapes = jax.eval_shape(lambda: init_variables(cnnjax.create_model(name, 3), 0, (1, 32, 32, 3)))
+    variables = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), shapes)
+    state = TrainState(step=0, opt_state=(), window={}, **variables)
+    loaded = initial_weights.InitialWeights("a.pth", variables, PREPROCESS)
+    new = initial_weights.put_into(state, loaded, jax.sharding.SingleDeviceSharding(
+        jax.devices()[0])).params
+    assert np.any(new["head"]["kernel"]) != zero
+    trunk, expected = ({k: v for k, v in p.items() if k != "head"} for p in (new, state.params))
+    jax.tree.map(np.testing.assert_array_equal, trunk, expected)
+
+
+def test_a_run_starts_from_another_runs_workdir_and_can_be_evaluated_labelled_with_and_exported(
+        tmp_path, capsys):
+    source, folder = tmp_path / "source", tmp_path / "run"
+    assert main(["launch.py", "--config=experiments/simple_cnn.py", f"--workdir={source}",
+                 "--config.model.widths=(4, 8)", "--config.train.steps=3",
+                 "--config.data.mean=(0.25,)", "--config.log.progress=none"]) == 0
+    assert train(folder, path=source) == 0
+    shutil.rmtree(source)
+    for job in ("evaluate", "predict", "export"):
+        capsys.readouterr()
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 0, job
+        if job != "export":
+            assert f"{summary(folder)['top1']:.4%}"[:4] in capsys.readouterr().out
+    preprocess = json.loads((folder / "export" / "model.json").read_text())["preprocess"]
+    assert preprocess["mean"] == [0.25] and preprocess["size"] == [16, 16]

@@ -1,0 +1,114 @@
+"""The part of a model that does not train behaves as in evaluation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from cnnjax.models import create_model, depth, frozen
+from cnnjax.trees import named_leaves
+from cnnjax.types import UserError
+
+X = jnp.asarray(np.random.default_rng(0).normal(size=(4, 16, 16, 3)), jnp.float32)
+
+
+def resnet(**changes):
+    return create_model("resnet18", 5, **{"stage_sizes": (1, 1), "widths": (4, 8),
+                                          "stem": "cifar"} | changes)
+
+
+def test_a_module_is_frozen_if_none_of_its_parameters_trains():
+    names = ["a/conv/kernel", "a/norm/scale", "a/norm/bias", "head/kernel"]
+    assert frozen.frozen_modules(names, ["head/kernel"]) == {"a", "a/conv", "a/norm"}
+    assert frozen.frozen_modules(names, ["a/norm/bias", "head/kernel"]) == {"a/conv"}
+    assert frozen.frozen_modules(names, names) == frozenset()
+
+
+def test_frozen_norms_use_and_keep_their_running_statistics_and_the_others_the_batchs():
+    model = resnet()
+    variables = model.init(jax.random.key(0), X)
+    stats = jax.tree.map(lambda a: a + 0.5, variables["batch_stats"])
+    names = named_leaves(variables["params"])
+    paths = frozen.frozen_modules(names, [n for n in names if not n.startswith("st")])
+    with frozen.as_in_evaluation(paths):
+        logits, updates = model.apply({**variables, "batch_stats": stats}, X, train=True,
+                                      mutable=["batch_stats"])
+    np.testing.assert_array_equal(
+        logits, model.apply({**variables, "batch_stats": stats}, X, train=False))
+    jax.tree.map(np.testing.assert_array_equal, updates["batch_stats"], stats)
+
+    paths = frozen.frozen_modules(names, [n for n in names if not n.startswith("stem")])
+    with frozen.as_in_evaluation(paths):
+        _, updates = model.apply({**variables, "batch_stats": stats}, X, train=True,
+                                 mutable=["batch_stats"])
+    for name, after in named_leaves(updates["batch_stats"]).items():
+        before = named_leaves(stats)[name]
+        assert np.array_equal(before, after) == name.startswith("stem"), name
+
+
+def test_nothing_is_dropped_in_frozen_modules():
+    from flax import linen as nn
+
+    from cnnjax.models.parts import DropPath
+
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            x = nn.Dropout(0.5, deterministic=False)(nn.Dense(6)(x))
+            return DropPath(0.5, train=True)(x)
+
+    class Net(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(6, name="head")(Block(name="block")(x))
+
+    x, rngs = jnp.ones((8, 6)), {"dropout": jax.random.key(1)}
+    variables = Net().init(rngs | {"params": jax.random.key(0)}, x)
+    rows = np.asarray(Net().apply(variables, x, rngs=rngs))
+    assert np.ptp(rows, axis=0).max() > 1e-3
+    with frozen.as_in_evaluation({"block", "block/Dense_0"}):
+        rows = np.asarray(Net().apply(variables, x, rngs=rngs))
+    assert np.ptp(rows, axis=0).max() == 0
+
+
+@pytest.mark.parametrize(("name", "size"), [("resnet20_cifar", 16), ("lenet5", 28),
+                                            ("simple_cnn", 8)])
+def test_trunk_and_head_one_after_the_other_are_the_model(name, size):
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, size, size, 1)), jnp.float32)
+    model = create_model(name, 7)
+    variables = model.init(jax.random.key(0), x)
+    trunk, head = frozen.split_at_head(model, x.shape)
+    np.testing.assert_array_equal(head.apply(variables, trunk.apply(variables, x)),
+                                  model.apply(variables, x))
+
+
+def test_the_head_drops_what_its_model_drops_before_its_last_layer():
+    assert frozen.split_at_head(resnet(dropout_rate=0.25), X.shape)[1].dropout_rate == 0.25
+    assert frozen.split_at_head(create_model("simple_cnn", 5, hidden=(6,), dropout_rate=0.5),
+                                X.shape)[1].dropout_rate == 0.5
+
+
+@pytest.mark.parametrize(("name", "size", "groups"), [
+    ("resnet18", 64, {"stem": 3, "stage1": 12, "stage2": 15, "stage3": 15, "stage4": 15,
+                      "logits": 2}),
+    ("lenet5", 28, {"conv1": 2, "conv2": 2, "fc1": 2, "features": 2, "logits": 2}),
+    ("simple_cnn", 8, {"conv1": 4, "conv2": 4, "conv3": 4, "logits": 2})])
+def test_a_parameter_belongs_to_the_first_endpoint_that_needs_it(name, size, groups):
+    owners = depth.endpoint_of_parameters(create_model(name, 5), (1, size, size, 1))
+    found = {group: sum(owner == group for owner in owners.values()) for group in owners.values()}
+    assert found == groups
+    assert owners["head/kernel"] == "logits" and owners[next(iter(owners))] in groups
+
+
+def test_heights_rise_from_the_head_to_the_stem():
+    heights = depth.heights(resnet(), X.shape)
+    assert [heights[name] for name in ("head/kernel", "stage2_block1/conv1/kernel",
+                                       "stage1_block1/norm2/scale", "stem_conv/kernel")] == [
+                                           0, 1, 2, 3]
+
+
+def test_from_a_stage_on_means_that_stage_and_everything_after_it():
+    found = depth.parameters_from(resnet(), X.shape, "stage2")
+    assert {name.partition("/")[0] for name in found} == {"stage2_block1", "head"}
+    with pytest.raises(UserError, match="Did you mean 'stage2'.* stem, stage1, stage2, features"):
+        depth.parameters_from(resnet(), X.shape, "stage22")
