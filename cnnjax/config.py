@@ -82,6 +82,7 @@ def default() -> ConfigDict:
             **durations("", percent=False),  # Of this phase, without that of the head.
             "trainable": (".*",),  # Regular expressions of the parameters that train.
             "from_stage": _optional(str),  # Or the endpoint from which on they do: "stage3".
+            "norm_statistics": "batch",  # running: batch norms keep and use those of the weights.
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
             "label_smoothing": 0.0,
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
@@ -265,6 +266,7 @@ _CHOICES = {
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
     "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
+    "train.norm_statistics": ("batch", "running"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
 }

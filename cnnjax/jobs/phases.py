@@ -144,7 +144,7 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
         optimizer=make_optimizer(learning_rate=learning_rate, params=params,
                                  multipliers=multipliers, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
-        trainable=names)
+        trainable=names, running_statistics=config.train.norm_statistics == "running")
     return Phase(start, start + steps, learning_rate, task, True, None,
                  f"{trees.count(params):,} of {trees.count(parts.params):,} parameters, "
                  f"{steps:,} steps, {options['name']} {config.schedule.lr:.3g} "

@@ -41,6 +41,8 @@ class Task:
         section 5).
       trainable: names of the parameters that train; None for all. No gradient is computed for the
         others, and what is made of them alone behaves as in evaluation (`models.frozen`).
+      running_statistics: whether batch norms whose parameters train, too, normalise by their
+        running statistics and keep them.
       trunk: of a module that is only a head, the frozen model before it: it runs as in evaluation,
         and its features are the module's input.
     """
@@ -52,6 +54,7 @@ class Task:
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
     trainable: frozenset[str] | None = None
+    running_statistics: bool = False
     trunk: nn.Module | None = None
 
     def split(self, params: PyTree) -> tuple[PyTree, PyTree]:
@@ -87,6 +90,8 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         images = task.trunk.apply(state.variables, images, train=False)
     trainable, fixed = task.split(state.params)
     frozen = frozen_modules(trees.named_leaves(state.params), trees.named_leaves(trainable))
+    if task.running_statistics:
+        frozen |= {name.rpartition("/")[0] for name in trees.named_leaves(state.batch_stats)}
 
     def mean_loss(logits):
         return jnp.mean(cross_entropy(logits, batch["label"], task.label_smoothing))
