@@ -97,6 +97,7 @@ def default() -> ConfigDict:
             **durations("", percent=False),  # Of this phase, without that of the head.
             "trainable": (".*",),  # Regular expressions of the parameters that train.
             "from_stage": _optional(str),  # Or the endpoint from which on they do: "stage3".
+            "norm_statistics": "batch",  # running: batch norms keep and use those of the weights.
             "stop_after_steps": _optional(int),  # Ends early; schedules keep the full length.
             "loss": "softmax",  # Or sigmoid: binary cross entropy of each class.
             "label_smoothing": 0.0,

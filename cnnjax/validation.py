@@ -61,6 +61,7 @@ _CHOICES = {
     "augment.resample": ("nearest", "bilinear"),
     "augment.fill": ("black", "mean"),
     "train.loss": ("softmax", "sigmoid"),
+    "train.norm_statistics": ("batch", "running"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,

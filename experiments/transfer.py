@@ -56,6 +56,9 @@ def hymenoptera(config):
     config.train.epochs = 4.0
     config.train.batch_size = 32
     config.schedule.lr = 3e-5
+    # In batches of 32 ants and bees the statistics are not ImageNet's: with those of the batch
+    # this ended at 85.6 %.
+    config.train.norm_statistics = "running"
     config.augment.flip = True
 
 

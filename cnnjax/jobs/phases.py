@@ -148,7 +148,8 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
         optimizer=make_optimizer(learning_rate=learning_rate, params=params,
                                  multipliers=multipliers, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
-        trainable=names, mix=recipe.make_mix(config), loss=config.train.loss,
+        trainable=names, running_statistics=config.train.norm_statistics == "running",
+        mix=recipe.make_mix(config), loss=config.train.loss,
         target_threshold=config.train.target_threshold,
         accumulate=recipe.check_accumulate(config, parts.mesh),
         average_decay=recipe.average_decay(config), average_start=start)

@@ -45,6 +45,8 @@ class Task:
         section 5).
       trainable: names of the parameters that train; None for all. No gradient is computed for the
         others, and what is made of them alone behaves as in evaluation (`models.frozen`).
+      running_statistics: whether batch norms whose parameters train, too, normalise by their
+        running statistics and keep them.
       trunk: of a module that is only a head, the frozen model before it: it runs as in evaluation,
         and its features are the module's input.
       mix: mixup or CutMix, applied to the augmented images; None for neither.
@@ -65,6 +67,7 @@ class Task:
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
     trainable: frozenset[str] | None = None
+    running_statistics: bool = False
     trunk: nn.Module | None = None
     mix: Mix | None = None
     loss: str = "softmax"
@@ -106,6 +109,8 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         images = task.trunk.apply(state.variables, images, train=False)
     trainable, fixed = task.split(state.params)
     frozen = frozen_modules(trees.named_leaves(state.params), trees.named_leaves(trainable))
+    if task.running_statistics:
+        frozen |= {name.rpartition("/")[0] for name in trees.named_leaves(state.batch_stats)}
 
     def part(batch_stats, images, targets, key):
         def loss_fn(trainable):

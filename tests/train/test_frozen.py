@@ -61,6 +61,16 @@ def test_what_is_frozen_keeps_its_bits_and_statistics_and_has_no_optimizer_state
     assert trees.count(after.opt_state) == 2 * own + 1  # Two moments each, and Adam's counter.
 
 
+def test_norms_can_train_and_keep_their_running_statistics(batch):
+    task = make_task(running_statistics=True)
+    before = start(task)
+    after, _ = step_lib.train_step(task, before, batch)
+    jax.tree.map(np.testing.assert_array_equal, before.batch_stats, after.batch_stats)
+    pairs = zip(trees.named_leaves(before.params).items(),
+                trees.named_leaves(after.params).values(), strict=True)
+    assert all(not np.array_equal(old, new) for (_, old), new in pairs)
+
+
 def flops(task, batch):
     step = jax.jit(lambda state, batch: step_lib.train_step(task, state, batch))
     return step.lower(start(task), batch).compile().cost_analysis()["flops"]
