@@ -20,10 +20,18 @@ from cnnjax.ops.geometry import pair
 from cnnjax.types import UserError
 
 FAMILIES = {lookup(name).module: name for name in reversed(list_models())}
+WHOLE = (24, 10_000)
+
+
+def marks(name):
+    """One model of a family stands for the others, which are left to those who have an hour."""
+    return pytest.mark.slow if name in FAMILIES.values() else pytest.mark.exhaustive
+
+
 # Model, axis, of how many layers, and the longest of their fields: by default one model of each
 # family, as deep as is quick.
 CASES = [*((name, 0, 6, 200) for name in sorted(FAMILIES.values())),
-         *(pytest.param(name, axis, 24, 10_000, marks=pytest.mark.slow)
+         *(pytest.param(name, axis, *WHOLE, marks=marks(name))
            for name in list_models() for axis in (0, 1))]
 
 

@@ -1,6 +1,6 @@
 """Inception-v3."""
 
-from golden_values import Logits, Training
+from golden_values import Fill, Logits, Training
 
 # One block of each kind.
 _SMALL = dict(num_classes=7, pool_widths=(32,), widths_7x7=(128,), last_blocks=1, dropout_rate=0.0)
@@ -17,3 +17,6 @@ TRAINING = {
                                "small_with_auxiliary_head", "torchvision", aux_weight=0.4,
                                slow=True),
 }
+# Enough that the logits of different images differ by a good part of their spread, or the
+# comparison would say nothing of the layers between.
+FILL = Fill(gain=3.6)
