@@ -1,6 +1,7 @@
 """What every test needs: the CPU, a cold look at the environment, and real data where there is."""
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,14 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.pop("TFDS_DATA_DIR", None)
 
 ROOT = Path(__file__).resolve().parents[1]
+BEGAN = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    """Skips what would start later than CNNJAX_TEST_MINUTES after the process did, if that is set."""
+    minutes = os.environ.get("CNNJAX_TEST_MINUTES")
+    if minutes and time.monotonic() - BEGAN > 60 * float(minutes):
+        pytest.skip(f"CNNJAX_TEST_MINUTES={minutes} are over")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -127,7 +127,9 @@ def test_guided_rectifiers_pass_what_is_positive_on_both_sides(activation, slope
 FAMILIES = {lookup(name).module: name for name in reversed(cnnjax.list_models())}
 
 
-@pytest.mark.parametrize("name", sorted(FAMILIES.values()))
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in ("simple_cnn", "resnet18", "mobilenet_v2")
+                 else pytest.mark.slow) for name in sorted(FAMILIES.values())])
 def test_one_model_of_every_family_can_be_attributed(name):
     model, size = cnnjax.create_model(name, 10), lookup(name).input_size
     x = jax.ShapeDtypeStruct((2, *size), jnp.float32)
