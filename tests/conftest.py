@@ -15,7 +15,7 @@ BEGAN = time.monotonic()
 
 
 def pytest_runtest_setup(item):
-    """Skips what would start later than CNNJAX_TEST_MINUTES after the process did, if that is set."""
+    """Skips what would start later than CNNJAX_TEST_MINUTES after the process, if that is set."""
     minutes = os.environ.get("CNNJAX_TEST_MINUTES")
     if minutes and time.monotonic() - BEGAN > 60 * float(minutes):
         pytest.skip(f"CNNJAX_TEST_MINUTES={minutes} are over")
