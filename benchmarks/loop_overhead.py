@@ -30,8 +30,8 @@ from cnnjax.train import step as step_lib
 from cnnjax.train.writers import MetricsWriter
 from cnnjax.validation import validate
 
-# Model, image size, steps a round, steps between checkpoints. An epoch of MNIST is 469 steps.
-CASES = {"lenet5": (28, 938, 469), "resnet18": (32, 120, 60)}
+# Model, image size, steps a round, steps between checkpoints: an epoch of MNIST, and of CIFAR-10.
+CASES = {"lenet5": (28, 938, 469), "resnet18": (32, 391, 391)}
 
 
 def make_experiment(model: str, size: int, steps: int, epoch: int):

@@ -28,8 +28,8 @@ where none are named:
   that nobody trained are worth.
 - hymenoptera: 96.08 % of 153 after the head alone, and 96.08 % fine-tuned, each the mean of 3 seeds
   (all equal: one image is 0.65 %, and the head starts at zero), in 65 s a seed, 4.0 GB of memory.
-  The rates were chosen on these same images. Both classes are ImageNet's. Published for ResNet-18 by
-  PyTorch's tutorial: 94 to 96 %.
+  The rates were chosen on these same images. Both classes are ImageNet's. Published for ResNet-18
+  by PyTorch's tutorial: 94 to 96 %.
 - digits_96: 93.33 % after the head alone, 97.50 % fine-tuned (one seed), in 80 s.
 - fashion_mnist: not run.
 """
