@@ -51,7 +51,7 @@ def save_weights(path: str | Path, name: str, variables: PyTree, *,
         raise UserError(f"save_weights writes safetensors: end {path} in .safetensors.")
     module = _checked_module(name, variables, preprocess, overrides)
     try:
-        naming = namings.of(module)
+        naming = namings.to_save(name, module)
     except KeyError:
         raise UserError(f"No names for the tensors of {name} are known; keep its weights as a "
                         "checkpoint.") from None

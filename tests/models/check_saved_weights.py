@@ -27,7 +27,7 @@ def write(folder, families):
 
     for family, name, case in golden_cases.cases("LOGITS"):
         model = create_model(case.model or name, **case.arguments)
-        naming = namings.of(model)
+        naming = namings.to_save(case.model or name, model)
         if families and family not in families:
             continue
         size = case.sizes[0]

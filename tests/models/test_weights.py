@@ -45,7 +45,7 @@ TINY = dict(widths=(4, 8))
 def state_of(name, size, **arguments):
     """The state dict of a model in the names that it is saved in, filled by name."""
     model = cnnjax.create_model(name, **arguments)
-    naming = namings.of(model)
+    naming = namings.to_save(name, model)
     like = matching.shapes(model, size[:2], size[2])
     leaves = jax.tree.map(lambda a: values.seeded(str(a.shape), a.shape), like)
     return to_torch(naming, leaves), leaves
@@ -366,3 +366,13 @@ def test_hub_ids_are_told_from_paths(text, is_id):
 def test_a_folder_that_is_no_run_says_so(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         sources.read(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "key"), [
+    ("tf_efficientnet_lite0", "conv_stem.weight"), ("efficientnet_lite0", "conv_stem.weight"),
+    ("efficientnet_b0", "features.0.0.weight"), ("resnet20_cifar", "linear.weight"),
+    ("plain20_cifar", "fc.weight")])
+def test_weights_are_saved_in_the_names_of_the_code_base_that_has_the_model(name, key):
+    model = cnnjax.create_model(name, 7)
+    like = matching.shapes(model, (32, 32), 3)
+    assert key in namings.to_save(name, model).names(like).values()

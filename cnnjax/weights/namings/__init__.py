@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+
 import flax.linen as nn
 
 from cnnjax.models.alexnet import AlexNet
@@ -35,7 +37,7 @@ from cnnjax.weights.namings import (
     vgg,
 )
 
-# The first of a family is the one that weights are saved in.
+# The first of a family is the one that weights are saved in, with the exceptions of `to_save`.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     ConvNeXt: (convnext.TORCHVISION, convnext.TIMM),
     DenseNet: (densenet.TORCHVISION, densenet.TIMM, densenet.PUBLISHED),
@@ -54,8 +56,19 @@ NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
 }
 
 
+# Models that only another code base of their family has, by pattern, and whose they are.
+_ELSEWHERE = (("tf_*", "timm"), ("efficientnet_lite*", "timm"),
+              ("resnet*_cifar", "pytorch_resnet_cifar10"))
+
+
+def to_save(name: str, module: nn.Module) -> Naming:
+    """Returns the naming that a model's weights are saved in: of the code base that has it."""
+    return of(module, next((source for pattern, source in _ELSEWHERE
+                            if fnmatch.fnmatch(name, pattern)), None))
+
+
 def of(module: nn.Module, source: str | None = None) -> Naming:
-    """Returns a family's naming by its source, or the one that its weights are saved in.
+    """Returns a family's naming by its source, or the first.
 
     Raises:
       KeyError: if the family has no naming (of that source).
