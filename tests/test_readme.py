@@ -1,4 +1,4 @@
-"""The README's commands and code, as they stand."""
+"""The commands and code of the README, the guides and the experiments, as they stand."""
 
 import re
 import shlex
@@ -18,11 +18,14 @@ ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-DOCSTRINGS = [file.read_text().split('"""')[1] for file in sorted(ROOT.glob("experiments/*.py"))]
+DOCS = [file.read_text() for file in sorted(ROOT.glob("docs/*.md"))]
+DOCSTRINGS = [file.read_text().split('"""')[1]
+              for file in sorted(ROOT.glob("experiments/**/*.py"))]
 
 
 def commands():
-    text = "\n".join([*BASH, *DOCSTRINGS]).replace("\\\n", " ")
+    guides = [block for text in DOCS for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
+    text = "\n".join([*BASH, *guides, *DOCSTRINGS]).replace("\\\n", " ")
     found = re.findall(r"python launch\.py[^\n|&]*", text)
     return sorted({line.partition("  #")[0].strip() for line in found})
 

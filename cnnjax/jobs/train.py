@@ -14,6 +14,7 @@ import jax
 from ml_collections import ConfigDict
 
 from cnnjax import trees
+from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import console, initial_weights, overview, record, signals, workdir
@@ -194,6 +195,8 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "model": experiment.config.model.name,
         "data": experiment.dataset.name,
         "params": trees.count(state.params),
+        "multiply_adds": summarize(experiment.module, experiment.input_shape).macs,
+        "input_shape": experiment.input_shape[1:],
         "steps": step,
         "top1": last.get("eval_top1"),
         "top5": last.get("eval_top5"),
