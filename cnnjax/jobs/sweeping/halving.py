@@ -99,7 +99,7 @@ class Halving:
                          message=f"stopped early, at step {self._steps(run, rung):,}")
 
     def _steps(self, run: Run, rung: int) -> int:
-        return max(1, self._total_steps(run) * self._reduction**rung // self._reduction**self._rungs)
+        return max(1, self._total_steps(run) // self._reduction ** (self._rungs - rung))
 
     def _set_command(self, run: Run, rung: int) -> None:
         run.command = self._whole[run]

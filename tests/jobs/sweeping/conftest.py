@@ -48,8 +48,3 @@ def start(root, monkeypatch):
                                 cwd=root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 text=True)
     return start
-
-
-def count(folder, name):
-    """Returns how many lines the trials have written to files of this name, trial by trial."""
-    return [len(path.read_text().split()) for path in sorted(folder.glob(f"*/seed_*/{name}"))]

@@ -1,4 +1,4 @@
-"""Stands in for launch.py in tests of sweeps: a trial that trains nothing, and leaves what one does.
+"""Stands in for launch.py in tests of sweeps: it trains nothing, and leaves what training does.
 
 begun.txt and ended.txt in its folder get a line for every time that it began and came to its end.
 FAKE_SECONDS is how long it takes; the trial whose folder's path holds FAKE_FAILS fails.
@@ -6,6 +6,7 @@ FAKE_SECONDS is how long it takes; the trial whose folder's path holds FAKE_FAIL
 
 import json
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -20,6 +21,7 @@ def note(name):
         file.write(f"{time.time()}\n")
 
 
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
 note("begun.txt")
 time.sleep(float(os.environ.get("FAKE_SECONDS", 0)))
 if os.environ.get("FAKE_FAILS", "\0") in str(folder):

@@ -1,6 +1,8 @@
 """A sweep of fake trials: all of the sweep is real, and the trials take no time."""
 
 import json
+import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -228,3 +230,64 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     assert gpus(0, 9, ["0", "1"], range(4)) == ["0", "1"]
     assert gpus(1, 9, ["0", "1"], range(4)) == ["0,1"]
     assert gpus(4, 9, ["2", "3"], range(4)) == ["2", "3", "2", "3"]
+
+
+@pytest.fixture
+def slurm(experiment, tmp_path):
+    """The words of a sweep of 8 trials on SLURM; skips unless a controller answers."""
+    if not shutil.which("sbatch") or subprocess.run(
+            ["sinfo"], capture_output=True, timeout=60).returncode:
+        pytest.skip("no SLURM that runs")
+    return (f"--config={experiment}", f"--workdir={tmp_path / 'sweep'}", "--executor=slurm",
+            "--config.sweep.at_a_time=2", "--config.sweep.retries=0")
+
+
+def wait_for(process, ready):
+    until = time.monotonic() + 200
+    while not ready() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_eight_trials_of_an_array_whose_sweep_is_killed_twice_end_once_each(
+        slurm, start, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    for enough in (2, 4):
+        process = start(*slurm)
+        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
+        process.kill()
+        process.communicate()
+    process = start(*slurm)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
+    assert lines(folder, "ended.txt") == lines(folder, "begun.txt") == [1] * 8
+
+
+@pytest.mark.slow
+def test_one_trial_of_an_array_fails_and_is_reported_and_the_other_seven_finish(
+        slurm, start, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAILS", "lr_3")
+    process = start(*slurm)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "the disk is full" in output, output
+    assert summary(tmp_path / "sweep")["done"] == 7 and summary(tmp_path / "sweep")["failed"] == 1
+
+
+@pytest.mark.slow
+def test_a_job_that_is_preempted_saves_and_is_requeued_and_one_that_is_cancelled_submitted_again(
+        slurm, start, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("FAKE_SECONDS", "15")
+    process = start(slurm[0] + ":2", *slurm[1:])
+    wait_for(process, lambda: len(lines(folder, "begun.txt")) == 2)
+    jobs = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
+    # What submitit asks SLURM to send before a job's time is over.
+    subprocess.run(["scancel", "--signal=USR2", jobs[0]], check=True)
+    subprocess.run(["scancel", jobs[1]], check=True)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert lines(folder, "begun.txt") == [2, 2] and lines(folder, "ended.txt") == [1, 1]
+    after = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
+    assert after[0] == jobs[0] and after[1] != jobs[1]
