@@ -6,8 +6,8 @@
 
 All nets have the same data, epochs, optimiser and rate, which is nobody's published recipe. On the
 digits and on Fashion-MNIST those that were made for ImageNet are twins of a quarter of the width,
-so that what they cost stays in proportion; the tag `twin` says so. Images are enlarged to 32 px, and
-to 64 px for AlexNet, which takes none smaller.
+so that their costs stay in proportion; the tag `twin` says so. Images are enlarged to 32 px, and to
+64 px for AlexNet, which takes none smaller.
 
 - digits, fashion_mnist: not run. They are for 2 CPU cores with two trials at a time. With three
   seeds about 20 minutes on fashion_mnist, estimated from the rate of a few steps.
@@ -27,7 +27,7 @@ to 64 px for AlexNet, which takes none smaller.
 from cnnjax import config as config_lib
 from cnnjax.sweeps import Trial
 
-# name -> (year, overrides of the twin)
+# name -> (year, overrides of the twin). What is commonly built as AlexNet is the net of 2014.
 NETS = {
     "lenet5": (1998, {}),
     "alexnet": (2014, {"model.widths": (16, 48, 96, 64, 64), "model.hidden": 1024,
@@ -38,9 +38,12 @@ NETS = {
     "mobilenet_v2": (2018, {"model.width": 0.25}),
     "efficientnet_b0": (2019, {"model.width": 0.25}),
 }
-# Top-1 in percent, as the docstring gives them.
-PUBLISHED = {"lenet5": 99.05, "alexnet": 56.52, "vgg16": 71.59, "googlenet": 69.78,
-             "resnet50": 76.13, "mobilenet_v2": 71.88, "efficientnet_b0": 77.69}
+# Parameters, and top-1 in percent with what it is of, as the docstring gives them.
+PUBLISHED = {
+    "lenet5": (60_806, 99.05, "MNIST"), "alexnet": (61_100_840, 56.52, "ImageNet"),
+    "vgg16": (138_357_544, 71.59, "ImageNet"), "googlenet": (6_624_904, 69.78, "ImageNet"),
+    "resnet50": (25_557_032, 76.13, "ImageNet"), "mobilenet_v2": (3_504_872, 71.88, "ImageNet"),
+    "efficientnet_b0": (5_288_548, 77.69, "ImageNet")}
 
 
 def digits(config):
@@ -86,12 +89,12 @@ def get_config(preset=None):
 
 def sweep(preset=None):
     """Yields the nets in the order of their years."""
-    full = preset == "imagenet"
     for name, (year, twin) in NETS.items():
-        if full:
+        full = preset == "imagenet" or not twin
+        overrides = twin
+        if preset == "imagenet":
             overrides = {"data.image_size": 32} if name == "lenet5" else {}
-        else:
-            overrides = twin
+        params, top1, data = PUBLISHED[name]
         yield Trial(name, {"model.name": name, **overrides}, {
-            "year": year, "twin": "full width" if full or name == "lenet5" else "width 1/4",
-            "published_top1": PUBLISHED[name]})
+            "year": year, "twin": "full width" if full else "width 1/4",
+            "published_params": params, "published_top1": top1, "published_on": data})
