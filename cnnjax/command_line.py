@@ -7,8 +7,9 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -44,6 +45,7 @@ Try: python launch.py --config=experiments/resnet50.py
   --model=NAME            with predict and export: the model of pretrained weights, such as
                           resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
+  --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
@@ -52,7 +54,8 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 
 # Short for --config.KEY; the second is what they go with, None being every job.
 _SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
-          "model": ("model.name", ("predict", "export"))}
+          "model": ("model.name", ("predict", "export")),
+          "executor": ("sweep.executor", ("sweep", "train"))}
 # Jobs that need no experiment if a model and its weights are named.
 _STANDALONE = ("predict", "export")
 
@@ -65,6 +68,8 @@ class Command:
     config: ConfigDict
     workdir: Path
     dry_run: bool
+    experiment: str | None = None  # FILE[:PRESET], None if the workdir or --model gave the config.
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +116,12 @@ def _run(command: Command | Compare) -> int:
         from cnnjax.jobs import summarize
 
         return summarize.run_comparison(command.models)
+    if command.job == "sweep" or (command.job == "train" and command.config.seeds):
+        from cnnjax.jobs import sweep
+
+        validate(command.config)
+        return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
+                         command.overrides, named=command.job == "sweep")
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
         if not command.dry_run:
             backend.use_compilation_cache()
@@ -171,7 +182,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = None
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
-    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run)
+    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run, path,
+                   {**values["config"].override_values, **dict.fromkeys(unset)})
 
 
 def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | None,

@@ -29,7 +29,8 @@ from cnnjax.types import UserError, did_you_mean
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.",
+                        "seeds", "sweep.")
 _optional = config_dict.placeholder
 
 
@@ -37,6 +38,7 @@ def default() -> ConfigDict:
     """Returns a config with every key, its type and its default; `model.name` is still empty."""
     config = ConfigDict({
         "seed": 0,
+        "seeds": 0,  # How many runs, from `seed` on: a sweep. 0 is one run, without a sweep.
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
@@ -144,6 +146,20 @@ def default() -> ConfigDict:
         },
         "export": {
             "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
+        },
+        "sweep": {  # --job=sweep, and seeds.
+            "executor": "local",  # local, slurm or ray; --executor is short for it.
+            "at_a_time": 0,  # Trials; 0: one a GPU or a core here, the cluster's limit there.
+            "retries": 1,  # Of a trial that fails.
+            "cpus": 0,  # Of a trial on slurm or ray; 0 is the cluster's default.
+            "gpus": 0,
+            "slurm_partition": _optional(str),
+            "slurm_minutes": 240,  # Of a job; a trial that needs longer saves, and is requeued.
+            "slurm_memory_gb": 0.0,  # 0 is the cluster's default.
+            "slurm_options": "",  # Others of sbatch: "account=vision qos=low".
+            "asha": False,  # Successive halving: the worse trials stop early. Needs optuna.
+            "asha_rungs": 2,  # How often trials are compared before the end.
+            "asha_reduction": 3,  # Of so many one goes on; the first rung is at 1/9 of the run.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.

@@ -68,6 +68,7 @@ _CHOICES = {
     "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
+    "sweep.executor": ("local", "slurm", "ray"),
 }
 _TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable")
 _PLAIN = (int, float, str, list, tuple, type(None))
@@ -118,6 +119,15 @@ _RANGES = {
     "predict.sheet": (0, 1000),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
+    "seeds": (0, 10_000),
+    "sweep.at_a_time": (0, 10_000),
+    "sweep.retries": (0, 1000),
+    "sweep.cpus": (0, 10_000),
+    "sweep.gpus": (0, 1000),
+    "sweep.slurm_minutes": (1, 1_000_000),
+    "sweep.slurm_memory_gb": (0.0, 1e6),
+    "sweep.asha_rungs": (1, 10),
+    "sweep.asha_reduction": (2, 10),
 }
 
 
