@@ -11,11 +11,8 @@ from cnnjax.models import create_model, lookup
 from cnnjax.models.efficientnet import TRUNKS
 from cnnjax.models.mbconv import makers
 from cnnjax.models.scaling import (
-    Scaling,
     compound_scaling,
-    constraint_candidates,
     round_channels,
-    round_repeats,
 )
 from cnnjax.types import UserError
 
