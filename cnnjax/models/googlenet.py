@@ -38,8 +38,8 @@ from cnnjax.models.layers import (
     normal,
     torch_uniform_bias,
 )
-from cnnjax.models.mbconv import check_multipliers, round_channels
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
+from cnnjax.models.scaling import check_multipliers, round_channels
 from cnnjax.types import UserError
 
 # Table 1 of the paper, the rows of inception (3a) to (5b) in three stages. Columns: 1x1; before and
