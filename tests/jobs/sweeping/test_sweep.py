@@ -104,7 +104,8 @@ def test_eight_trials_that_train_killed_twice_end_with_eight_rows_and_none_train
     folder = tmp_path / "sweep"
     command = [sys.executable, "launch.py", "--job=sweep", f"--config={experiment}",
                f"--workdir={folder}", "--config.model.name=simple_cnn",
-               "--config.model.widths=(4,)", "--config.checkpoint.every_steps=10", "--config.log.plot=False"]
+               "--config.model.widths=(4,)", "--config.checkpoint.every_steps=10",
+               "--config.log.plot=False"]
     for enough in (2, 4):
         process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
         wait_for(process, lambda enough=enough: len(
