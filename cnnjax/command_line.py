@@ -28,6 +28,7 @@ usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dr
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -56,6 +57,7 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 _SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
           "model": ("model.name", ("predict", "export")),
           "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 # Jobs that need no experiment if a model and its weights are named.
 _STANDALONE = ("predict", "export")
 
@@ -116,6 +118,8 @@ def _run(command: Command | Compare) -> int:
         from cnnjax.jobs import summarize
 
         return summarize.run_comparison(command.models)
+    if command.job in _WITHOUT_CONFIG:
+        return jobs.run(command.job, command.config, command.workdir, command.dry_run)
     if command.job == "sweep" or (command.job == "train" and command.config.seeds):
         from cnnjax.jobs import sweep
 
@@ -147,7 +151,11 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
-    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+    if path is None and job in _WITHOUT_CONFIG:
+        config = config_lib.default()
+        if folder is None:
+            raise UserError(f"Say which sweep or folder of runs: --job={job} --workdir=DIR.")
+    elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
     elif path is None and folder is not None:
