@@ -28,6 +28,8 @@ from cnnjax.types import UserError, did_you_mean
 
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
+                        "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
+                        "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
                         "seeds", "sweep.")
@@ -40,6 +42,7 @@ def default() -> ConfigDict:
         "seed": 0,
         "seeds": 0,  # How many runs, from `seed` on: a sweep. 0 is one run, without a sweep.
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
+        "deterministic": False,  # GPU: the same bits in every run, for slower convolutions.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
         # exact: auto without those that round more, which auto takes in training steps alone.
@@ -109,6 +112,9 @@ def default() -> ConfigDict:
             "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
+            "on_non_finite": "stop",  # Or rollback: to the last checkpoint, with a lower rate.
+            "rollback_lr_factor": 0.5,  # What each rollback multiplies all rates by.
+            "max_rollbacks": 3,
         },
         "optimizer": {
             "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
