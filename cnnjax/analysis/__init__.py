@@ -19,10 +19,13 @@ from cnnjax.analysis.effective_field import (
     effective_field,
     plot_effective_field,
 )
-from cnnjax.analysis.features import linear_cka, pca, translation_curve
+from cnnjax.analysis.embedding import umap
+from cnnjax.analysis.features import cka_matrix, linear_cka, pca, translation_curve
 from cnnjax.analysis.formulas import conv_output_size, conv_params, dense_params, stack_field
+from cnnjax.analysis.mistakes import confident_mistakes, confusion_matrix, most_confused
 from cnnjax.analysis.perturbation import deletion, insertion, occlusion, randomization_check
 from cnnjax.analysis.pictures import (
+    crop_field,
     filter_grid,
     first_kernel,
     plot_feature_maps,
@@ -31,11 +34,13 @@ from cnnjax.analysis.pictures import (
 )
 from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, receptive_field
 from cnnjax.analysis.summary import Row, Summary, summarize
+from cnnjax.analysis.survey import Survey, survey
 
-__all__ = ["EffectiveField", "LayerField", "Row", "Summary", "conv_output_size", "conv_params",
-           "deletion", "dense_params", "effective_field", "endpoint_fields", "filter_grid",
-           "first_kernel", "grad_cam", "grad_cam_plus_plus", "guided_backprop", "insertion",
-           "integrated_gradients", "linear_cka", "occlusion", "pca", "plot_effective_field",
-           "plot_feature_maps", "plot_filters", "randomization_check", "receptive_field",
-           "resized", "saliency", "smooth_grad", "stack_field", "strongest_patches", "summarize",
-           "translation_curve"]
+__all__ = ["EffectiveField", "LayerField", "Row", "Summary", "Survey", "cka_matrix",
+           "confident_mistakes", "confusion_matrix", "conv_output_size", "conv_params",
+           "crop_field", "deletion", "dense_params", "effective_field", "endpoint_fields",
+           "filter_grid", "first_kernel", "grad_cam", "grad_cam_plus_plus", "guided_backprop",
+           "insertion", "integrated_gradients", "linear_cka", "most_confused", "occlusion", "pca",
+           "plot_effective_field", "plot_feature_maps", "plot_filters", "randomization_check",
+           "receptive_field", "resized", "saliency", "smooth_grad", "stack_field",
+           "strongest_patches", "summarize", "survey", "translation_curve", "umap"]

@@ -11,6 +11,7 @@ JOBS = {
     "train": "train, or go on where the last run of the same command stopped",
     "evaluate": "measure a checkpoint of a workdir",
     "predict": "label images with a trained workdir or with pretrained weights",
+    "visualize": "write a page of what a model sees, looks for and gets wrong",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
     "summarize": "print the model layer by layer",
     "prepare": "download and prepare a TFDS data set",
