@@ -151,7 +151,7 @@ def default() -> ConfigDict:
             "channels": 4,  # Of each map.
             "patches": 5,  # The strongest ones of each channel.
             "steps": 128,  # Of activation maximisation; 0 leaves it out.
-            "integration_steps": 64,  # Of integrated gradients.
+            "integration_steps": 128,  # Of integrated gradients.
             "batch_size": 32,
             "umap": True,  # Where umap-learn is installed; its first call takes 10 s and more.
         },

@@ -24,8 +24,11 @@ def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
       ticks: names of x = 0, 1, …, if they have any.
     """
     figure, axes = _axes(2.9 if ticks else 2.6)
-    for (name, (across, up)), color in zip(lines.items(), _cycle(len(lines)), strict=True):
+    for i, ((name, (across, up)), color) in enumerate(zip(lines.items(), _cycle(len(lines)),
+                                                          strict=True)):
+        # Every other line is dashed: one on top of another leaves it to be seen.
         axes.plot(across, up, label=name, color=color, linewidth=1.3,
+                  linestyle="--" if i % 2 else "-",
                   marker="o" if len(across) < 12 else None, markersize=2.5)
     axes.set(xlabel=x, ylabel=y)
     if ticks:

@@ -24,8 +24,9 @@ def section(subject: Subject, effective: dict[str, EffectiveField]) -> Section:
             Text("How far it sees", heading=True),
             Text("The theoretical receptive field of a position is every pixel that can reach it. "
                  "The effective one is what does: how much each pixel moves the middle position "
-                 "of the map, in the net as it is trained, averaged over random images "
-                 "(arXiv 1701.04128). It is smaller, and grows more slowly."),
+                 "of the map, in the net as it is trained, averaged over random images; its size "
+                 "is that of a square with the area of the pixels that matter (arXiv 1701.04128). "
+                 "In deep nets it is much smaller, and grows more slowly."),
             _growth(subject, effective)]
     return Section("model", "1. What it is", parts)
 
@@ -53,10 +54,9 @@ def _stages(subject: Subject, summary: Summary, effective: dict[str, EffectiveFi
         known = field is not None and not field.sees_all
         rows.append((name, f"{height}x{width}x{subject.seen.largest[name].shape[1]}",
                      f"{field.size[0]}x{field.size[1]}" if known else "all" if field else "",
-                     f"{found.size:.0f}" if found else "", f"{field.stride[0]}" if known else "",
-                     f"{field.depth}" if field else ""))
-    return Table(("map", "height x width x channels", "sees (px)", "effectively", "step", "depth"),
-                 rows, numbers=(1, 2, 3, 4, 5), title="Stages")
+                     f"{found.size:.0f}" if found else "", f"{field.stride[0]}" if known else ""))
+    return Table(("map", "height x width x channels", "sees (px)", "effectively", "step"), rows,
+                 numbers=(1, 2, 3, 4), title="Stages")
 
 
 def _layers(summary: Summary) -> Table:
@@ -87,16 +87,16 @@ def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
         color = PALETTE[k % len(PALETTE)]
         box = [v * scale for v in found.box]
         nested = framed(nested, box, color, thickness=3)
-        clipped = "" if _inside(found) else ", beyond the image"
-        pairs.append(Row(f"{name}: sees {found.field.size[0]} px{clipped}, effectively "
-                         f"{found.size:.0f} px", (
-            Tile(fitted(framed(picture, box, color, 4), SIDE), "theoretical"),
+        clipped = "" if _inside(found) else ", more than the image"
+        pairs.append(Row(f"{name}", (
+            Tile(fitted(framed(picture, box, color, 4), SIDE),
+                 f"sees {found.field.size[0]} px{clipped}"),
             Tile(fitted(framed(fitted(heat(found.sensitivity), 2 * SIDE), box, color, 4), SIDE),
-                 "effective"))))
+                 f"effectively {found.size:.0f} px"))))
     return Figure("receptive_fields", (
-        Row("All of them, from the first map to the last", (Tile(fitted(nested, 2 * SIDE)),)),
-        *pairs), "The frame is the theoretical field of the middle position. Where it is larger "
-        "than the image, only its part inside is drawn.")
+        Row("All of them", (Tile(nested, "from the first map to the last"),)), *pairs),
+        "The frame is the theoretical field of the middle position. Where it is larger than the "
+        "image, only its part inside is drawn.", beside=True)
 
 
 def _inside(found: EffectiveField) -> bool:

@@ -35,7 +35,8 @@ def section(subject: Subject) -> Section:
         _figure(subject, chosen, maps, errors),
         Text(f"Integrated gradients promise that a map adds up to the rise of the logit over that "
              f"of a blank image. With {subject.settings.integration_steps} steps it is off by "
-             f"{np.median(errors):.2%} of the rise (median), at most {errors.max():.2%}."),
+             f"{_percent(np.median(errors))} of the rise (median), at most "
+             f"{_percent(errors.max())}."),
         *_scores(subject, images, classes, maps),
         *_sanity(subject, images[:_CHECKED], classes[:_CHECKED])))
 
@@ -81,7 +82,7 @@ def _figure(subject: Subject, chosen, maps: dict[str, np.ndarray], errors) -> Fi
         for name, values in maps.items():
             picture = {"Grad-CAM": functools.partial(over, subject.pixels[i]), "saliency": _strong,
                        "SmoothGrad": _strong}.get(name, signed)(values[k])
-            caption = name + (f"\nerror {errors[k]:.2%}" if name.startswith("int") else "")
+            caption = name + (f"\nerror {_percent(errors[k])}" if name.startswith("int") else "")
             tiles.append(Tile(fitted(picture, SIDE), caption))
         rows.append(Row(f"{truth}it says {subject.answer(i)}", tiles))
     return Figure("evidence", rows)
@@ -89,6 +90,10 @@ def _figure(subject: Subject, chosen, maps: dict[str, np.ndarray], errors) -> Fi
 
 def _strong(values: np.ndarray) -> np.ndarray:
     return heat(values, np.percentile(values, 99.5))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %"
 
 
 def _scores(subject: Subject, images, classes, maps: dict[str, np.ndarray]) -> list:

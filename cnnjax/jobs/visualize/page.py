@@ -30,11 +30,12 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Rows of tiles, a file of its own called `name`.png."""
+    """Rows of tiles, a file of its own called `name`.png; short ones may stand beside another."""
 
     name: str
     rows: Sequence[Row]
     note: str = ""
+    beside: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +142,10 @@ def _part(part: Any) -> str:
                 f'src="{_uri(part.png, "png")}"><figcaption>{_text(part.note)}</figcaption>'
                 "</figure>")
     rows = "".join(
-        (f'<p class="label">{_text(row.label)}</p>' if row.label else "")
-        + f'<div class="tiles">{"".join(map(_tile, row.tiles))}</div>' for row in part.rows)
-    return f'<div class="figure">{rows}</div>' + (
+        "<div>" + (f'<p class="label">{_text(row.label)}</p>' if row.label else "")
+        + f'<div class="tiles">{"".join(map(_tile, row.tiles))}</div></div>'
+        for row in part.rows)
+    return f'<div class="{"beside" if part.beside else "figure"}">{rows}</div>' + (
         f'<p class="note">{_text(part.note)}</p>' if part.note else "")
 
 
@@ -223,6 +225,7 @@ dd { margin: 0; font-weight: 600; overflow-wrap: anywhere; }
 nav { display: flex; flex-wrap: wrap; gap: .4rem; margin: 1rem 0; }
 nav a { border: 1px solid var(--line); border-radius: 1rem; padding: .25rem .8rem;
   color: var(--accent); text-decoration: none; font-size: .875rem; }
+.beside { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .5rem; }
 figure { margin: 0; }
 .tiles figure { width: 112px; }
