@@ -27,6 +27,7 @@ usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dr
        python launch.py --job=summarize --models=PATTERN
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
+                        or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
        python launch.py --job=report  --workdir=SWEEP
 
@@ -41,10 +42,10 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
-  --images=PATH           with --job=predict: a folder of images, or one; without it the evaluation
-                          split is labelled
-  --model=NAME            with predict and export: the model of pretrained weights, such as
-                          resnet50; needs no config
+  --images=PATH           with predict and visualize: a folder of images, or one; without it the
+                          evaluation split is taken
+  --model=NAME            with predict, visualize and export: the model of pretrained weights,
+                          such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
   --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
@@ -53,13 +54,12 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 """
 
 
-# Short for --config.KEY; the second is what they go with, None being every job.
-_SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
-          "model": ("model.name", ("predict", "export")),
-          "executor": ("sweep.executor", ("sweep", "train"))}
-_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 # Jobs that need no experiment if a model and its weights are named.
-_STANDALONE = ("predict", "export")
+_STANDALONE = ("predict", "export", "visualize")
+# Short for --config.KEY; the second is what they go with, None being every job.
+_SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
     for word in argv:
         name, equals, value = word.lstrip("-").partition("=")
         if short is not None:
-            words, short = [*words, f"--config.{_SHORT[short][0]}={word}"], None
+            words, short = [*words, f"--config.{_SHORT[short][0].format(job=job)}={word}"], None
             continue
         if not word.startswith("-") or name not in _SHORT:
             words.append(word)
@@ -235,7 +235,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
                                                "--job=summarize takes --models=PATTERN."
                                                if name == "model" else ""))
         if equals:
-            words.append(f"--config.{key}={value}")
+            words.append(f"--config.{key.format(job=job)}={value}")
         else:
             short = name
     if short is not None:

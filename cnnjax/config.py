@@ -32,7 +32,7 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "seeds", "sweep.")
+                        "visualize.", "seeds", "sweep.")
 _optional = config_dict.placeholder
 
 
@@ -149,6 +149,18 @@ def default() -> ConfigDict:
             "images": _optional(str),  # A folder or a file; None labels the evaluation split.
             "batch_size": 32,
             "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "visualize": {
+            "images": _optional(str),  # A folder or a file; None takes the evaluation split.
+            "examples": 512,  # Of them, evenly spaced; the page is chosen and measured from these.
+            "shown": 6,  # Images whose evidence is drawn.
+            "endpoints": (),  # The maps to show, such as ("stem", "stage2"); () is all of them.
+            "channels": 4,  # Of each map.
+            "patches": 5,  # The strongest ones of each channel.
+            "steps": 128,  # Of activation maximisation; 0 leaves it out.
+            "integration_steps": 128,  # Of integrated gradients.
+            "batch_size": 32,
+            "umap": True,  # Where umap-learn is installed; its first call takes 10 s and more.
         },
         "export": {
             "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
