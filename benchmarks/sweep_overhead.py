@@ -1,13 +1,15 @@
 """What a sweep costs besides its trials: python -m benchmarks.sweep_overhead
 
 Dry trials, which do nothing (`true`), through the executor of --job=sweep on this machine: the
-seconds that each takes beyond its own, for sweeps of several sizes. Then trials that train for one
-step, and what of their time is the sweep's, the start of a process, and the run's own. Prints
-Markdown. Seconds are of this machine and of what else it does meanwhile.
+seconds that each takes beyond its own, for sweeps of several sizes, and the CPU seconds of all the
+processes of the sweep, which depend less on what else the machine does. Then trials that train for
+one step, and what of their time is the sweep's, the start of a process, and the run's own. Prints
+Markdown.
 """
 
 import argparse
 import json
+import resource
 import sys
 import tempfile
 import time
@@ -24,20 +26,26 @@ TINY = ("--config=experiments/simple_cnn.py", "--config.model.widths=(4,)",
 
 
 def measure(command, count, at_a_time):
-    """Returns the wall seconds of a sweep of `count` trials, and of the trials themselves."""
+    """Runs a sweep; returns its wall and CPU seconds, and those of its trials and their steps."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         runs = [Run(Trial(f"trial_{i}"), 0, folder / f"trial_{i}" / "seed_0",
                     (*command, *((f"--workdir={folder}/trial_{i}/seed_0",) if count and
                                  command[0] == sys.executable else ()))) for i in range(count)]
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), cpu_seconds()
         Engine(Local(folder, at_a_time, count), ROOT).run(runs)
-        wall = time.perf_counter() - began
+        wall, cpu = time.perf_counter() - began, cpu_seconds() - cpu
         states = [trial.read(run.folder) for run in runs]
         assert all(state["state"] == "done" for state in states), states
         inner = [json.loads((run.folder / "summary.json").read_text())["seconds"]
                  for run in runs if (run.folder / "summary.json").exists()]
-    return wall, [state["seconds"] for state in states], inner
+    return wall, cpu, [state["seconds"] for state in states], inner
+
+
+def cpu_seconds():
+    """Returns those of this process and of its children that have ended."""
+    return sum(sum(resource.getrusage(who)[:2]) for who in (resource.RUSAGE_SELF,
+                                                            resource.RUSAGE_CHILDREN))
 
 
 def main():
@@ -47,15 +55,16 @@ def main():
     parser.add_argument("--real", type=int, default=4, help="trials that train for one step")
     options = parser.parse_args()
     print(f"Dry trials, {options.at_a_time} at a time:\n")
-    print("| trials | seconds | seconds a trial beyond its own |\n|---|---|---|")
+    print("| trials | seconds | seconds a trial beyond its own | CPU seconds a trial |\n"
+          "|---|---|---|---|")
     for count in options.counts:
-        wall, own, _ = measure(("true",), count, options.at_a_time)
+        wall, cpu, own, _ = measure(("true",), count, options.at_a_time)
         # With n at a time each of n processes has the whole wall time for its share.
         each = wall * options.at_a_time / count - sum(own) / count
-        print(f"| {count:,} | {wall:.1f} | {each:.2f} |", flush=True)
+        print(f"| {count:,} | {wall:.1f} | {each:.2f} | {cpu / count:.2f} |", flush=True)
     if not options.real:
         return
-    wall, own, inner = measure((sys.executable, "launch.py", *TINY), options.real, 1)
+    wall, _, own, inner = measure((sys.executable, "launch.py", *TINY), options.real, 1)
     n = options.real
     print(f"\n{n} trials of one training step, one at a time, seconds a trial:\n")
     print("| the sweep's | process, imports, building the model | step, evaluation, checkpoint |"

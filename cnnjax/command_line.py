@@ -27,7 +27,9 @@ usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dr
        python launch.py --job=summarize --models=PATTERN
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
+                        or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -40,10 +42,10 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
-  --images=PATH           with --job=predict: a folder of images, or one; without it the evaluation
-                          split is labelled
-  --model=NAME            with predict and export: the model of pretrained weights, such as
-                          resnet50; needs no config
+  --images=PATH           with predict and visualize: a folder of images, or one; without it the
+                          evaluation split is taken
+  --model=NAME            with predict, visualize and export: the model of pretrained weights,
+                          such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
   --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
@@ -52,12 +54,12 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 """
 
 
-# Short for --config.KEY; the second is what they go with, None being every job.
-_SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
-          "model": ("model.name", ("predict", "export")),
-          "executor": ("sweep.executor", ("sweep", "train"))}
 # Jobs that need no experiment if a model and its weights are named.
-_STANDALONE = ("predict", "export")
+_STANDALONE = ("predict", "export", "visualize")
+# Short for --config.KEY; the second is what they go with, None being every job.
+_SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,6 +118,8 @@ def _run(command: Command | Compare) -> int:
         from cnnjax.jobs import summarize
 
         return summarize.run_comparison(command.models)
+    if command.job in _WITHOUT_CONFIG:
+        return jobs.run(command.job, command.config, command.workdir, command.dry_run)
     if command.job == "sweep" or (command.job == "train" and command.config.seeds):
         from cnnjax.jobs import sweep
 
@@ -147,7 +151,11 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
-    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+    if path is None and job in _WITHOUT_CONFIG:
+        config = config_lib.default()
+        if folder is None:
+            raise UserError(f"Say which sweep or folder of runs: --job={job} --workdir=DIR.")
+    elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
     elif path is None and folder is not None:
@@ -215,7 +223,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
     for word in argv:
         name, equals, value = word.lstrip("-").partition("=")
         if short is not None:
-            words, short = [*words, f"--config.{_SHORT[short][0]}={word}"], None
+            words, short = [*words, f"--config.{_SHORT[short][0].format(job=job)}={word}"], None
             continue
         if not word.startswith("-") or name not in _SHORT:
             words.append(word)
@@ -227,7 +235,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
                                                "--job=summarize takes --models=PATTERN."
                                                if name == "model" else ""))
         if equals:
-            words.append(f"--config.{key}={value}")
+            words.append(f"--config.{key.format(job=job)}={value}")
         else:
             short = name
     if short is not None:

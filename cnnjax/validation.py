@@ -62,6 +62,7 @@ _CHOICES = {
     "augment.fill": ("black", "mean"),
     "train.loss": ("softmax", "sigmoid"),
     "train.norm_statistics": ("batch", "running"),
+    "train.on_non_finite": ("stop", "rollback"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
@@ -70,7 +71,7 @@ _CHOICES = {
     "log.progress": ("auto", "bar", "plain", "none"),
     "sweep.executor": ("local", "slurm", "ray"),
 }
-_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable")
+_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable", "visualize.endpoints")
 _PLAIN = (int, float, str, list, tuple, type(None))
 _LARGE = 2**31 - 1
 _RANGES = {
@@ -102,6 +103,8 @@ _RANGES = {
     "train.ema_batch_size": (1, _LARGE),
     "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
+    "train.rollback_lr_factor": (1e-6, 1.0),
+    "train.max_rollbacks": (0, 1000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
     "optimizer.b2": (0.0, 1.0),
@@ -117,6 +120,13 @@ _RANGES = {
     "eval.image_size": (0, 8192),
     "predict.batch_size": (1, _LARGE),
     "predict.sheet": (0, 1000),
+    "visualize.examples": (2, 1_000_000),
+    "visualize.shown": (1, 64),
+    "visualize.channels": (1, 64),
+    "visualize.patches": (1, 64),
+    "visualize.steps": (0, 100_000),
+    "visualize.integration_steps": (1, 100_000),
+    "visualize.batch_size": (1, _LARGE),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
     "seeds": (0, 10_000),

@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from cnnjax import sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.sweeping import executors, trial
+from cnnjax.jobs.sweeping.lock import held
 
 FAKE = Path(__file__).with_name("fake_launch.py")
 
@@ -67,18 +70,27 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_eight_trials_killed_twice_end_with_eight_rows_and_none_ran_twice_to_its_end(
+def wait_for(process, ready):
+    until = time.monotonic() + 200
+    while not ready() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def test_eight_trials_stopped_and_killed_end_with_eight_rows_and_none_ran_twice_to_its_end(
         experiment, start, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
     words = (f"--config={experiment}", f"--workdir={folder}", "--config.sweep.at_a_time=2")
     monkeypatch.setenv("FAKE_SECONDS", "0.3")
-    for enough in (2, 5):
+    for number, enough in ((signal.SIGKILL, 2), (signal.SIGTERM, 4)):
         process = start(*words)
-        while len(lines(folder, "ended.txt")) < enough and process.poll() is None:
-            time.sleep(0.02)
-        process.kill()
-        output, _ = process.communicate()
+        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
         assert not (folder / "summary.json").exists(), output
+    assert process.returncode == 75 and "Run the same command to go on" in output, output
+    assert not held(folder / ".lock") and not [
+        path for path in folder.glob("*/*/trial.json")
+        if json.loads(path.read_text())["state"] == "running"]
     process = start(*words)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 0, output
@@ -86,17 +98,27 @@ def test_eight_trials_killed_twice_end_with_eight_rows_and_none_ran_twice_to_its
     assert lines(folder, "ended.txt") == [1] * 8
 
 
-def test_sigterm_stops_the_trials_and_exits_75(experiment, start, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_eight_trials_that_train_killed_twice_end_with_eight_rows_and_none_trained_twice(
+        experiment, root, tmp_path):
     folder = tmp_path / "sweep"
-    monkeypatch.setenv("FAKE_SECONDS", "60")
-    process = start(f"--config={experiment}:1", f"--workdir={folder}")
-    while not lines(folder, "begun.txt") and process.poll() is None:
-        time.sleep(0.02)
-    process.terminate()
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 75 and "Run the same command to go on" in output, output
-    assert trial.read(folder / "lr_0" / "seed_0")["state"] == "waiting"
-    assert not lines(folder, "ended.txt")
+    command = [sys.executable, "launch.py", "--job=sweep", f"--config={experiment}",
+               f"--workdir={folder}", "--config.model.name=simple_cnn",
+               "--config.model.widths=(4,)", "--config.checkpoint.every_steps=10",
+               "--config.log.plot=False"]
+    for enough in (2, 4):
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+        wait_for(process, lambda enough=enough: len(
+            list(folder.glob("*/seed_0/summary.json"))) >= enough)
+        process.kill()
+        process.communicate()
+        assert not (folder / "summary.json").exists()
+    assert subprocess.run(command, cwd=root, timeout=300).returncode == 0
+    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
+    for path in folder.glob("*/seed_0"):
+        assert summary(path)["status"] == "done" and summary(path)["steps"] == 90
+        # What a run prints when it has trained to its end.
+        assert (path / "stdout.txt").read_text().count("params sha256") == 1
 
 
 def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish(
@@ -240,12 +262,6 @@ def slurm(experiment, tmp_path):
         pytest.skip("no SLURM that runs")
     return (f"--config={experiment}", f"--workdir={tmp_path / 'sweep'}", "--executor=slurm",
             "--config.sweep.at_a_time=2", "--config.sweep.retries=0")
-
-
-def wait_for(process, ready):
-    until = time.monotonic() + 200
-    while not ready() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
 
 
 @pytest.mark.slow
