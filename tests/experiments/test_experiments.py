@@ -1,4 +1,6 @@
-"""Every experiment file with every preset: valid, and built as far as shapes go."""
+"""Every experiment file with every preset, and the trials of those that sweep: valid, and built as
+far as shapes go.
+"""
 
 import ast
 import importlib.util
@@ -8,19 +10,31 @@ import jax
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax import models
+from cnnjax import models, sweeps
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.types import UserError
 from cnnjax.validation import validate
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = sorted((ROOT / "experiments").glob("*.py"))
+FILES = sorted((ROOT / "experiments").glob("**/*.py"))
+SWEEPS = [file for file in FILES if file.parent.name == "sweeps"]
 # What each data set looks like, so that a preset is built without having it: examples, height,
 # width, channels, classes.
 KNOWN = {"digits": (1437, 8, 8, 1, 10), "mnist": (60_000, 28, 28, 1, 10),
          "fashion_mnist": (60_000, 28, 28, 1, 10), "cifar10": (50_000, 32, 32, 3, 10),
          "imagenet2012": (1_281_167, 224, 224, 3, 1000),
          "folder:hymenoptera_data": (244, 224, 224, 3, 2)}
+
+
+def assert_built(config):
+    """That the model takes the images of the config."""
+    _, height, _, channels, classes = KNOWN[config.data.name]
+    size = config.data.image_size or height
+    module = models.create_model(config.model.name, num_classes=classes,
+                                 **config_lib.model_overrides(config))
+    x = jax.ShapeDtypeStruct((2, size, size, channels), "float32")
+    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    assert jax.eval_shape(module.apply, variables, x).shape == (2, classes)
 
 
 def load(file):
@@ -40,18 +54,45 @@ CASES = [pytest.param(file, preset, id=f"{file.stem}:{preset}") for file in FILE
 def test_every_preset_is_valid_and_its_model_takes_its_images(file, preset):
     config = load(file).get_config(preset)
     validate(config)
-    examples, height, width, channels, classes = KNOWN[config.data.name]
-    size = config.data.image_size or height
-    module = models.create_model(config.model.name, num_classes=classes,
-                                 **config_lib.model_overrides(config))
-    x = jax.ShapeDtypeStruct((2, size, size, channels), "float32")
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
-    assert jax.eval_shape(module.apply, variables, x).shape == (2, classes)
+    assert_built(config)
+    examples = KNOWN[config.data.name][0]
     total = config_lib.total_steps(config, examples)
     rate = experiment_lib.make_learning_rate(config, examples, total)
     assert 0 < float(rate(total // 2)) <= config.schedule.lr * max(
         1, config.train.batch_size / (config.schedule.lr_batch_size or config.train.batch_size))
     experiment_lib.make_schedule(config, examples, total)
+
+
+# Counting the networks of these takes a while.
+COUNTED = {("efficientnet_scaling", preset) for preset in ("fashion_mnist", "search", "imagenet")}
+TRIALS = [pytest.param(file, preset, id=f"{file.stem}:{preset}",
+                       marks=[pytest.mark.slow] if (file.stem, preset) in COUNTED else [])
+          for file in SWEEPS for preset in load(file).PRESETS]
+
+
+@pytest.mark.parametrize(("file", "preset"), TRIALS)
+def test_every_trial_of_a_sweep_is_valid_and_the_last_one_takes_its_images(file, preset):
+    module = load(file)
+    trials = sweeps.next_wave(iter(module.sweep(preset)), None)
+    assert len({trial.name for trial in trials}) == len(trials) > 1
+    # A report makes a column of each, so all trials of one family have the same.
+    assert all(trial.tags for trial in trials)
+    for trial in trials:
+        config = module.get_config(preset)
+        for key, value in trial.overrides.items():
+            section, _, name = key.rpartition(".")
+            if section != "model":
+                assert name in config[section]
+            config[section][name] = value
+        validate(config)
+    assert_built(config)
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda f: f.stem)
+def test_a_sweep_without_a_preset_is_that_of_the_digits(file):
+    module = load(file)
+    assert next(iter(module.PRESETS)) == "digits"
+    assert next(iter(module.sweep())) == next(iter(module.sweep("digits")))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
@@ -62,9 +103,9 @@ def test_without_a_preset_an_experiment_runs_on_the_embedded_digits(file):
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_the_docstring_gives_command_hardware_accuracy_and_time(file):
     text = ast.get_docstring(ast.parse(file.read_text()))
-    assert f"python launch.py --config=experiments/{file.name}" in text
+    assert f"python launch.py --config={file.relative_to(ROOT)}" in text
     assert "CPU cores" in text and "seed" in text
-    assert "published" in text or "measured" in text.lower()
+    assert "published" in text or "measured" in text.lower() or "not run" in text
 
 
 def test_the_imagenet_recipe_of_resnet50_is_the_90_epoch_one_with_linear_scaling():
@@ -111,3 +152,34 @@ def test_the_imagenet_recipe_of_efficientnet_decays_by_3_percent_every_2_4_epoch
     for epochs in (6, 100, 349):
         assert float(rate(round(epochs * steps))) == pytest.approx(
             0.256 * 0.97 ** (epochs // 2.4), rel=1e-4)
+
+
+def result(module, trial, top1, seed=0):
+    return sweeps.Result(trial, seed, ROOT, {}, {}, {"status": "done", "top1": top1})
+
+
+def test_the_search_compares_the_families_with_the_constants_that_it_found(monkeypatch):
+    """Those of the best mean over seeds among the networks that cost what they should."""
+    module = load(ROOT / "experiments" / "sweeps" / "efficientnet_scaling.py")
+    seen = []
+
+    def equal_cost(base, factor, bases):
+        seen.append(tuple(bases))
+        return []
+
+    def trial(name, alpha, real_factor):
+        return sweeps.Trial(name, {}, {"alpha": alpha, "beta": 1.0, "gamma": 1.0,
+                                       "real_factor": real_factor})
+
+    grid = [trial("a", 1.9, 2.0), trial("b", 2.0, 2.1), trial("costly", 2.1, 3.0)]
+    monkeypatch.setattr(module, "_grid", lambda base: grid)
+    monkeypatch.setattr(module, "equal_cost", equal_cost)
+    sweep = module.sweep("search")
+    assert sweeps.next_wave(sweep, None) == grid
+    results = [result(module, t, top1, seed) for t, top1s in zip(
+        grid, ((0.9, 0.7), (0.8, 0.85), (0.95, 0.95)), strict=True)
+        for seed, top1 in enumerate(top1s)]
+    base, = sweeps.next_wave(sweep, results)
+    assert base.name == "base" and seen == [(2.0, 1.0, 1.0)] * 2
+    with pytest.raises(UserError, match="No candidate of the search"):
+        module.best([])

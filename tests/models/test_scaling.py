@@ -10,10 +10,7 @@ from cnnjax import trees
 from cnnjax.models import create_model, lookup
 from cnnjax.models.efficientnet import TRUNKS
 from cnnjax.models.mbconv import makers
-from cnnjax.models.scaling import (
-    compound_scaling,
-    round_channels,
-)
+from cnnjax.models.scaling import compound_scaling, round_channels, round_repeats
 from cnnjax.types import UserError
 
 
@@ -46,6 +43,12 @@ def test_channels_are_rounded_to_eights_but_never_below_nine_tenths(given, round
     assert rounded >= 0.9 * given
 
 
+@pytest.mark.parametrize(("given", "rounded"), [
+    (1, 1), (1.1, 2), (2.4, 3), (4, 4), (10 * 1.1, 11), (3 * 1.1, 4), (1e-12, 1)])
+def test_blocks_are_rounded_up_but_not_for_the_last_bit_of_a_float(given, rounded):
+    assert round_repeats(given) == rounded
+
+
 def test_published_stages_of_b7_are_b0s_scaled_by_its_row():
     """Table of widths and depths in the authors' code: (2.0, 3.1)."""
     stages = create_model("efficientnet_b7").stages()
@@ -53,6 +56,30 @@ def test_published_stages_of_b7_are_b0s_scaled_by_its_row():
     assert [row.repeats for row in stages] == [4, 7, 7, 10, 10, 13, 4]
     assert create_model("efficientnet_b0", width=2.0, depth=3.1, dropout_rate=0.5, bn_epsilon=1e-3,
                         bn_momentum=0.99) == create_model("efficientnet_b7")
+
+
+def test_a_resnet_and_the_plain_cnn_scale_with_the_rounding_of_efficientnet():
+    assert create_model("resnet50", depth=1.2, width=1.1).sizes == (
+        (4, 72), (5, 144), (8, 280), (4, 560))
+    assert create_model("resnet20_cifar", depth=1.1, width=1.5).sizes == ((4, 24), (4, 48), (4, 96))
+    net = create_model("simple_cnn", 10, depth=2.0, width=1.1)
+    assert net.sizes == ((2, 32), (2, 72), (2, 144))
+    params = shapes(net)["params"]
+    assert params["conv2"]["kernel"].shape == (3, 3, 32, 72)
+    assert params["conv2_2"]["kernel"].shape == (3, 3, 72, 72) and "norm2_2" in params
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("resnet18", dict(widths=(5, 12, 20, 33))), ("simple_cnn", dict(widths=(4, 9)))])
+def test_unscaled_widths_are_left_as_they_are(name, more):
+    assert tuple(width for _, width in create_model(name, 10, **more).sizes) == more["widths"]
+
+
+def test_a_resnet_of_another_width_is_built_of_other_widths():
+    """With multiples of 8 throughout, a multiplier and the widths that it gives are one network."""
+    scaled = create_model("resnet20_cifar", 10, width=1.5, depth=2 / 3)
+    written = create_model("resnet20_cifar", 10, widths=(24, 48, 96), stage_sizes=(2, 2, 2))
+    assert shapes(scaled) == shapes(written)
 
 
 def test_lite_nets_keep_stem_head_and_the_depth_of_the_first_and_last_stage():
@@ -99,12 +126,13 @@ def test_stages_shrink_the_map_32_times_as_published(trunk):
     assert found[last].shape[1:3] == (2, 3)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small"])
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v2", "mobilenet_v3_small",
+                                  "resnet20_cifar", "simple_cnn"])
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_width_that_is_no_multiplier_is_a_user_error(name, value):
     with pytest.raises(UserError, match=f"width .* finite number above 0, got {value}"):
         create_model(name, width=value)
-    if name == "efficientnet_b0":
+    if "mobilenet" not in name:
         with pytest.raises(UserError, match="depth .* finite number above 0"):
             create_model(name, depth=value)
 
