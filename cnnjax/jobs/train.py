@@ -40,6 +40,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
       3. The folder holds this run, unfinished: it goes on from the last checkpoint.
       4. Otherwise training starts from scratch.
     """
+    workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
