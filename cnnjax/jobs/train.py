@@ -42,6 +42,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
       4. Otherwise training starts from scratch.
     A checkpoint that is damaged is told of, and the one before it is the last.
     """
+    workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)

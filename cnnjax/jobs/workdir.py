@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
+from cnnjax import sweeps
 from cnnjax.types import UserError
 
 CONFIG = "config.json"
@@ -57,6 +58,13 @@ def check_writable(workdir: Path) -> None:
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. "
                         "Give another: --workdir=DIR.") from None
+
+
+def check_no_sweep(workdir: Path) -> None:
+    """Raises a UserError if the folder is that of a sweep, whose runs lie in folders below it."""
+    if (workdir / sweeps.SWEEP).exists():
+        raise UserError(f"{workdir} holds a sweep, or several seeds of a run: give a run another "
+                        "--workdir, or --config.seeds=N as before.")
 
 
 def has_checkpoints(workdir: Path) -> bool:
