@@ -31,6 +31,12 @@ def load(name):
 synthetic = load("synthetic_sweep")
 
 
+@pytest.fixture
+def no_figures(monkeypatch):
+    """Leaves out what takes seconds and is tested once."""
+    monkeypatch.setattr(report.trials_lib, "save_figures", lambda *_: [])
+
+
 @pytest.fixture(scope="module")
 def degradation(tmp_path_factory):
     """A reported sweep of 8 trials x 3 seeds, of which one failed, one runs, one hasn't begun."""
@@ -133,8 +139,7 @@ def test_the_page_is_well_formed_and_names_nothing_to_load(degradation):
     assert not re.search(r"@import|url\(|fetch\(|XMLHttpRequest|import\(", page)
 
 
-def test_a_page_of_200_trials_is_below_2_megabytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(report.trials_lib, "save_figures", lambda *_: [])  # Tested above.
+def test_a_page_of_200_trials_is_below_2_megabytes(tmp_path, no_figures):
     assert len(synthetic.families(tmp_path, seeds=(0, 1))) == 200
     report.run(config_lib.default(), tmp_path)
     assert (tmp_path / "report" / "index.html").stat().st_size < 1_000_000
@@ -149,7 +154,7 @@ def test_two_number_tags_that_form_a_grid_are_a_heat_map(tmp_path):
     assert not (tmp_path / "report" / "accuracy_params.png").exists()  # They are all the same.
 
 
-def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, capsys):
+def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, no_figures, capsys):
     synthetic.write_run(tmp_path / "lenet5", 0.98, model="lenet5")
     synthetic.write_run(tmp_path / "more" / "resnet", 0.99, seed=3, params=5, macs=7)
     synthetic.write_run(tmp_path / "cut off", 0.5, status=None)
@@ -161,6 +166,7 @@ def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, capsys):
                       ("cut_off", "0"): "unfinished", ("nan", "0"): "non_finite"}
 
 
+@pytest.mark.slow
 def test_the_report_of_a_report_is_the_same(degradation):
     kept = {path.name: path.read_bytes() for path in (degradation / "report").iterdir()}
     report.run(config_lib.default(), degradation)
@@ -194,6 +200,10 @@ def test_a_damaged_sweep_is_a_user_error(tmp_path, capsys):
     assert "cannot be read" in capsys.readouterr().err
 
 
+def _natural(name):
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("make", ["degradation", "grid", "families"])
 @pytest.mark.parametrize("width", [1200, 390])
@@ -211,9 +221,10 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         assert browser.value("document.querySelectorAll('#chart .point').length") == len(trials)
         first = "document.querySelector('#table tr.trial td').textContent"
         browser.value("document.querySelector('#table th button').click()")
-        assert browser.value(first) == min(t.name for t in trials)
+        names = sorted((t.name for t in trials), key=_natural)
+        assert browser.value(first) == names[0]
         browser.value("document.querySelector('#table th button').click()")
-        assert browser.value(first) != min(t.name for t in trials)
+        assert browser.value(first) == names[-1]
         browser.hover("#chart .point:last-child .shape")
         assert browser.value("document.getElementById('tip').hidden") is False
         name = browser.value("document.querySelector('#tip b').textContent")
