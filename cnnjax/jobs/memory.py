@@ -1,4 +1,4 @@
-"""Whether a run can fit, from shapes alone: a batch too large is a sentence, not a killed process."""
+"""Whether a run can fit, from shapes alone: a batch too large is told of, and kills nothing."""
 
 from __future__ import annotations
 
