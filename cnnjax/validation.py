@@ -31,6 +31,10 @@ def validate(config: ConfigDict) -> None:
         raise UserError("model.name is empty. Name one of: " + ", ".join(models.list_models()))
     if "num_classes" in config.model:
         raise UserError("model.num_classes is that of the data set; leave it out.")
+    try:
+        models.lookup(config.model.name)
+    except UserError as error:
+        raise UserError(f"model.name: {error}") from None
     models.create_model(config.model.name, num_classes=10, **model_overrides(config))
     for key, value in flat.items():
         if not isinstance(value, _PLAIN):

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops, trees
 from cnnjax.data import augment
-from cnnjax.jobs import recipe
+from cnnjax.jobs import memory, recipe
 from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
@@ -135,7 +135,10 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     phases = make_phases(config, parts)
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts,
                                      schedule=make_schedule(config, examples, phases[-1].stop))
-    return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
+    experiment = dataclasses.replace(experiment,
+                                     abstract_state=jax.eval_shape(experiment.create_state))
+    memory.check(experiment)
+    return experiment
 
 
 def at_rate(experiment: Experiment, factor: float) -> Experiment:
@@ -160,10 +163,16 @@ def make_mesh(devices: int) -> Mesh:
 
 def open_dataset(config: ConfigDict) -> data.Dataset:
     """Opens the data set that the config names."""
-    return data.open_dataset(
-        config.data.name, data_dir=config.data.data_dir, train_split=config.data.train_split,
-        eval_split=config.data.eval_split, val_fraction=config.data.val_fraction,
-        split_seed=config.data.split_seed)
+    splits = {key: config.data[key] for key in ("train_split", "eval_split")}
+    try:
+        return data.open_dataset(
+            config.data.name, data_dir=config.data.data_dir,
+            val_fraction=config.data.val_fraction, split_seed=config.data.split_seed, **splits)
+    except UserError as error:
+        if type(error) is not UserError or not any(splits.values()):
+            raise
+        given = ", ".join(f"data.{key}={value}" for key, value in splits.items() if value)
+        raise UserError(f"{error} ({given})") from error
 
 
 def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preprocess | None = None
