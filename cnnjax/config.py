@@ -29,7 +29,8 @@ from cnnjax.types import UserError, did_you_mean
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices", "predict.", "export.")
+                        "data.manual_dir", "data.placement", "devices", "predict.", "export.",
+                        "sharding.", "train.remat")
 _optional = config_dict.placeholder
 
 
@@ -107,6 +108,20 @@ def default() -> ConfigDict:
             "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
+            "remat": (),  # Regular expressions of parts that the backward pass computes again.
+            "progressive": (),  # ((0, 160), (75, 192)): from this percent on, this image size.
+            "ghost_batch_size": 0,  # Rows that share batch statistics; 0 is the whole batch.
+        },
+        "distill": {  # In the phase after the head's.
+            "weights": _optional(str),  # Of the teacher: as weights.path. None is no teacher.
+            "model": _optional(str),  # The teacher's name; None: that of its workdir.
+            "tag": _optional(str),  # As weights.tag.
+            "temperature": 1.0,
+            "weight": 0.5,  # Of the teacher in the loss; the labels have the rest.
+        },
+        "sharding": {  # Parameters and what belongs to them, divided among the devices.
+            "fsdp_min_size": 0,  # Those of at least this many numbers; 0 is none.
+            "rules": (),  # Regular expressions of others.
         },
         "optimizer": {
             "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
@@ -135,7 +150,11 @@ def default() -> ConfigDict:
             "batch_size": 0,  # 0 is the training batch size.
             "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
+            "tta": "none",  # Mean over views of an image: flip, five_crop or ten_crop.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+            "corruptions": (),  # --job=evaluate: kinds of ImageNet-C, or ("all",).
+            "probe": "none",  # --job=evaluate: knn, linear or all, of the frozen features.
+            "probe_neighbours": 20,  # knn.
         },
         "predict": {
             "images": _optional(str),  # A folder or a file; None labels the evaluation split.
