@@ -30,7 +30,8 @@ from cnnjax.types import UserError, did_you_mean
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "sharding.", "train.remat")
+                        "sharding.", "train.remat",
+                        "lr_finder.")
 _optional = config_dict.placeholder
 
 
@@ -137,7 +138,7 @@ def default() -> ConfigDict:
             "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
-            "name": "cosine",  # constant, cosine, linear, step or exponential.
+            "name": "cosine",  # constant, cosine, linear, step, exponential or range_test.
             "lr": 0.1,
             "lr_batch_size": _optional(int),  # lr is for this batch size: scale it linearly.
             "final_lr": 0.0,  # Fraction of lr where cosine and linear end.
@@ -145,6 +146,12 @@ def default() -> ConfigDict:
             **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops.
             **durations("drop_every"),  # exponential: the time between two drops.
             "drop_factor": 0.1,  # step, exponential: what a drop multiplies lr by.
+            "range_start": 1e-6,  # range_test: the fraction of lr where it begins to rise.
+        },
+        "lr_finder": {  # --job=lr_finder.
+            "lowest": 1e-5,
+            "highest": 10.0,
+            "steps": 100,
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.

@@ -12,6 +12,7 @@ JOBS = {
     "evaluate": "measure a checkpoint of a workdir",
     "predict": "label images with a trained workdir or with pretrained weights",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
+    "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
     "summarize": "print the model layer by layer",
     "prepare": "download and prepare a TFDS data set",
 }

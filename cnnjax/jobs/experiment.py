@@ -212,7 +212,8 @@ def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.S
         config.schedule.name, total_steps=total, warmup_steps=steps("warmup") or 0.0,
         lr=peak_lr(config),
         final_lr=config.schedule.final_lr, drop_steps=drops or (),
-        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor)
+        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor,
+        range_start=config.schedule.range_start)
 
 
 def peak_lr(config: ConfigDict) -> float:

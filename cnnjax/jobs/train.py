@@ -17,13 +17,13 @@ from cnnjax import trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import ahead, console, initial_weights, overview, record, signals, workdir
+from cnnjax.jobs import ahead, console, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.new_state import new_state
 from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import loop
-from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
@@ -82,12 +82,7 @@ class _Start:
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
     steps = checkpoints.steps()
     if not steps:
-        sharding = experiment.state_sharding(experiment.abstract_state)
-        state = jax.jit(experiment.create_state, out_shardings=sharding)()
-        if experiment.weights:
-            state = jax.device_put(initial_weights.put_into(
-                state, experiment.weights, step_lib.replicated(experiment.mesh)), sharding)
-        return _Start(state, 0, 0.0)
+        return _Start(new_state(experiment), 0, 0.0)
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.

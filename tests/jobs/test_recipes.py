@@ -66,3 +66,41 @@ def test_a_run_learns_from_another_run(plain, tmp_path):
 def test_a_teacher_of_other_classes_is_refused(tmp_path, capsys):
     assert main([*RUN, f"--workdir={tmp_path}/run", "--config.distill.weights=nowhere.pth"]) == 2
     assert "distill.model" in capsys.readouterr().err
+
+
+def evaluated(folder, *overrides):
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}", *overrides]) == 0
+    return json.loads((folder / "evaluate.json").read_text())
+
+
+def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain):
+    folder, summary, _ = plain
+    found = evaluated(folder, "--config.eval.corruptions=('contrast','jpeg_compression')",
+                      "--config.eval.probe=all")
+    assert found["eval_top1"] == summary["top1"]
+    assert found["nll"] == pytest.approx(found["eval_loss"], rel=1e-4)
+    confusion = found["confusion"]
+    assert sum(map(sum, confusion)) == found["eval_examples"] == 360
+    assert sum(confusion[i][i] for i in range(10)) == round(360 * found["eval_top1"])
+    assert (folder / "evaluate.png").stat().st_size > 10_000
+    assert {kind: len(a) for kind, a in found["corruptions"].items()} == {
+        "contrast": 5, "jpeg_compression": 5}
+    # Features of a few steps are hardly better than pixels, but pixels of digits are good.
+    assert found["probe_knn"] > 0.7 and found["probe_linear"] > 0.7
+
+
+def test_an_evaluation_over_views_has_another_answer(plain):
+    folder, summary, _ = plain
+    assert evaluated(folder, "--config.eval.tta=ten_crop")["eval_loss"] != pytest.approx(
+        evaluated(folder)["eval_loss"], rel=1e-3)
+
+
+def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main([*RUN, f"--workdir={folder}", "--job=lr_finder",
+                 "--config.lr_finder.highest=1000.0", "--config.lr_finder.steps=60"]) == 0
+    found = json.loads((folder / "lr_finder.json").read_text())
+    assert len(found["losses"]) < 60 and found["rates"] == sorted(found["rates"])
+    assert found["rates"][0] == pytest.approx(1e-5, rel=1e-3)
+    assert 1e-5 <= found["suggestion"] <= found["lowest_loss_at"] / 9.9
+    assert f"--config.schedule.lr={found['suggestion']:g}" in capsys.readouterr().out
