@@ -102,10 +102,12 @@ class Checkpoints:
         Args:
           step: of a finished checkpoint.
           abstract: `jax.eval_shape` of the state.
-          sharding: of every array. The devices that wrote the checkpoint don't matter.
+          sharding: of every array that has none of its own in `abstract`. How and by what devices
+            the checkpoint was written doesn't matter.
         """
         target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
+            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding or sharding),
+            abstract)
         with _quiet():
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
