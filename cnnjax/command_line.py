@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from absl import flags
@@ -83,7 +84,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stderr)
         return EXIT_USER_ERROR
     try:
-        return _run(parse(argv))
+        return _run(parse(argv), lambda error: _with_command(error, argv))
     except UserError as error:
         print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -103,21 +104,29 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
 
-def _run(command: Command | Compare) -> int:
+def _run(command: Command | Compare, message_of: Callable[[UserError], UserError]) -> int:
     from cnnjax import jobs
-    from cnnjax.jobs import backend
+    from cnnjax.jobs import backend, hosts
 
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
         return summarize.run_comparison(command.models)
-    if command.job != "prepare":  # It computes nothing, and needs no accelerator.
-        if not command.dry_run:
-            backend.use_compilation_cache()
-        if warning := backend.unused_accelerator():
-            print(f"launch.py: warning: {warning}", file=sys.stderr)
     validate(command.config)
-    return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    launch = hosts.find_launch(os.environ)
+    if launch and command.job not in jobs.ON_MANY_HOSTS:
+        if launch.process:  # One is enough.
+            return EXIT_DONE
+    elif launch:
+        hosts.join(launch)
+    with hosts.or_all_end(message_of), hosts.one_voice():
+        if command.job != "prepare":  # It computes nothing, and needs no accelerator.
+            if not command.dry_run:
+                backend.use_compilation_cache()
+            if warning := backend.unused_accelerator():
+                print(f"launch.py: warning: {warning}", file=sys.stderr)
+        return hosts.leave(jobs.run(command.job, command.config, command.workdir,
+                                    command.dry_run))
 
 
 def parse(argv: Sequence[str]) -> Command | Compare:

@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from cnnjax.jobs import hosts
+
 # What schedulers send before they kill (SLURM can send USR1 early), and Ctrl-C.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -15,8 +17,13 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether a stop was asked for; a second Ctrl-C interrupts at once.
 
-    Outside the main thread, where Python delivers no signals, nothing ever asks.
+    Of a run over several processes all are told so at the same call (`hosts`). Outside the main
+    thread, where Python delivers no signals, nothing ever asks.
     """
+    if hosts.several():
+        with hosts.stop_requests() as should_stop:
+            yield should_stop
+        return
     asked, before = threading.Event(), {}
 
     def ask(number, frame):

@@ -17,7 +17,7 @@ from cnnjax import trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, initial_weights, overview, record, signals, workdir
+from cnnjax.jobs import console, hosts, initial_weights, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -53,6 +53,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
+    hosts.meet_in(folder)  # All have read what is there, before any changes it.
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
@@ -112,11 +113,13 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
     first = experiment.phase_of(start.step + 1)
     inputs = make_inputs(experiment, first, start.state.variables)
     workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
-    (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
+    if hosts.is_first():
+        (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
     console.print_table("Training", overview.rows(experiment, inputs.feed) | {
         "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
     run_record = record.describe(experiment)
-    writer = MetricsWriter(folder, start.step, config.log.tensorboard)
+    writer = (MetricsWriter(folder, start.step, config.log.tensorboard) if hosts.is_first()
+              else None)
     display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
                               config.train.batch_size)
     began, rates = time.perf_counter(), []
@@ -129,7 +132,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
                    "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
         if "images_per_second" in values:
             rates.append(values["images_per_second"])
-        writer.write(step, values)
+        if writer:
+            writer.write(step, values)
         display.record(step, values)
 
     def save(step, state, values):
@@ -152,7 +156,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
             return EXIT_PREEMPTED
         finally:
             display.close()
-            writer.close()
+            if writer:
+                writer.close()
     checkpoints.wait()
     _finish(run_record, folder, state, experiment, seconds(),
             statistics.median(rates) if rates else None)
@@ -187,6 +192,12 @@ def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainStat
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
             seconds: float, rate: float | None) -> None:
+    # Of all processes, because each may hold a part.
+    digests = {"params_sha256": trees.sha256(state.params),
+               # The window is empty at the end, and only says when the last line was logged.
+               "state_sha256": trees.sha256(dataclasses.replace(state, window={}))}
+    if not hosts.is_first():
+        return
     records = read_metrics(folder)
     last = next((r for r in reversed(records) if "eval_top1" in r), {})
     step = int(state.step)
@@ -203,9 +214,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "examples_evaluated": last.get("eval_examples"),
         "images_per_second": rate,
         "seconds": seconds,
-        "params_sha256": trees.sha256(state.params),
-        # The window is empty at the end of a run, and only says when the last line was logged.
-        "state_sha256": trees.sha256(dataclasses.replace(state, window={})),
+        **digests,
         "versions": run_record["versions"],
         "git_commit": run_record["git_commit"],
     }
