@@ -43,6 +43,7 @@ class Experiment:
       schedule: when to log, evaluate, save and stop.
       abstract_state: shapes and dtypes of the training state at step 0.
       weights: the weights to start from, if there are any and the run has not started.
+      parts: what the phases are made of.
     """
 
     config: ConfigDict
@@ -55,6 +56,7 @@ class Experiment:
     schedule: Schedule
     abstract_state: state_lib.TrainState
     weights: InitialWeights | None = None
+    parts: Parts | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -125,14 +127,26 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
-    phases = make_phases(config, Parts(
+    parts = Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
-        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh)))
-    experiment = dataclasses.replace(experiment, phases=phases,
+        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh))
+    phases = make_phases(config, parts)
+    experiment = dataclasses.replace(experiment, phases=phases, parts=parts,
                                      schedule=make_schedule(config, examples, phases[-1].stop))
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
+
+
+def at_rate(experiment: Experiment, factor: float) -> Experiment:
+    """Returns the experiment with all its learning rates multiplied, and else as it is."""
+    if factor == 1:
+        return experiment
+    config = experiment.config.copy_and_resolve_references()
+    config.schedule.lr, config.head.lr = config.schedule.lr * factor, config.head.lr * factor
+    return dataclasses.replace(experiment, phases=make_phases(config, dataclasses.replace(
+        experiment.parts, learning_rate=functools.partial(make_learning_rate, config,
+                                                          experiment.parts.examples[0]))))
 
 
 def make_mesh(devices: int) -> Mesh:

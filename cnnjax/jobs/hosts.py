@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
+from cnnjax import interrupts
 from cnnjax.types import UserError
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -177,6 +178,10 @@ def join(launch: Launch) -> None:
                 f"{COUNT}=1 for a run of its own in each.") from error
     finally:
         watch.cancel()
+    # From here on a signal is for all, whatever this process is doing (`stop_requests`).
+    interrupts.hold(several())
+    if several() and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, _stop_all)
 
 
 def _give_up(launch: Launch, seconds: int) -> NoReturn:
@@ -248,6 +253,10 @@ def one_voice() -> Iterator[None]:
             os.close(before)
 
 
+def _stop_all(number, frame) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether to stop now: at the same call in all processes.
@@ -259,17 +268,26 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     calls = itertools.count()
     from jax.experimental import multihost_utils
 
-    def stop_all(number, frame):
-        os.kill(os.getpid(), signal.SIGTERM)
-
     others, before = (signal.SIGUSR1, signal.SIGINT), {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, stop_all) for number in others}
+        before = {number: signal.signal(number, _stop_all) for number in others}
     try:
         yield lambda: multihost_utils.reached_preemption_sync_point(next(calls))
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def closing(thing: Any) -> Iterator[None]:
+    """Closes the thing at the end, but not after an error of several: others may never finish."""
+    try:
+        yield
+    except BaseException:
+        if not several():
+            thing.close()
+        raise
+    thing.close()
 
 
 @contextlib.contextmanager
@@ -291,6 +309,8 @@ def or_all_end(message_of: Callable[[UserError], object] = str) -> Iterator[None
             leave(2)
         if isinstance(error, KeyboardInterrupt):
             _say("interrupted; the last checkpoint stays")
+        elif isinstance(error, OSError):
+            _say(f"{error}. The last checkpoint stays; the same command goes on from it.")
         elif any(word in str(error) for word in _LOST):
             _say("another process has died or failed: see what it said. The last checkpoint stays; "
                  f"the same command goes on from it. ({str(error).splitlines()[0][:300]})")
