@@ -25,7 +25,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
-       python launch.py --job=summarize --models=PATTERN
+       python launch.py --job=summarize --models=PATTERN [--scaling]
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
                         or --job=visualize with the same
@@ -43,6 +43,8 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
+  --scaling               with --job=summarize: how the model scales in depth, width and resolution,
+                          of --config=FILE or of --models=NAME
   --images=PATH           with predict and visualize: a folder of images, or one; without it the
                           evaluation split is taken
   --model=NAME            with predict, visualize and export: the model of pretrained weights,
@@ -77,9 +79,11 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """What a command line with --models asks for: a comparison of the models that match."""
+    """What --models asks for: a comparison of the models that match. Or how one of them scales."""
 
-    models: str
+    models: str | None
+    scaling: bool = False
+    config: ConfigDict | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -118,6 +122,8 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
+        if command.scaling:
+            return summarize.run_scaling(command.models, command.config)
         return summarize.run_comparison(command.models)
     if command.job not in _WITHOUT_CONFIG:
         validate(command.config)
@@ -156,7 +162,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     # The values belong to this call: absl's global FLAGS can be parsed only once in a process.
     values = flags.FlagValues()
     flags.DEFINE_string("job", "train", "", flag_values=values)
-    flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    for name in ("dry_run", "scaling"):
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
     # The short ones are replaced below, but a misspelt one should find them.
     for name in ("workdir", "models", *_SHORT):
         flags.DEFINE_string(name, None, "", flag_values=values)
@@ -187,10 +194,14 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
-    if values.models is not None:
-        if values.job != "summarize":
-            raise UserError(f"--models goes with --job=summarize, not with --job={values.job}.")
-        return Compare(values.models)
+    for name in ("models", "scaling"):
+        if values[name].value and values.job != "summarize":
+            raise UserError(f"--{name} goes with --job=summarize, not with --job={values.job}.")
+    if values.models is not None or (values.scaling and config is not None):
+        return Compare(values.models, values.scaling, config)
+    if values.scaling:
+        raise UserError("--scaling of which network? Name an experiment with --config=FILE, or a "
+                        "model as published: --models=efficientnet_b0.")
     if config is None:
         raise UserError("No config: say which experiment, such as "
                         "--config=experiments/resnet50.py" + (

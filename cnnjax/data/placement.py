@@ -40,12 +40,12 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray], batch_size: int, axis: in
             for name, rows in batch.items()}
 
 
-def put_everywhere(mesh: Mesh, tree: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def put_everywhere(mesh: Mesh, tree: Any) -> Any:
     """Puts the whole of each array onto every device; each process must give the same."""
     sharding = NamedSharding(mesh, PartitionSpec())
     # device_put would send the data over the network to check that all processes agree.
-    return {name: jax.make_array_from_process_local_data(sharding, array, array.shape)
-            for name, array in tree.items()}
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(
+        sharding, np.asarray(array), array.shape), tree)
 
 
 def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int) -> Iterator[T]:

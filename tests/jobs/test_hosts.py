@@ -207,7 +207,8 @@ def test_a_process_that_finds_no_other_says_so_and_ends(alone, root, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "code", "message"), [
-    (["--config.schedule.lr=1e30"], 1, "not finite"),
+    (["--config.schedule.lr=1e6", "--config.model.batch_norm=False", "--config.train.steps=20",
+      "--config.optimizer.weight_decay=1"], 1, "not finite"),
     (["--config.data.name=folder:nowhere"], 2, "nowhere"),
     (["--config.devices=1"], 2, "--config.devices=0")])
 def test_what_ends_one_ends_all_with_its_code(words, code, message, root, tmp_path):
