@@ -43,8 +43,7 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
-  --scaling               with --job=summarize: how the model scales in depth, width and resolution,
-                          of --config=FILE or of --models=NAME
+  --scaling               with --job=summarize and a config or --models=NAME: how it scales
   --images=PATH           with predict and visualize: a folder of images, or one; without it the
                           evaluation split is taken
   --model=NAME            with predict, visualize and export: the model of pretrained weights,
@@ -122,9 +121,8 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
-        if command.scaling:
-            return summarize.run_scaling(command.models, command.config)
-        return summarize.run_comparison(command.models)
+        return (summarize.run_scaling(command.models, command.config) if command.scaling
+                else summarize.run_comparison(command.models))
     if command.job not in _WITHOUT_CONFIG:
         validate(command.config)
     launch = hosts.find_launch(os.environ)
@@ -200,8 +198,7 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     if values.models is not None or (values.scaling and config is not None):
         return Compare(values.models, values.scaling, config)
     if values.scaling:
-        raise UserError("--scaling of which network? Name an experiment with --config=FILE, or a "
-                        "model as published: --models=efficientnet_b0.")
+        raise UserError("--scaling of which network? Say --config=FILE or --models=NAME.")
     if config is None:
         raise UserError("No config: say which experiment, such as "
                         "--config=experiments/resnet50.py" + (
