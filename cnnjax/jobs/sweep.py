@@ -25,6 +25,7 @@ from cnnjax.validation import validate
 
 EXIT_FAILED, EXIT_PREEMPTED = 1, 75
 LOCK = ".lock"
+_PATIENCE = 5.0  # Seconds; trials that ask whether the sweep lives hold its lock for an instant.
 _LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
 
 
@@ -52,7 +53,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
         return 0
     sweep.check_folder()
     lock = Lock(folder / LOCK)
-    if not lock.take(seconds=5.0):
+    if not lock.take(seconds=_PATIENCE):
         raise UserError(f"Another process runs the sweep in {folder}.")
     try:
         return sweep.run(trials)

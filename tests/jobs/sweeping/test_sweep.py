@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cnnjax import sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.sweeping import executors, trial
-from cnnjax.jobs.sweeping.lock import held
+from cnnjax.jobs.sweeping.lock import Lock, held
 
 FAKE = Path(__file__).with_name("fake_launch.py")
 
@@ -136,6 +137,51 @@ def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish
     monkeypatch.delenv("FAKE_FAILS")  # Its cause is gone: the same command tries it again, alone.
     assert run(experiment, tmp_path / "s", "--config.sweep.retries=2") == 0
     assert lines(tmp_path / "s", "ended.txt") == [1] * 8 and summary(tmp_path / "s")["done"] == 8
+
+
+def test_a_trial_that_vanishes_with_its_process_counts_as_failed_and_is_tried_again(
+        experiment, here, tmp_path, monkeypatch):
+    submit, lost = here.submit, []
+
+    def lose(tasks):
+        if len(lost) < 2:
+            lost.extend(tasks)
+            trial.update(tasks[0].folder, state="running", attempts=1)
+            return [Ended()]
+        return submit(tasks)
+
+    monkeypatch.setattr(here, "submit", lose)
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 1
+    state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
+    assert state["failures"] == 2 and "its process was killed" in state["message"]
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 0
+
+
+def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_again(
+        experiment, here, tmp_path):
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    done = trial.read(folder)
+    trial.update(folder, state="running")
+    lock = Lock(folder / trial.LOCK)
+    assert lock.take() and held(folder / trial.LOCK)
+
+    def end():
+        trial.update(folder, **done)
+        lock.release()
+
+    threading.Timer(0.5, end).start()
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    assert here.order == ["lr_0"] and lines(tmp_path / "s", "begun.txt") == [1]
+
+
+def test_two_sweeps_do_not_run_in_one_folder(experiment, here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_job, "_PATIENCE", 0.0)
+    lock = Lock(tmp_path / "s" / ".lock")
+    lock.take()
+    assert run(experiment, tmp_path / "s") == 2 and not here.order
+    assert "Another process runs the sweep" in capsys.readouterr().err
+    lock.release()
 
 
 def test_seeds_of_a_run_are_workdirs_in_its_folder_with_mean_std_and_interval(
