@@ -226,16 +226,20 @@ class Checkpoints:
             return self._manager.restore(
                 step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
-    def restore(self, step: int, abstract: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    def restore(self, step: int, abstract: PyTree, sharding: PyTree) -> PyTree:
         """Returns the state at `step`, in the structure of `abstract`, on this run's devices.
 
         Args:
           step: of a finished checkpoint.
           abstract: `jax.eval_shape` of the state.
-          sharding: of every array. The devices that wrote the checkpoint don't matter.
+          sharding: of every array, or one for each. How the checkpoint lay on the devices that
+            wrote it does not matter.
         """
+        if isinstance(sharding, jax.sharding.Sharding):
+            sharding = jax.tree.map(lambda _, where=sharding: where, abstract)
         target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
+            lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), abstract,
+            sharding)
         with _quiet(), self._damage_of(step):
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]

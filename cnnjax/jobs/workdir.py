@@ -87,7 +87,9 @@ def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir:
       UserError: lists the differences that would make it another experiment, and what may differ.
     """
     allowed = (*config_lib.MAY_CHANGE_ON_RESUME, *besides)
-    old, new = config_lib.flatten(saved), config_lib.flatten(config)
+    # A run from before there was a key did what is that key's default.
+    old = config_lib.flatten(config_lib.default()) | config_lib.flatten(saved)
+    new = config_lib.flatten(config)
     differing = [key for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key) and not any(
                      key == name or (name.endswith(".") and key.startswith(name))
