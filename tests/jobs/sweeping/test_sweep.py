@@ -194,6 +194,8 @@ def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it
     stops = [json.loads((tmp_path / "s" / f"lr_{i}" / "seed_0" / "summary.json").read_text())
              for i in range(6)]
     assert [s["steps"] for s in stops] == [90, 30, 30, 30, 30, 30]
+    assert [row["stopped_early"] for row in summary(tmp_path / "s")["trials"]] == (
+        [False] + [True] * 5)
     # Every trial has come to the first rung before one goes on.
     assert here.order == [f"lr_{i}" for i in range(6)] + ["lr_0"]
 
