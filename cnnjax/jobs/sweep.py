@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib.util
 import sys
@@ -25,6 +26,10 @@ from cnnjax.validation import validate
 
 EXIT_FAILED, EXIT_PREEMPTED = 1, 75
 LOCK = ".lock"
+_PATIENCE = 5.0  # Seconds; trials that ask whether the sweep lives hold its lock for an instant.
+_STOPPED = "Stopped; what ran has saved. Run the same command to go on."
+_LEFT_IN_QUEUE = ("The trials stay in the cluster's queue. Run the same command to see them, and "
+                  "to have those tried again that fail.")
 _LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
 
 
@@ -52,7 +57,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
         return 0
     sweep.check_folder()
     lock = Lock(folder / LOCK)
-    if not lock.take(seconds=5.0):
+    if not lock.take(seconds=_PATIENCE):
         raise UserError(f"Another process runs the sweep in {folder}.")
     try:
         return sweep.run(trials)
@@ -104,28 +109,23 @@ class _Sweep:
                             f"{self._experiment}: give another --workdir.")
 
     def run(self, trials: Iterator[Any]) -> int:
-        with signals.stop_requests() as should_stop:
-            executor, display, wave = None, None, None
-            try:
-                results = None
-                while wave := self._next(trials, results):
-                    runs = self._runs(wave)
-                    executor = executor or self._executor(len(runs))
-                    display = display or Display(0, plain=self._plain())
-                    engine = Engine(executor, Path.cwd(), self._config.sweep.retries,
-                                    watch=self._folder / LOCK, show=display.update,
-                                    should_stop=should_stop, advance=self._advance(runs))
-                    if not engine.run(runs):
-                        display.close()
-                        print("Stopped; what ran has saved. Run the same command to go on."
-                              if not executor.detached else
-                              "The trials stay in the cluster's queue. Run the same command to "
-                              "see them, and to have those retried that fail.", flush=True)
-                        return EXIT_PREEMPTED
-                    results = self._results(wave)
-            finally:
-                if display:
+        wave = self._next(trials, None)
+        if not wave:
+            raise UserError(f"sweep() of {self._experiment} yields no trial.")
+        # Before the signals: Ray has handlers of its own.
+        executor = self._executor(len(wave) * len(self._seeds))
+        display = Display(plain=self._plain())
+        with signals.stop_requests() as should_stop, contextlib.closing(display):
+            while wave:
+                runs = self._runs(wave)
+                engine = Engine(executor, Path.cwd(), self._config.sweep.retries,
+                                watch=self._folder / LOCK, show=display.update,
+                                should_stop=should_stop, advance=self._advance(runs))
+                if not engine.run(runs):
                     display.close()
+                    print(_LEFT_IN_QUEUE if executor.detached else _STOPPED, flush=True)
+                    return EXIT_PREEMPTED
+                wave = self._next(trials, self._results(wave))
         _, results = sweeps.read(self._folder)
         return EXIT_FAILED if outcome.report(self._folder, self._experiment, results) else 0
 

@@ -48,7 +48,7 @@ def summarize(experiment: str, results: list[Result]) -> dict[str, Any]:
     if list(trials) == [""]:  # The seeds of one run.
         row = rows[0]
         return about | {key: value for key, value in row.items()
-                        if key not in ("name", "overrides", "tags", *about)}
+                        if key not in ("name", "overrides", "tags", "stopped_early", *about)}
     return about | {"trials": rows}
 
 
@@ -59,6 +59,8 @@ def _row(runs: list[Result]) -> dict[str, Any]:
     return {"name": trial.name, "overrides": dict(trial.overrides), "tags": dict(trial.tags),
             **{key: first.get(key) for key in ("model", "data", "params", "multiply_adds")},
             "failed": sum(r.state.get("state") == "failed" for r in runs),
+            # By successive halving: its accuracy is that of a part of the run.
+            "stopped_early": any(r.state.get("stopped_early", False) for r in runs),
             "seconds": round(sum(r.state.get("seconds", 0.0) for r in runs), 3),
             **sweeps.spread([s["top1"] for s in summaries if s.get("top1") is not None])}
 
@@ -72,7 +74,8 @@ def _print(folder: Path, summary: dict[str, Any]) -> None:
     rows = summary.get("trials", [summary | {"name": ""}])
     for row in sorted(rows, key=lambda row: -(row["top1_mean"] or 0.0)):
         mean, std, ci95 = (row[f"top1_{key}"] for key in ("mean", "std", "ci95"))
-        table.add_row(row["name"], "" if mean is None else f"{mean:.2%}",
+        table.add_row(row["name"] + (" (stopped early)" if row.get("stopped_early") else ""),
+                      "" if mean is None else f"{mean:.2%}",
                       "" if std is None else f"{std:.2%}",
                       "" if ci95 is None else f"± {ci95:.2%}", str(row["n"]))
     Console(width=None if sys.stdout.isatty() else 100).print(table)

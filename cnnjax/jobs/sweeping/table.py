@@ -60,14 +60,13 @@ class Display:
     """Shows where a sweep is.
 
     Args:
-      total: runs that there will be, as far as is known.
       plain: lines instead of a table; None: unless stdout is a terminal.
       every: seconds between two looks at files that may have changed.
     """
 
-    def __init__(self, total: int, plain: bool | None = None, every: float = 1.0):
+    def __init__(self, plain: bool | None = None, every: float = 1.0):
         self._plain = not sys.stdout.isatty() if plain is None else plain
-        self._total, self._every = total, every
+        self._every = every
         self._rows: dict[Run, Row] = {}
         self._looked = self._said = float("-inf")
         self._console = Console()
@@ -108,7 +107,7 @@ class Display:
 
     def _counts(self) -> str:
         states = [row.state for row in self._rows.values()]
-        return f"{states.count('done')}/{max(self._total, len(states))} done" + (
+        return f"{states.count('done')}/{len(states)} done" + (
             f", {states.count('failed')} failed" if "failed" in states else "")
 
     def _table(self, active: Collection[Run]) -> Table:
@@ -139,7 +138,7 @@ class Display:
         whole = done or [row.elapsed + row.eta for row in rows if row.eta is not None]
         if not whole or not at_a_time:
             return None
-        waiting = max(self._total, len(rows)) - sum(
+        waiting = len(rows) - sum(
             row.state in ("done", "failed", "running") for row in rows)
         return (sum(left) + waiting * sum(whole) / len(whole)) / at_a_time
 

@@ -185,7 +185,7 @@ class _Runner:
                 except subprocess.TimeoutExpired:
                     if task.watch and not self._asked and not held(task.watch):
                         self._ask()
-        return code, time.time() - began, tail(task.folder / STDERR, said) or f"exit code {code}"
+        return code, time.time() - began, tail(task.folder / STDERR, said) or _silent(code)
 
     @contextlib.contextmanager
     def _stop_signals(self) -> Iterator[None]:
@@ -199,6 +199,13 @@ class _Runner:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _silent(code: int) -> str:
+    """Returns what there is to say of a process that ended without a word."""
+    if code == -signal.SIGKILL:
+        return "killed, as a machine does that runs out of memory: try fewer at a time"
+    return f"ended by signal {-code}" if code < 0 else f"exit code {code}, without a message"
 
 
 def tail(path: Path, start: int = 0, most: int = 2000) -> str:

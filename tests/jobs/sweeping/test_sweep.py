@@ -1,11 +1,7 @@
 """A sweep of fake trials: all of the sweep is real, and the trials take no time."""
 
 import json
-import shutil
-import signal
-import subprocess
-import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +10,7 @@ from cnnjax import sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.sweeping import executors, trial
-from cnnjax.jobs.sweeping.lock import held
+from cnnjax.jobs.sweeping.lock import Lock, held
 
 FAKE = Path(__file__).with_name("fake_launch.py")
 
@@ -70,57 +66,6 @@ def summary(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def wait_for(process, ready):
-    until = time.monotonic() + 200
-    while not ready() and process.poll() is None and time.monotonic() < until:
-        time.sleep(0.1)
-
-
-def test_eight_trials_stopped_and_killed_end_with_eight_rows_and_none_ran_twice_to_its_end(
-        experiment, start, tmp_path, monkeypatch):
-    folder = tmp_path / "sweep"
-    words = (f"--config={experiment}", f"--workdir={folder}", "--config.sweep.at_a_time=2")
-    monkeypatch.setenv("FAKE_SECONDS", "0.3")
-    for number, enough in ((signal.SIGKILL, 2), (signal.SIGTERM, 4)):
-        process = start(*words)
-        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=60)
-        assert not (folder / "summary.json").exists(), output
-    assert process.returncode == 75 and "Run the same command to go on" in output, output
-    assert not held(folder / ".lock") and not [
-        path for path in folder.glob("*/*/trial.json")
-        if json.loads(path.read_text())["state"] == "running"]
-    process = start(*words)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
-    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
-    assert lines(folder, "ended.txt") == [1] * 8
-
-
-@pytest.mark.slow
-def test_eight_trials_that_train_killed_twice_end_with_eight_rows_and_none_trained_twice(
-        experiment, root, tmp_path):
-    folder = tmp_path / "sweep"
-    command = [sys.executable, "launch.py", "--job=sweep", f"--config={experiment}",
-               f"--workdir={folder}", "--config.model.name=simple_cnn",
-               "--config.model.widths=(4,)", "--config.checkpoint.every_steps=10",
-               "--config.log.plot=False"]
-    for enough in (2, 4):
-        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
-        wait_for(process, lambda enough=enough: len(
-            list(folder.glob("*/seed_0/summary.json"))) >= enough)
-        process.kill()
-        process.communicate()
-        assert not (folder / "summary.json").exists()
-    assert subprocess.run(command, cwd=root, timeout=300).returncode == 0
-    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
-    for path in folder.glob("*/seed_0"):
-        assert summary(path)["status"] == "done" and summary(path)["steps"] == 90
-        # What a run prints when it has trained to its end.
-        assert (path / "stdout.txt").read_text().count("params sha256") == 1
-
-
 def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish(
         experiment, here, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FAKE_FAILS", "lr_3")
@@ -136,6 +81,51 @@ def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish
     monkeypatch.delenv("FAKE_FAILS")  # Its cause is gone: the same command tries it again, alone.
     assert run(experiment, tmp_path / "s", "--config.sweep.retries=2") == 0
     assert lines(tmp_path / "s", "ended.txt") == [1] * 8 and summary(tmp_path / "s")["done"] == 8
+
+
+def test_a_trial_that_vanishes_with_its_process_counts_as_failed_and_is_tried_again(
+        experiment, here, tmp_path, monkeypatch):
+    submit, lost = here.submit, []
+
+    def lose(tasks):
+        if len(lost) < 2:
+            lost.extend(tasks)
+            trial.update(tasks[0].folder, state="running", attempts=1)
+            return [Ended()]
+        return submit(tasks)
+
+    monkeypatch.setattr(here, "submit", lose)
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 1
+    state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
+    assert state["failures"] == 2 and "its process was killed" in state["message"]
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 0
+
+
+def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_again(
+        experiment, here, tmp_path):
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    done = trial.read(folder)
+    trial.update(folder, state="running")
+    lock = Lock(folder / trial.LOCK)
+    assert lock.take() and held(folder / trial.LOCK)
+
+    def end():
+        trial.update(folder, **done)
+        lock.release()
+
+    threading.Timer(0.5, end).start()
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    assert here.order == ["lr_0"] and lines(tmp_path / "s", "begun.txt") == [1]
+
+
+def test_two_sweeps_do_not_run_in_one_folder(experiment, here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sweep_job, "_PATIENCE", 0.0)
+    lock = Lock(tmp_path / "s" / ".lock")
+    lock.take()
+    assert run(experiment, tmp_path / "s") == 2 and not here.order
+    assert "Another process runs the sweep" in capsys.readouterr().err
+    lock.release()
 
 
 def test_seeds_of_a_run_are_workdirs_in_its_folder_with_mean_std_and_interval(
@@ -204,6 +194,8 @@ def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it
     stops = [json.loads((tmp_path / "s" / f"lr_{i}" / "seed_0" / "summary.json").read_text())
              for i in range(6)]
     assert [s["steps"] for s in stops] == [90, 30, 30, 30, 30, 30]
+    assert [row["stopped_early"] for row in summary(tmp_path / "s")["trials"]] == (
+        [False] + [True] * 5)
     # Every trial has come to the first rung before one goes on.
     assert here.order == [f"lr_{i}" for i in range(6)] + ["lr_0"]
 
@@ -254,58 +246,3 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     assert gpus(0, 9, ["0", "1"], range(4)) == ["0", "1"]
     assert gpus(1, 9, ["0", "1"], range(4)) == ["0,1"]
     assert gpus(4, 9, ["2", "3"], range(4)) == ["2", "3", "2", "3"]
-
-
-@pytest.fixture
-def slurm(experiment, tmp_path):
-    """The words of a sweep of 8 trials on SLURM; skips unless a controller answers."""
-    if not shutil.which("sbatch") or subprocess.run(
-            ["sinfo"], capture_output=True, timeout=60).returncode:
-        pytest.skip("no SLURM that runs")
-    return (f"--config={experiment}", f"--workdir={tmp_path / 'sweep'}", "--executor=slurm",
-            "--config.sweep.at_a_time=2", "--config.sweep.retries=0")
-
-
-@pytest.mark.slow
-def test_eight_trials_of_an_array_whose_sweep_is_killed_twice_end_once_each(
-        slurm, start, tmp_path, monkeypatch):
-    folder = tmp_path / "sweep"
-    monkeypatch.setenv("FAKE_SECONDS", "0.5")
-    for enough in (2, 4):
-        process = start(*slurm)
-        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
-        process.kill()
-        process.communicate()
-    process = start(*slurm)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
-    assert lines(folder, "ended.txt") == lines(folder, "begun.txt") == [1] * 8
-
-
-@pytest.mark.slow
-def test_one_trial_of_an_array_fails_and_is_reported_and_the_other_seven_finish(
-        slurm, start, tmp_path, monkeypatch):
-    monkeypatch.setenv("FAKE_FAILS", "lr_3")
-    process = start(*slurm)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 1 and "the disk is full" in output, output
-    assert summary(tmp_path / "sweep")["done"] == 7 and summary(tmp_path / "sweep")["failed"] == 1
-
-
-@pytest.mark.slow
-def test_a_job_that_is_preempted_saves_and_is_requeued_and_one_that_is_cancelled_submitted_again(
-        slurm, start, tmp_path, monkeypatch):
-    folder = tmp_path / "sweep"
-    monkeypatch.setenv("FAKE_SECONDS", "15")
-    process = start(slurm[0] + ":2", *slurm[1:])
-    wait_for(process, lambda: len(lines(folder, "begun.txt")) == 2)
-    jobs = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
-    # What submitit asks SLURM to send before a job's time is over.
-    subprocess.run(["scancel", "--signal=USR2", jobs[0]], check=True)
-    subprocess.run(["scancel", jobs[1]], check=True)
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
-    assert lines(folder, "begun.txt") == [2, 2] and lines(folder, "ended.txt") == [1, 1]
-    after = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
-    assert after[0] == jobs[0] and after[1] != jobs[1]
