@@ -165,10 +165,13 @@ function drawChart() {
 }
 // A family is one network at several sizes: its points are joined.
 function drawLines(svg, points, x, y) {
+  const base = points.filter(p => p.t.tags.family === "base");
   for (const name of values("family")) {
     const mine = points.filter(p => String(p.t.tags.family) === name).sort((p, q) => p.x - q.x);
+    const colour = mine.length ? colourOf(mine[0].t) : null;
+    if (base.length === 1 && name !== "base") mine.unshift(base[0]);
     if (mine.length > 1)
-      svg.append(element("path", {fill: "none", stroke: colourOf(mine[0].t), "stroke-width": 1.3,
+      svg.append(element("path", {fill: "none", stroke: colour, "stroke-width": 1.3,
         d: mine.map((p, i) => `${i ? "L" : "M"}${x(p.x)} ${y(p.y)}`).join("")}));
   }
 }
