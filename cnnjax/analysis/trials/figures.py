@@ -145,6 +145,8 @@ def _points(axes, x: Sequence[float], trials: Sequence[Group], field: str, scale
     means = np.array([s.mean for s in found]) * scale + (100 if scale < 0 else 0)
     bars = np.array([s.half or 0.0 for s in found]) * abs(scale)
     colour = COLOURS[i % len(COLOURS)]
+    # Of two seeds an interval may be wider than all accuracies that there are.
+    bars = np.stack([np.minimum(bars, means), np.minimum(bars, 100 - means)])
     axes.errorbar(x, means, bars if bars.any() else None, marker=_MARKERS[i % len(_MARKERS)],
                   linestyle=line, color=colour, label=label or None, zorder=3, elinewidth=0.9,
                   markerfacecolor="white" if hollow else colour)

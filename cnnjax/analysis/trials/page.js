@@ -153,15 +153,17 @@ function drawChart() {
   const xs = points.map(p => p.x);
   const log = Math.min(...xs) > 0 && Math.max(...xs) > 10 * Math.min(...xs);
   const x = scaleOf(xs, box.left, box.right, log);
-  const y = scaleOf(points.flatMap(p => [p.y - p.half, p.y + p.half]), box.bottom, box.top);
+  const clip = v => Math.max(0, Math.min(100, v));
+  const y = scaleOf(points.flatMap(p => [clip(p.y - p.half), clip(p.y + p.half)]), box.bottom,
+    box.top);
   axes(svg, box, x, y, across.label, up.label);
   const best = front(points, up.sign);
   if (sweep.costs[across.key])
     svg.append(element("path", {class: "front", d: best.map((p, i) =>
       i ? `H${x(p.x)}V${y(p.y)}` : `M${x(p.x)} ${y(p.y)}`).join("")}));
   if (sweep.series === "family" && $("colour").value === "family") drawLines(svg, points, x, y);
-  for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(p.y - p.half),
-    y(p.y + p.half)));
+  for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(clip(p.y - p.half)),
+    y(clip(p.y + p.half))));
 }
 // A family is one network at several sizes: its points are joined.
 function drawLines(svg, points, x, y) {
