@@ -1,8 +1,10 @@
 """Degradation: deeper plain nets train worse, residual ones don't (arXiv 1512.03385, Figure 6).
 
     python launch.py --config=experiments/sweeps/degradation.py --job=sweep
-    python launch.py --config=experiments/sweeps/degradation.py:fashion_mnist --job=sweep
-    python launch.py --config=experiments/sweeps/degradation.py:mnist --job=sweep
+    python launch.py --config=experiments/sweeps/degradation.py:fashion_mnist \
+        --job=sweep --config.seeds=3 --config.sweep.at_a_time=2
+    python launch.py --config=experiments/sweeps/degradation.py:mnist \
+        --job=sweep --config.seeds=3 --config.sweep.at_a_time=2
     python launch.py --config=experiments/sweeps/degradation.py:cifar10 --job=sweep
 
 Plain and residual nets of 20, 32, 44 and 56 layers, all with the same data, rate, batch norm and

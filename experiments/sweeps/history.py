@@ -1,7 +1,8 @@
 """LeNet-5 to EfficientNet on one data set: the table of everybody's lectures, measured.
 
     python launch.py --config=experiments/sweeps/history.py --job=sweep
-    python launch.py --config=experiments/sweeps/history.py:fashion_mnist --job=sweep
+    python launch.py --config=experiments/sweeps/history.py:fashion_mnist \
+        --job=sweep --config.seeds=3 --config.sweep.at_a_time=2
     python launch.py --config=experiments/sweeps/history.py:imagenet --job=sweep
 
 All nets have the same data, epochs, optimiser and rate, which is nobody's published recipe. On the

@@ -1,7 +1,8 @@
 """Rate and batch size together: the best rate grows with the batch (arXiv 1706.02677, section 2).
 
     python launch.py --config=experiments/sweeps/lr_batch.py --job=sweep
-    python launch.py --config=experiments/sweeps/lr_batch.py:fashion_mnist --job=sweep
+    python launch.py --config=experiments/sweeps/lr_batch.py:fashion_mnist \
+        --job=sweep --config.seeds=3 --config.sweep.at_a_time=2
 
 The linear scaling rule (Goyal et al., Accurate, large minibatch SGD) says: a batch k times as large
 wants a rate k times as large. In a grid of powers of four of both, accuracy then has a ridge along

@@ -18,7 +18,7 @@ from cnnjax.analysis.trials import (
     to_markdown,
 )
 from cnnjax.analysis.trials.curves import mean_curve
-from cnnjax.analysis.trials.layout import equal_costs, lay_out
+from cnnjax.analysis.trials.layout import equal_costs, is_dimension, lay_out
 
 TOP1 = (0.9125, 0.9031, 0.9188)
 
@@ -105,6 +105,23 @@ def test_families_are_compared_where_their_multiply_adds_are_about_equal():
                      for (f, n), cost in costs.items()])
     names = [[t.name for t in members] for members in equal_costs(trials, lay_out(trials))]
     assert names == [["width10", "depth10"]]
+
+
+def test_a_sweep_says_by_a_tag_which_costs_are_meant_to_be_equal():
+    costs = {"depth": 130, "width": 190}
+    trials = groups([row("base", tags={"family": "base", "cost_factor": 1}, multiply_adds=90)] + [
+        row(f, tags={"family": f, "cost_factor": 2}, multiply_adds=cost)
+        for f, cost in costs.items()])
+    names = [[t.name for t in members] for members in equal_costs(trials, lay_out(trials))]
+    assert names == [["depth", "width"]]
+
+
+def test_an_axis_is_a_number_that_series_share_not_one_that_comes_out_different_for_all():
+    trials = groups([
+        row(f"{f}{d}", tags={"family": f, "depth": d, "real": d + (f == "plain") / 10, "year": 1})
+        for f in ("plain", "residual") for d in (20, 32, 44)])
+    layout = lay_out(trials)
+    assert [tag for tag in layout.numbers if is_dimension(trials, layout, tag)] == ["depth"]
 
 
 def test_a_mean_curve_is_over_seeds_where_all_of_them_measured():

@@ -16,6 +16,7 @@ from cnnjax.analysis.trials.curves import curves_by_series
 from cnnjax.analysis.trials.layout import (
     COLOURS,
     Layout,
+    base_of,
     by_series,
     equal_costs,
     is_dimension,
@@ -85,12 +86,16 @@ def _drawn(title: str, trials: Sequence[Group], draw: Callable[..., None], *argu
 
 def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: str) -> None:
     """Top-1 against a cost, with the Pareto front."""
-    series = by_series(trials, layout)
+    series, base = by_series(trials, layout), base_of(trials, layout)
     for i, (name, members) in enumerate(series.items()):
         members = sorted((t for t in members if t.cost(field)), key=lambda t: t.cost(field))
         if not members:
             continue
         # Families are curves: one network at several sizes.
+        if base and base.cost(field) and members[0] is not base:
+            axes.plot([t.cost(field) for t in (base, members[0])],
+                      [100 * t.spread("top1").mean for t in (base, members[0])],
+                      color=COLOURS[i % len(COLOURS)])
         _points(axes, [t.cost(field) for t in members], members, "top1", 100, i, name,
                 line="-" if layout.series == "family" and len(members) > 1 else "none")
     known = [t for t in trials if t.cost(field)]
@@ -109,10 +114,11 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
 
 
 def _point_name(trial: Group, layout: Layout) -> str:
-    """What stands beside a point: where a legend names the family, where in it the trial is."""
+    """What stands beside a point: where a legend names the family, the number within it, if any."""
     if layout.series != "family":
         return trial.name
-    return " ".join(f"{trial.tags[key]:g}" for key in layout.numbers[:1] if key in trial.tags)
+    numbers = layout.numbers if len(layout.numbers) == 1 else ()
+    return " ".join(f"{trial.tags[key]:g}" for key in numbers if key in trial.tags)
 
 
 def _by_number(axes, trials: Sequence[Group], layout: Layout, tag: str) -> None:
@@ -139,6 +145,8 @@ def _points(axes, x: Sequence[float], trials: Sequence[Group], field: str, scale
     means = np.array([s.mean for s in found]) * scale + (100 if scale < 0 else 0)
     bars = np.array([s.half or 0.0 for s in found]) * abs(scale)
     colour = COLOURS[i % len(COLOURS)]
+    # Of two seeds an interval may be wider than all accuracies that there are.
+    bars = np.stack([np.minimum(bars, means), np.minimum(bars, 100 - means)])
     axes.errorbar(x, means, bars if bars.any() else None, marker=_MARKERS[i % len(_MARKERS)],
                   linestyle=line, color=colour, label=label or None, zorder=3, elinewidth=0.9,
                   markerfacecolor="white" if hollow else colour)

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from numbers import Real
 
-from cnnjax.analysis.trials.rows import Group
+from cnnjax.analysis.trials.rows import COSTS, Group
 
 # Okabe and Ito's (2008) but for the last two: their yellow is too pale for a line.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B6D00")
@@ -39,7 +39,7 @@ def lay_out(trials: Sequence[Group]) -> Layout:
     values: dict[str, list] = {}
     for trial in trials:
         for key, value in trial.tags.items():
-            if not key.startswith("published"):
+            if not key.startswith("published") and key not in COSTS:
                 values.setdefault(key, []).append(value)
     texts = {key: set(found) for key, found in values.items()
              if not all(isinstance(value, Real) for value in found)}
@@ -79,20 +79,40 @@ def by_series(trials: Sequence[Group], layout: Layout) -> dict[str, list[Group]]
 
 
 def is_dimension(trials: Sequence[Group], layout: Layout, tag: str) -> bool:
-    """Whether a tag has several values and names one trial of a series each, as a depth does."""
-    return len({t.tags[tag] for t in trials if tag in t.tags}) > 2 and all(
-        len({t.tags.get(tag) for t in members}) == len(members)
-        for members in by_series(trials, layout).values())
+    """Whether a tag is an axis along which a sweep was laid out, as a depth is.
+
+    It has several values, names one trial each of a series, and the series have most of them in
+    common; what merely comes out different for every trial is none.
+    """
+    series = [[t.tags[tag] for t in members if tag in t.tags]
+              for members in by_series(trials, layout).values()]
+    every = [value for found in series for value in found]
+    if len(set(every)) < 3 or any(len(set(found)) < len(found) for found in series):
+        return False
+    shared = sum(every.count(value) > 1 for value in set(every))
+    return len(series) == 1 or 2 * shared >= len(set(every))
+
+
+def base_of(trials: Sequence[Group], layout: Layout) -> Group | None:
+    """Returns the trial from which all families grow: the only one of a family named base."""
+    members = by_series(trials, layout).get("base", []) if layout.series == "family" else []
+    return members[0] if len(members) == 1 else None
 
 
 def equal_costs(trials: Sequence[Group], layout: Layout) -> list[list[Group]]:
-    """Returns sets of trials of different series and of about equal multiply-adds.
+    """Returns sets of trials of different families that cost the same.
 
-    The most expensive trial and what lies within `SAME_COST` below it is the first set, and so on
-    downwards; of a series that has several there, the most expensive one counts.
+    A tag `cost_factor` says what is meant to. Without it they are trials of about equal
+    multiply-adds: the most expensive trial and what lies within `SAME_COST` below it are one set,
+    and so on downwards; of a family that has several there, the most expensive one counts.
     """
     if layout.series != "family":
         return []
+    if all("cost_factor" in t.tags for t in trials):
+        meant: dict[float, dict[str, Group]] = {}
+        for t in trials:
+            meant.setdefault(t.tags["cost_factor"], {}).setdefault(series_of(t, layout), t)
+        return [list(meant[key].values()) for key in sorted(meant) if len(meant[key]) > 1]
     known = sorted((t for t in trials if t.cost("multiply_adds")),
                    key=lambda t: -t.cost("multiply_adds"))
     sets = []

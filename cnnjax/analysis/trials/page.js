@@ -153,22 +153,27 @@ function drawChart() {
   const xs = points.map(p => p.x);
   const log = Math.min(...xs) > 0 && Math.max(...xs) > 10 * Math.min(...xs);
   const x = scaleOf(xs, box.left, box.right, log);
-  const y = scaleOf(points.flatMap(p => [p.y - p.half, p.y + p.half]), box.bottom, box.top);
+  const clip = v => Math.max(0, Math.min(100, v));
+  const y = scaleOf(points.flatMap(p => [clip(p.y - p.half), clip(p.y + p.half)]), box.bottom,
+    box.top);
   axes(svg, box, x, y, across.label, up.label);
   const best = front(points, up.sign);
   if (sweep.costs[across.key])
     svg.append(element("path", {class: "front", d: best.map((p, i) =>
       i ? `H${x(p.x)}V${y(p.y)}` : `M${x(p.x)} ${y(p.y)}`).join("")}));
   if (sweep.series === "family" && $("colour").value === "family") drawLines(svg, points, x, y);
-  for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(p.y - p.half),
-    y(p.y + p.half)));
+  for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(clip(p.y - p.half)),
+    y(clip(p.y + p.half))));
 }
 // A family is one network at several sizes: its points are joined.
 function drawLines(svg, points, x, y) {
+  const base = points.filter(p => p.t.tags.family === "base");
   for (const name of values("family")) {
     const mine = points.filter(p => String(p.t.tags.family) === name).sort((p, q) => p.x - q.x);
+    const colour = mine.length ? colourOf(mine[0].t) : null;
+    if (base.length === 1 && name !== "base") mine.unshift(base[0]);
     if (mine.length > 1)
-      svg.append(element("path", {fill: "none", stroke: colourOf(mine[0].t), "stroke-width": 1.3,
+      svg.append(element("path", {fill: "none", stroke: colour, "stroke-width": 1.3,
         d: mine.map((p, i) => `${i ? "L" : "M"}${x(p.x)} ${y(p.y)}`).join("")}));
   }
 }

@@ -14,7 +14,7 @@ import numpy as np
 
 from cnnjax.analysis.trials.curves import mean_curve
 from cnnjax.analysis.trials.layout import COLOURS, lay_out, series_of
-from cnnjax.analysis.trials.rows import COSTS, Group, Row, columns, fronts
+from cnnjax.analysis.trials.rows import COSTS, Group, Row, fronts, tag_names
 
 _CURVE_POINTS = 40
 _MESSAGE = 600  # Characters, from its end.
@@ -45,10 +45,9 @@ def to_html(trials: Sequence[Group], title: str, about: str) -> str:
 
 def _data(trials: Sequence[Group], about: str) -> dict[str, Any]:
     layout, front = lay_out(trials), fronts(trials)
-    rows = [row for trial in trials for row in trial.rows]
     return {"about": about, "colours": COLOURS, "costs": COSTS, "series": layout.series,
             "numbers": layout.numbers, "grid": layout.grid,
-            "tags": columns(rows, lambda row: row.tags),
+            "tags": tag_names(trials),
             "trials": [_trial(trial, series_of(trial, layout), [
                 field.replace("_", "-") for field in COSTS if i in front[field]])
                 for i, trial in enumerate(trials)]}

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+from cnnjax import sweeps
 
 FINISHED = ("done", "stopped")
 # What can stand on the axis of costs, with the name and the unit that a figure gives it.
@@ -88,15 +88,8 @@ class Spread:
 
 def spread(values: Iterable[float | None]) -> Spread:
     """Returns mean, standard deviation and 95 % interval of the values that are not None."""
-    from scipy.special import stdtrit
-
-    values = np.array([value for value in values if value is not None], np.float64)
-    n = len(values)
-    if n < 2:
-        return Spread(n, float(values[0]) if n else None, None, None)
-    std = float(values.std(ddof=1))
-    return Spread(n, float(values.mean()), std,
-                  float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n))
+    found = sweeps.spread([value for value in values if value is not None], "value")
+    return Spread(found["n"], *(found[f"value_{key}"] for key in ("mean", "std", "ci95")))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,6 +163,12 @@ def fronts(trials: Sequence[Group]) -> dict[str, list[int]]:
     values = [trial.spread("top1").mean for trial in trials]
     return {field: pareto_front([trial.cost(field) for trial in trials], values)
             for field in COSTS}
+
+
+def tag_names(trials: Sequence[Group]) -> list[str]:
+    """Returns the tags that a table shows: all but those that say again what has its own column."""
+    rows = [row for trial in trials for row in trial.rows]
+    return [key for key in columns(rows, lambda row: row.tags) if key not in COSTS]
 
 
 def columns(rows: Iterable[Row], of: Callable[[Row], Mapping[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from cnnjax.analysis.trials.rows import COSTS, Group, Row, Spread, columns, fronts
+from cnnjax.analysis.trials.rows import COSTS, Group, Row, Spread, fronts, tag_names
 
 
 def to_markdown(trials: Sequence[Group], title: str) -> str:
@@ -14,7 +14,7 @@ def to_markdown(trials: Sequence[Group], title: str) -> str:
     Accuracies are mean ± standard deviation over seeds, and beside them the 95 % interval of the
     mean; a trial on a Pareto front is marked with the cost of which it is.
     """
-    tags = columns([row for trial in trials for row in trial.rows], lambda row: row.tags)
+    tags = tag_names(trials)
     front = fronts(trials)
     header = ["trial", *tags, "parameters", "multiply-adds", "seconds", "seeds", "top-1 (%)",
               "95 % interval", "top-5 (%)", "training top-1 (%)", "Pareto front", "runs"]
