@@ -15,7 +15,7 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -206,14 +206,29 @@ class Checkpoints:
             raise DamagedCheckpoint(
                 _damage(self._folder, damaged) + " None is whole, and nothing was changed. Restore "
                 "the folder from a copy, or start anew: move it away, or give another --workdir.")
-        for step in damaged:
-            target, number = self._folder / f"damaged-{step}", 1
-            while target.exists():
-                target, number = self._folder / f"damaged-{step}-{number}", number + 1
-            (self._folder / str(step)).rename(target)
+        names = self._rename(dict.fromkeys(damaged, "damaged"))
         self._tell(_damage(self._folder, damaged) + " The last that is whole is at step "
                    f"{max(problems.keys() - damaged)}; what is damaged is kept as "
-                   + ", ".join(f"damaged-{step}" for step in damaged) + ".")
+                   f"{', '.join(names)}.")
+
+    def set_aside(self, steps: Mapping[int, str]) -> None:
+        """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
+
+        Args:
+          steps: {step: word}.
+        """
+        if jax.process_index() == 0:
+            self._rename(steps)
+        self._manager.reload()
+
+    def _rename(self, steps: Mapping[int, str]) -> list[str]:
+        names = []
+        for step, word in steps.items():
+            target, number = self._folder / f"{word}-{step}", 1
+            while target.exists():
+                target, number = self._folder / f"{word}-{step}-{number}", number + 1
+            names.append((self._folder / str(step)).rename(target).name)
+        return names
 
     def _remove_leftovers(self) -> None:
         """Removes what is unfinished or on its way out; what cannot be removed does no harm."""

@@ -123,6 +123,8 @@ def _run(command: Command | Compare) -> int:
         return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
                          command.overrides, named=command.job == "sweep")
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
+        if command.config.get("deterministic") is True:
+            backend.make_deterministic()  # XLA reads its flags when the backend starts.
         if not command.dry_run:
             backend.use_compilation_cache()
         if warning := backend.unused_accelerator():

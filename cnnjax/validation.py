@@ -107,7 +107,7 @@ _RANGES = {
     "train.ema_batch_size": (1, _LARGE),
     "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
-    "train.rollback_lr_factor": (1e-6, 1.0),
+    "train.rollback_lr_factor": (1e-12, 1.0),
     "train.max_rollbacks": (0, 1000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
