@@ -5,7 +5,7 @@
 On the embedded digits, unless the config says otherwise, with a warm compilation cache. "waiting"
 is how long the training thread stands in `Checkpoints.save`, the first save of a process (which
 starts threads) apart, and its share of an epoch with one save. "SIGTERM to exit" is from the
-signal, sent in the middle of training, to the end of the process: the rest of the step and the save.
+signal, sent amid training, to the end of the process: the rest of the step, and the save.
 "restart to first step" is from the start of the same command to the line of its first step.
 """
 

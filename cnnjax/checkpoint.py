@@ -30,6 +30,7 @@ from cnnjax.types import UserError
 PyTree = Any
 _LOWER_IS_BETTER = ("loss",)
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
+_REPLACED = "replaced"
 _GOING = "deleted"  # A rename into it is atomic, as the deletion of many files is not.
 
 
@@ -71,6 +72,7 @@ class Checkpoints:
         self.errors: list[dict[str, Any]] = []
         logging.getLogger("absl").addFilter(_drop_tracebacks)
         if not read_only and jax.process_index() == 0:
+            self._restore_replaced()
             self._set_damaged_aside()
             self._remove_leftovers()
         keep = [policies.LatestN(keep_last)]
@@ -183,6 +185,7 @@ class Checkpoints:
     def _failed(self, error: Exception) -> None:
         step, self._saving = self._saving, None
         self.errors.append({"step": step, "error": _one_line(error)})
+        self._restore_replaced()
         self._remove_leftovers()
         self._manager.reload()
         steps = self.steps()
@@ -221,6 +224,23 @@ class Checkpoints:
             self._rename(steps)
         self._manager.reload()
 
+    def replace(self, step: int) -> None:
+        """Makes room for another checkpoint at a step. Until that is finished the old one counts.
+
+        If the process ends before, the next start gives the old one its name back.
+        """
+        if step in self.steps():
+            self.wait()
+            self.set_aside({step: _REPLACED})
+
+    def _restore_replaced(self) -> None:
+        for path in self._folder.glob(f"{_REPLACED}-*"):
+            target = self._folder / path.name.removeprefix(f"{_REPLACED}-")
+            if target.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(target)
+
     def _rename(self, steps: Mapping[int, str]) -> list[str]:
         names = []
         for step, word in steps.items():
@@ -230,9 +250,10 @@ class Checkpoints:
             names.append((self._folder / str(step)).rename(target).name)
         return names
 
-    def _remove_leftovers(self) -> None:
-        """Removes what is unfinished or on its way out; what cannot be removed does no harm."""
-        for path in (*self._folder.glob(_UNFINISHED), self._folder / _GOING):
+    def _remove_leftovers(self, unfinished: bool = True) -> None:
+        """Removes what is on its way out, or unfinished; what cannot be removed does no harm."""
+        for path in (*(self._folder.glob(_UNFINISHED) if unfinished else ()),
+                     self._folder / _GOING):
             shutil.rmtree(path, ignore_errors=True)
 
     def record(self, step: int) -> dict[str, Any]:
@@ -291,7 +312,8 @@ class Checkpoints:
             self._failed(error)
         if self._saving is not None:
             self._saving = None
-            shutil.rmtree(self._folder / _GOING, ignore_errors=True)
+            self._restore_replaced()
+            self._remove_leftovers(unfinished=False)
 
     def close(self) -> None:
         """Waits, and ends the threads."""
