@@ -4,8 +4,8 @@ A checkpoint holds two items: `state`, the arrays, and `record`, JSON: config, m
 class names, data set and its fingerprint, versions, git commit, and the metrics at that step.
 
 What may go wrong, and what happens then: a checkpoint that was not finished has another name and is
-never seen; of one that is damaged the checksums tell (`checksums`), and the one before it is used;
-one that cannot be written is an entry in `errors`, and the run goes on.
+never seen; of one that is damaged the checksums tell (`checkpoint_files`), and the one before it is
+used; one that cannot be written is an entry in `errors`, and the run goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cnnjax import checksums
+from cnnjax import checkpoint_files as files
 from cnnjax.types import UserError
 
 PyTree = Any
@@ -121,7 +121,7 @@ class Checkpoints:
                                 key=lambda s: (sign * scores[s], s), reverse=True)
         damaged = {}
         for step in candidates:
-            if not (problem := checksums.problem(self._folder / str(step))):
+            if not (problem := files.problem(self._folder / str(step))):
                 if damaged:
                     self._tell(_damage(self._folder, damaged) + f" Using step {step} instead.")
                 return step
@@ -168,19 +168,13 @@ class Checkpoints:
         end of the process.
         """
         if jax.process_index() == 0:
-            # Deeper than one, as a checkpoint is, and of the size of some of its small files.
-            probe = self._folder / f"{self._saving}.orbax-checkpoint-tmp-probe"
-            try:
-                (probe / "state" / "d").mkdir(parents=True)
-                (probe / "state" / "d" / "file").write_bytes(bytes(1 << 16))
-            finally:
-                shutil.rmtree(probe, ignore_errors=True)
+            files.probe(self._folder / f"{self._saving}.orbax-checkpoint-tmp-probe")
 
     def _seal(self) -> None:
-        """Writes the checksums. Orbax calls it in its thread, before the rename that finishes."""
+        """Writes the files. Orbax calls it in its thread, before the rename that finishes."""
         if jax.process_index() == 0:
             for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-                checksums.write(folder)
+                files.write_checksums(folder)
 
     def _failed(self, error: Exception) -> None:
         step, self._saving = self._saving, None
@@ -201,7 +195,7 @@ class Checkpoints:
     def _set_damaged_aside(self) -> None:
         steps = sorted((int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()),
                        reverse=True)
-        problems = {step: checksums.problem(self._folder / str(step)) for step in steps}
+        problems = {step: files.problem(self._folder / str(step)) for step in steps}
         damaged = {step: problem for step, problem in problems.items() if problem}
         if not damaged:
             return
@@ -209,7 +203,7 @@ class Checkpoints:
             raise DamagedCheckpoint(
                 _damage(self._folder, damaged) + " None is whole, and nothing was changed. Restore "
                 "the folder from a copy, or start anew: move it away, or give another --workdir.")
-        names = self._rename(dict.fromkeys(damaged, "damaged"))
+        names = files.rename(self._folder, dict.fromkeys(damaged, "damaged"))
         self._tell(_damage(self._folder, damaged) + " The last that is whole is at step "
                    f"{max(problems.keys() - damaged)}; what is damaged is kept as "
                    f"{', '.join(names)}.")
@@ -221,7 +215,7 @@ class Checkpoints:
           steps: {step: word}.
         """
         if jax.process_index() == 0:
-            self._rename(steps)
+            files.rename(self._folder, steps)
         self._manager.reload()
 
     def replace(self, step: int) -> None:
@@ -240,15 +234,6 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.rename(target)
-
-    def _rename(self, steps: Mapping[int, str]) -> list[str]:
-        names = []
-        for step, word in steps.items():
-            target, number = self._folder / f"{word}-{step}", 1
-            while target.exists():
-                target, number = self._folder / f"{word}-{step}-{number}", number + 1
-            names.append((self._folder / str(step)).rename(target).name)
-        return names
 
     def _remove_leftovers(self, unfinished: bool = True) -> None:
         """Removes what is on its way out, or unfinished; what cannot be removed does no harm."""
@@ -283,8 +268,8 @@ class Checkpoints:
             yield
         except Exception as error:
             folder = self._folder / str(step)
-            problem = checksums.problem(folder)
-            if problem is None and (folder / checksums.NAME).exists():
+            problem = files.problem(folder)
+            if problem is None and (folder / files.NAME).exists():
                 raise  # The files are those that were written, so the mistake is in the program.
             raise DamagedCheckpoint(_damage(
                 self._folder, {step: problem or _one_line(error)})) from error
