@@ -68,7 +68,7 @@ def looped(call, state, feed, experiment, folder: Path):
             display.record(step, values)
 
         hooks = loop.Hooks(
-            on_step=display.step, on_record=on_record, evaluate=lambda state: {},
+            on_step=display.step, on_record=on_record, evaluate=lambda state, should_stop: {},
             save=lambda step, state, values: checkpoints.save(step, state,
                                                               record | {"metrics": values}),
             should_stop=lambda: False)

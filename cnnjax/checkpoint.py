@@ -4,8 +4,8 @@ A checkpoint holds two items: `state`, the arrays, and `record`, JSON: config, m
 class names, data set and its fingerprint, versions, git commit, and the metrics at that step.
 
 What may go wrong, and what happens then: a checkpoint that was not finished has another name and is
-never seen; of one that is damaged the checksums tell (`checksums`), and the one before it is used;
-one that cannot be written is an entry in `errors`, and the run goes on.
+never seen; of one that is damaged the checksums tell (`checkpoint_files`), and the one before it is
+used; one that cannot be written is an entry in `errors`, and the run goes on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import logging
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,13 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
-from cnnjax import checksums
+from cnnjax import checkpoint_files as files
 from cnnjax.types import UserError
 
 PyTree = Any
 _LOWER_IS_BETTER = ("loss",)
 _UNFINISHED = "*.orbax-checkpoint-tmp*"
+_REPLACED = "replaced"
 _GOING = "deleted"  # A rename into it is atomic, as the deletion of many files is not.
 
 
@@ -72,6 +73,7 @@ class Checkpoints:
         self.errors: list[dict[str, Any]] = []
         logging.getLogger("absl").addFilter(_drop_tracebacks)
         if not read_only and jax.process_index() == 0:
+            self._restore_replaced()
             self._set_damaged_aside()
             self._remove_leftovers()
         if not read_only and jax.process_count() > 1:
@@ -122,7 +124,7 @@ class Checkpoints:
                                 key=lambda s: (sign * scores[s], s), reverse=True)
         damaged = {}
         for step in candidates:
-            if not (problem := checksums.problem(self._folder / str(step))):
+            if not (problem := files.problem(self._folder / str(step))):
                 if damaged:
                     self._tell(_damage(self._folder, damaged) + f" Using step {step} instead.")
                 return step
@@ -170,19 +172,13 @@ class Checkpoints:
         end of the process.
         """
         if jax.process_index() == 0:
-            # Deeper than one, as a checkpoint is, and of the size of some of its small files.
-            probe = self._folder / f"{self._saving}.orbax-checkpoint-tmp-probe"
-            try:
-                (probe / "state" / "d").mkdir(parents=True)
-                (probe / "state" / "d" / "file").write_bytes(bytes(1 << 16))
-            finally:
-                shutil.rmtree(probe, ignore_errors=True)
+            files.probe(self._folder / f"{self._saving}.orbax-checkpoint-tmp-probe")
 
     def _seal(self) -> None:
-        """Writes the checksums. Orbax calls it in its thread, before the rename that finishes."""
+        """Writes the files. Orbax calls it in its thread, before the rename that finishes."""
         if jax.process_index() == 0:
             for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-                checksums.write(folder)
+                files.write_checksums(folder)
 
     def _failed(self, error: Exception) -> None:
         step, self._saving = self._saving, None
@@ -190,6 +186,7 @@ class Checkpoints:
             raise OSError(f"the checkpoint at step {step} could not be saved: {_one_line(error)}"
                           ) from error
         self.errors.append({"step": step, "error": _one_line(error)})
+        self._restore_replaced()
         self._remove_leftovers()
         self._manager.reload()
         steps = self.steps()
@@ -208,7 +205,7 @@ class Checkpoints:
     def _set_damaged_aside(self) -> None:
         steps = sorted((int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()),
                        reverse=True)
-        problems = {step: checksums.problem(self._folder / str(step)) for step in steps}
+        problems = {step: files.problem(self._folder / str(step)) for step in steps}
         damaged = {step: problem for step, problem in problems.items() if problem}
         if not damaged:
             return
@@ -216,18 +213,42 @@ class Checkpoints:
             raise DamagedCheckpoint(
                 _damage(self._folder, damaged) + " None is whole, and nothing was changed. Restore "
                 "the folder from a copy, or start anew: move it away, or give another --workdir.")
-        for step in damaged:
-            target, number = self._folder / f"damaged-{step}", 1
-            while target.exists():
-                target, number = self._folder / f"damaged-{step}-{number}", number + 1
-            (self._folder / str(step)).rename(target)
+        names = files.rename(self._folder, dict.fromkeys(damaged, "damaged"))
         self._tell(_damage(self._folder, damaged) + " The last that is whole is at step "
                    f"{max(problems.keys() - damaged)}; what is damaged is kept as "
-                   + ", ".join(f"damaged-{step}" for step in damaged) + ".")
+                   f"{', '.join(names)}.")
 
-    def _remove_leftovers(self) -> None:
-        """Removes what is unfinished or on its way out; what cannot be removed does no harm."""
-        for path in (*self._folder.glob(_UNFINISHED), self._folder / _GOING):
+    def set_aside(self, steps: Mapping[int, str]) -> None:
+        """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
+
+        Args:
+          steps: {step: word}.
+        """
+        if jax.process_index() == 0:
+            files.rename(self._folder, steps)
+        self._manager.reload()
+
+    def replace(self, step: int) -> None:
+        """Makes room for another checkpoint at a step. Until that is finished the old one counts.
+
+        If the process ends before, the next start gives the old one its name back.
+        """
+        if step in self.steps():
+            self.wait()
+            self.set_aside({step: _REPLACED})
+
+    def _restore_replaced(self) -> None:
+        for path in self._folder.glob(f"{_REPLACED}-*"):
+            target = self._folder / path.name.removeprefix(f"{_REPLACED}-")
+            if target.exists():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.rename(target)
+
+    def _remove_leftovers(self, unfinished: bool = True) -> None:
+        """Removes what is on its way out, or unfinished; what cannot be removed does no harm."""
+        for path in (*(self._folder.glob(_UNFINISHED) if unfinished else ()),
+                     self._folder / _GOING):
             shutil.rmtree(path, ignore_errors=True)
 
     def record(self, step: int) -> dict[str, Any]:
@@ -261,8 +282,8 @@ class Checkpoints:
             yield
         except Exception as error:
             folder = self._folder / str(step)
-            problem = checksums.problem(folder)
-            if problem is None and (folder / checksums.NAME).exists():
+            problem = files.problem(folder)
+            if problem is None and (folder / files.NAME).exists():
                 raise  # The files are those that were written, so the mistake is in the program.
             raise DamagedCheckpoint(_damage(
                 self._folder, {step: problem or _one_line(error)})) from error
@@ -291,7 +312,8 @@ class Checkpoints:
         if self._saving is not None:
             self._saving = None
             if jax.process_index() == 0:
-                shutil.rmtree(self._folder / _GOING, ignore_errors=True)
+                self._restore_replaced()
+                self._remove_leftovers(unfinished=False)
 
     def close(self) -> None:
         """Waits, and ends the threads."""

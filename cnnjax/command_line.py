@@ -139,6 +139,8 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
 
         return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
                          command.overrides, named=command.job == "sweep")
+    if command.config.deterministic:
+        backend.make_deterministic()  # XLA reads its flags when the backend starts.
     if launch:
         hosts.join(launch)
     with hosts.or_all_end(message_of), hosts.one_voice():

@@ -111,7 +111,7 @@ _RANGES = {
     "train.ema_batch_size": (1, _LARGE),
     "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
-    "train.rollback_lr_factor": (1e-6, 1.0),
+    "train.rollback_lr_factor": (1e-12, 1.0),
     "train.max_rollbacks": (0, 1000),
     "train.ghost_batch_size": (0, _LARGE),
     "distill.temperature": (0.01, 1e3),

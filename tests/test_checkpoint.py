@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.checkpoint import Checkpoints
+from cnnjax.checkpoint import Checkpoints, DamagedCheckpoint
 from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 
@@ -78,3 +78,58 @@ def test_a_checkpoint_that_is_not_there_is_the_users_error_and_lists_what_is(tmp
     with pytest.raises(UserError, match="last, 1, and best"):
         checkpoints.find("77")
     checkpoints.close()
+
+
+def test_reading_a_checkpoint_runs_no_code_of_whoever_wrote_it(tmp_path, sharding, monkeypatch):
+    """It is arrays and JSON: nothing in it is a pickle, and nothing unpickles."""
+    import json
+    import pickle
+
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+
+    def refuse(*arguments, **options):
+        raise AssertionError("a pickle was read")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refuse)
+    reader = Checkpoints(tmp_path, read_only=True)
+    assert reader.record(1)["model"] == {"name": "m"}
+    np.testing.assert_array_equal(reader.restore_parts(1, ["w"])["w"], np.ones(4))
+    reader.restore(1, jax.eval_shape(lambda: {"w": jnp.zeros(4)}), sharding)
+    json.loads((tmp_path / "1" / "record" / "metadata").read_text())
+    assert not any(b"\x80\x04" in path.read_bytes()[:2] for path in tmp_path.rglob("*")
+                   if path.is_file())
+
+
+def test_a_flipped_bit_of_an_array_which_the_format_does_not_notice_is_noticed(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    for file in (tmp_path / "1").glob("*/**/*"):
+        if file.is_file() and (whole := file.read_bytes()):
+            for place in (0, len(whole) // 2, len(whole) - 1):
+                file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1:])
+                with pytest.raises(DamagedCheckpoint, match=file.name):
+                    checkpoints.find("1")
+                file.write_bytes(whole)
+    assert checkpoints.find("1") == 1
+
+
+def test_the_best_survives_a_restart(tmp_path, sharding):
+    first = Checkpoints(tmp_path, keep_last=1, keep_best=1)
+    save(first, [0.9, 0.1], sharding)
+    first.close()
+    second = Checkpoints(tmp_path, keep_last=1, keep_best=1)
+    for step, score in ((3, 0.2), (4, 0.3)):
+        second.save(step, jax.device_put({"w": jnp.ones(4)}, sharding),
+                    {"metrics": {"eval_top1": score}})
+    second.wait()
+    assert second.steps() == [1, 4] and second.find("best") == 1
+    assert {p.name for p in tmp_path.iterdir()} == {"1", "4"}
+
+
+def test_a_checkpoint_that_was_being_replaced_when_the_process_ended_comes_back(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    checkpoints.replace(1)
+    assert checkpoints.steps() == [] and Checkpoints(tmp_path).steps() == [1]

@@ -21,8 +21,9 @@ from cnnjax.train.features import compute_features
 from cnnjax.train.views import OverViews, over_views
 
 PyTree = Any
-# variables -> {"eval_loss": …, "eval_top1": …, …}, over the whole evaluation split.
-Evaluate = Callable[[PyTree], dict[str, float]]
+# (variables, should_stop) -> {"eval_loss": …, "eval_top1": …, …}, over the whole evaluation split;
+# the second may be left out.
+Evaluate = Callable[..., dict[str, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,9 +99,9 @@ def eval_module(experiment: Experiment) -> nn.Module | OverViews:
 def _evaluator(experiment, module, prepare, feed: data.EvalFeed) -> Evaluate:
     call = step_lib.make_eval_call(module, feed.fetch, prepare, experiment.mesh)
 
-    def evaluate(variables):
+    def evaluate(variables, should_stop=lambda: False):
         values = loop.evaluate(call, variables, feed.constants, feed.batches(),
-                               step_lib.empty_sums(experiment.mesh))
+                               step_lib.empty_sums(experiment.mesh), should_stop)
         if experiment.dataset.num_classes < 6:  # Then five guesses say nothing.
             del values["top5"]
         return {f"eval_{name}": value for name, value in values.items()}

@@ -19,6 +19,7 @@ from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import workdir
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train.loop import NonFiniteLossError
+from cnnjax.types import UserError
 
 ROLLBACKS = "rollbacks.json"
 
@@ -30,13 +31,18 @@ def warn(message: str) -> None:
 
 def rollbacks(config: ConfigDict, folder: Path, step: int, record: Mapping[str, Any]) -> int:
     """Returns how often the run has been rolled back that starts from this step and record."""
-    count = record.get("rollbacks", 0)
-    with contextlib.suppress(ValueError):
+    last_step, last_count = rolled_back_to(config, folder)
+    return max(record.get("rollbacks", 0), last_count if last_step == step else 0)
+
+
+def rolled_back_to(config: ConfigDict, folder: Path) -> tuple[int | None, int]:
+    """Returns the step of the last rollback and how many there were by then, or (None, 0)."""
+    with contextlib.suppress(UserError):  # A damaged file is none.
         last = workdir.read_json(folder / ROLLBACKS) or {}
         # Of a run that began anew with another config the file says nothing.
-        if last.get("step") == step and last.get("config") == workdir.to_json(config):
-            count = max(count, int(last.get("count", 0)))
-    return count
+        if last.get("config") == workdir.to_json(config):
+            return last["step"], last["count"]
+    return None, 0
 
 
 def rate_factor(config: ConfigDict, count: int) -> float:
@@ -60,6 +66,10 @@ def roll_back(error: NonFiniteLossError, experiment: Experiment, folder: Path,
         return False
     checkpoints.wait()
     step = max(checkpoints.steps(), default=0)
+    if step and rolled_back_to(config, folder) == (step, count):
+        # From there it has diverged twice: its numbers are finite, but no longer good ones.
+        checkpoints.set_aside({step: "diverged"})
+        step = max(checkpoints.steps(), default=0)
     with tolerate_full_disk(ROLLBACKS):
         workdir.write_json(folder / ROLLBACKS, {
             "step": step, "count": count + 1, "config": workdir.to_json(config)})

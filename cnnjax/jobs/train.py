@@ -83,6 +83,7 @@ class _Start:
     seconds: float  # Spent in earlier sessions of this run.
     rollbacks: int  # Before it, each of which has lowered the rate.
     errors: list[dict[str, Any]]  # Of checkpoints that earlier sessions could not save.
+    unmeasured_since: int | None = None  # See `loop.Hooks.save`.
 
 
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
@@ -109,7 +110,7 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         state = _begin(experiment, following, state)
     return _Start(state, step, saved["metrics"].get("seconds", 0.0),
                   faults.rollbacks(experiment.config, folder, step, saved),
-                  saved.get("checkpoint_errors", []))
+                  saved.get("checkpoint_errors", []), saved["metrics"].get("unmeasured_since"))
 
 
 def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
@@ -151,6 +152,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         checkpoints.check()
 
     def save(step, state, values):
+        if step == start.step:
+            checkpoints.replace(step)
         checkpoints.save(step, state, run_record | {
             "checkpoint_errors": start.errors + checkpoints.errors,
             "metrics": values | {"step": step, "seconds": seconds()}})
@@ -225,10 +228,11 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
             call = ahead.compiling(call, ready, following.image_size)
         batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
                                       experiment_lib.steps_per_call(experiment.config))
-        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(
-            experiment.gather(state.eval_variables))
+        hooks.evaluate = lambda state, should_stop, evaluate=inputs.evaluate: evaluate(
+            experiment.gather(state.eval_variables), should_stop)
         state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
-                         start_step=step, batch_size=experiment.config.train.batch_size)
+                         start_step=step, batch_size=experiment.config.train.batch_size,
+                         unmeasured_since=start.unmeasured_since if phase is first else None)
     return state
 
 

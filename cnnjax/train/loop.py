@@ -35,6 +35,10 @@ class Preempted(Exception):
         super().__init__(f"stopped and saved at step {step}")
 
 
+class EvaluationInterrupted(Exception):
+    """A stop was asked for before all batches had been evaluated."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Every:
     """Happens whenever a multiple of an interval is reached or passed, and at the last step.
@@ -74,21 +78,23 @@ class Hooks:
       on_step: (step) after every call of the device.
       on_record: (step, values) once for every step at which anything was measured, in order, with
         host numbers: "train_loss", "train_top1", "images_per_second", and what `evaluate` gave.
-      evaluate: (state) -> values of the evaluation, such as {"eval_loss": …}.
-      save: (step, state, values): must copy what it keeps before it returns.
+      evaluate: (state, should_stop) -> values of the evaluation, such as {"eval_loss": …}; may
+        raise `EvaluationInterrupted` if the second says so.
+      save: (step, state, values): must copy what it keeps before it returns. Of a state whose
+        evaluation was interrupted the values are {"unmeasured_since": the step before the call}.
       should_stop: asked after every call; True saves, and raises `Preempted`.
     """
 
     on_step: Callable[[int], None]
     on_record: Callable[[int, dict[str, float]], None]
-    evaluate: Callable[[TrainState], dict[str, float]]
+    evaluate: Callable[[TrainState, Callable[[], bool]], dict[str, float]]
     save: Callable[[int, TrainState, dict[str, float]], None]
     should_stop: Callable[[], bool]
 
 
 def fit(call: Callable, state: TrainState, constants: PyTree,
         batches: Iterable[tuple[int, PyTree]], schedule: Schedule, hooks: Hooks, *,
-        start_step: int, batch_size: int) -> TrainState:
+        start_step: int, batch_size: int, unmeasured_since: int | None = None) -> TrainState:
     """Trains until the batches end, and returns the last state.
 
     Args:
@@ -100,6 +106,7 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
       hooks: what to call then.
       start_step: steps already done.
       batch_size: B, for the throughput.
+      unmeasured_since: of a state that was saved so; what was not measured then is so first.
 
     Raises:
       NonFiniteLossError: at the first log or save after the loss stopped being finite. Nothing
@@ -107,6 +114,8 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
       Preempted: if `hooks.should_stop` said so; the state is saved.
     """
     step, meter, in_flight = start_step, None, collections.deque()
+    if unmeasured_since is not None:
+        state = _measure(state, unmeasured_since, step, schedule, hooks, None, hooks.should_stop())
     for k, batch in batches:
         state, losses = call(state, constants, batch)
         # The first call returns when it is compiled and the step has only begun.
@@ -118,37 +127,50 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
             jax.block_until_ready(in_flight.popleft())
         before, step = step, step + k
         hooks.on_step(step)
-        stopping = hooks.should_stop()
-        log = schedule.log.due(before, step)
-        # A run that stops early is measured and saved there, but goes on with the same log lines.
-        evaluate, save = (every.due(before, step) or step >= schedule.stop
-                          for every in (schedule.evaluate, schedule.save))
-        if not (log or evaluate or save or stopping):
-            continue
-        jax.block_until_ready(losses)
-        _check_finite(state, step, whole=save or stopping)
-        record = {}
-        if log:
-            record = _read(state.window) | meter.read(step)
-            state = state.replace(window=_empty_window(state.window["loss"].sharding))
-        with meter.paused():
-            if evaluate:
-                record |= hooks.evaluate(state)
-                if not math.isfinite(record.get("eval_loss", 0.0)):
-                    raise NonFiniteLossError(step, "loss of the evaluation")
-            # The line stands before the checkpoint does, so that a run which resumes from the
-            # checkpoint finds every line up to it.
-            if record:
-                hooks.on_record(step, record)
-            if save or stopping:
-                hooks.save(step, state, record)
-        if stopping and step < schedule.stop:
-            raise Preempted(step)
+        state = _measure(state, before, step, schedule, hooks, meter, hooks.should_stop(), losses)
+    return state
+
+
+def _measure(state: TrainState, before: int, step: int, schedule: Schedule, hooks: Hooks,
+             meter: _Meter | None, stopping: bool, losses: PyTree = None) -> TrainState:
+    """Logs, evaluates and saves as is due after the call from step `before` to `step`."""
+    log = schedule.log.due(before, step)
+    # A run that stops early is measured and saved there, but goes on with the same log lines.
+    evaluate, save = (every.due(before, step) or step >= schedule.stop
+                      for every in (schedule.evaluate, schedule.save))
+    if not (log or evaluate or save or stopping):
+        return state
+    jax.block_until_ready(losses)
+    _check_finite(state, step, whole=save or stopping)
+    record, unlogged = {}, state
+    if log:
+        record = _read(state.window) | (meter.read(step) if meter else {})
+        state = state.replace(window=_empty_window(state.window["loss"].sharding))
+    with meter.paused() if meter else contextlib.nullcontext():
+        if evaluate:
+            # The end of a phase is measured by that phase alone, so there is no coming back to it.
+            may_stop = (lambda: False) if step in schedule.evaluate.also else hooks.should_stop
+            try:
+                record |= hooks.evaluate(state, may_stop)
+            except EvaluationInterrupted:
+                hooks.save(step, unlogged, {"unmeasured_since": before})
+                raise Preempted(step) from None
+            if not math.isfinite(record.get("eval_loss", 0.0)):
+                raise NonFiniteLossError(step, "loss of the evaluation")
+        # The line stands before the checkpoint does, so that a run which resumes from the
+        # checkpoint finds every line up to it.
+        if record:
+            hooks.on_record(step, record)
+        if save or stopping:
+            hooks.save(step, state, record)
+    if stopping and step < schedule.stop:
+        raise Preempted(step)
     return state
 
 
 def evaluate(call: Callable, variables: PyTree, constants: PyTree,
-             batches: Iterable[PyTree], sums: PyTree) -> dict[str, float]:
+             batches: Iterable[PyTree], sums: PyTree,
+             should_stop: Callable[[], bool] = lambda: False) -> dict[str, float]:
     """Returns mean loss, top1 and top5 as fractions, and the number of examples that counted.
 
     Args:
@@ -157,8 +179,14 @@ def evaluate(call: Callable, variables: PyTree, constants: PyTree,
       constants: passed to every call.
       batches: "mask" is 0 in the rows that pad the last one.
       sums: of `step.empty_sums`; donated.
+      should_stop: asked before every batch.
+
+    Raises:
+      EvaluationInterrupted: if it said so.
     """
     for batch in batches:
+        if should_stop():
+            raise EvaluationInterrupted
         sums = call(variables, constants, batch, sums)
     sums = jax.device_get(sums)
     count = int(sums["count"])

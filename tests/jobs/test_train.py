@@ -53,8 +53,8 @@ def test_a_workdir_holds_what_the_design_says(whole):
     assert set(found) == {
         "status", "model", "data", "params", "multiply_adds", "input_shape", "steps",
         "top1", "top5", "examples_evaluated",
-        "images_per_second", "seconds", "rollbacks", "checkpoint_errors", "params_sha256",
-        "state_sha256", "versions", "git_commit"}
+        "images_per_second", "seconds", "rollbacks", "checkpoint_errors",
+        "params_sha256", "state_sha256", "versions", "git_commit"}
     assert found["status"] == "done" and found["steps"] == 40
     assert found["examples_evaluated"] == 360 and 0 <= found["top1"] <= found["top5"] <= 1
 
@@ -85,23 +85,29 @@ def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
         assert summary(folder)[key] == summary(whole)[key]
 
 
-def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_bits_and_lines(whole, tmp_path,
-                                                                         monkeypatch):
+@pytest.mark.parametrize(("calls", "written", "saved"), [
+    (9, [7], 9), (10, [7, 10], 10), (13, [7], 10), (17, [7, 10], 11)],
+    ids=["between", "before an evaluation", "during an evaluation", "after it"])
+def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_bits_and_lines(
+        whole, tmp_path, monkeypatch, calls, written, saved):
     from cnnjax.jobs import signals
 
     @contextlib.contextmanager
-    def after_seventeen_calls():
-        calls = iter(range(100))
-        yield lambda: next(calls) == 16
+    def after_calls():
+        """The loop asks after each of 10 steps, before each of 6 batches of evaluation, ...."""
+        count = iter(range(1, 1000))
+        yield lambda: next(count) == calls
 
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(signals, "stop_requests", after_seventeen_calls)
+        patch.setattr(signals, "stop_requests", after_calls)
         assert train(folder) == 75
-    assert [r["step"] for r in lines(folder)] == [7, 10, 14]
+    assert [r["step"] for r in lines(folder)] == written
+    assert (folder / "checkpoints" / str(saved)).is_dir()
     assert train(folder) == 0
     assert lines(folder) == lines(whole)
     assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]
+    assert not list((folder / "checkpoints").glob("*-*"))
 
 
 def test_a_finished_run_can_be_extended(whole, tmp_path):

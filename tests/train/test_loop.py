@@ -33,7 +33,7 @@ class Recorder:
         return loop.Hooks(
             on_step=lambda step: setattr(self, "now", step),
             on_record=lambda step, values: self.events.append(("record", step, sorted(values))),
-            evaluate=lambda state: {"eval_top1": 0.5},
+            evaluate=lambda state, should_stop: {"eval_top1": 0.5},
             save=lambda step, state, values: self.events.append(("save", step)),
             should_stop=lambda: self.now == self.stop_at)
 
@@ -111,7 +111,7 @@ def test_a_run_that_stops_early_evaluates_and_saves_there_and_keeps_its_window()
 def test_an_evaluation_that_is_not_finite_is_not_saved():
     recorder = Recorder()
     hooks = recorder.hooks()
-    hooks.evaluate = lambda state: {"eval_loss": float("nan")}
+    hooks.evaluate = lambda state, should_stop: {"eval_loss": float("nan")}
     recorder.hooks = lambda: hooks
     with pytest.raises(loop.NonFiniteLossError, match="evaluation"):
         run(recorder)

@@ -1,4 +1,4 @@
-"""Checksums of a checkpoint's files, because what reads them would not notice a flipped bit.
+"""What is done to a checkpoint's files without reading what they mean: checksums, a probe, names.
 
 Orbax and TensorStore keep checksums of their indices but not of the arrays: one bit flipped there
 comes back as another number, silently. The checksums are written into the unfinished checkpoint and
@@ -8,14 +8,16 @@ become visible with it, in one rename, so a finished checkpoint always has them.
 from __future__ import annotations
 
 import json
+import shutil
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 NAME = "checksums.json"
 _CHUNK = 1 << 20
 
 
-def write(folder: str | Path) -> None:
+def write_checksums(folder: str | Path) -> None:
     """Writes `checksums.json`: size in bytes and CRC-32 of every file in the folder's folders.
 
     Those are the items. The files beside them are Orbax's notes, which it writes again later.
@@ -49,6 +51,31 @@ def problem(folder: str | Path) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{NAME} cannot be read ({error})"
     return None
+
+
+def probe(folder: Path) -> None:
+    """Makes a folder with some small files and removes it.
+
+    Raises:
+      OSError: if that cannot be done.
+    """
+    try:
+        # Deeper than one, as a checkpoint is, and of the size of some of its small files.
+        (folder / "state" / "d").mkdir(parents=True)
+        (folder / "state" / "d" / "file").write_bytes(bytes(1 << 16))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def rename(folder: Path, steps: Mapping[int, str]) -> list[str]:
+    """Gives the checkpoints of {step: word} the names WORD-STEP, or WORD-STEP-NUMBER if taken."""
+    names = []
+    for step, word in steps.items():
+        target, number = folder / f"{word}-{step}", 1
+        while target.exists():
+            target, number = folder / f"{word}-{step}-{number}", number + 1
+        names.append((folder / str(step)).rename(target).name)
+    return names
 
 
 def _of(path: Path) -> tuple[int, int]:

@@ -1,0 +1,238 @@
+"""What a run does when something goes wrong: damage, a full disk, divergence, and signals."""
+
+import errno
+import json
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from cnnjax.checkpoint import Checkpoints
+from cnnjax.command_line import main
+from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+
+RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,)",
+       "--config.data.image_size=8", "--config.train.steps=12", "--config.log.every_steps=3",
+       "--config.eval.every_steps=6", "--config.checkpoint.every_steps=3",
+       "--config.log.progress=none", "--config.log.plot=False"]
+EXPLODING = ["--config.schedule.lr=1e6", "--config.model.batch_norm=False",
+             "--config.schedule.warmup_steps=5", "--config.optimizer.weight_decay=1",
+             "--config.checkpoint.every_steps=20", "--config.eval.every_steps=20",
+             "--config.train.on_non_finite=rollback", "--config.train.rollback_lr_factor=1e-8"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_repository(root, monkeypatch):
+    monkeypatch.chdir(root)
+
+
+def train(folder, *overrides):
+    return main([*RUN, f"--workdir={folder}", *overrides])
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def lines(folder):
+    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, root):
+    """An uninterrupted run, and one that stopped at step 9."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert train(folder / "whole") == 0
+        assert train(folder / "part", "--config.train.stop_after_steps=9") == 0
+    return folder
+
+
+@pytest.fixture
+def part(runs, tmp_path):
+    return shutil.copytree(runs / "part", tmp_path / "run")
+
+
+def arrays(checkpoint):
+    return max((p for p in checkpoint.glob("state/**/*") if p.is_file()),
+               key=lambda p: p.stat().st_size)
+
+
+def flip(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 16
+    file.write_bytes(data)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, lambda file: file.unlink()],
+                         ids=["flipped bit", "truncated", "missing"])
+def test_a_damaged_newest_checkpoint_is_told_of_and_the_one_before_is_used(
+        part, runs, damage, capsys):
+    damage(arrays(part / "checkpoints" / "9"))
+    assert train(part) == 0
+    said = capsys.readouterr()
+    assert "step 9" in said.err and "is damaged" in said.err and "damaged-9" in said.err
+    assert "resumed at step" in said.out and (part / "checkpoints" / "damaged-9").is_dir()
+    assert summary(part)["state_sha256"] == summary(runs / "whole")["state_sha256"]
+    assert lines(part) == lines(runs / "whole")
+
+
+def test_a_damaged_record_counts_as_damage(part, capsys):
+    flip(part / "checkpoints" / "9" / "record" / "metadata")
+    assert train(part) == 0
+    assert "record/metadata" in capsys.readouterr().err
+
+
+def test_when_no_checkpoint_is_whole_the_run_is_refused_and_nothing_is_changed(part, capsys):
+    for checkpoint in (part / "checkpoints").iterdir():
+        flip(arrays(checkpoint))
+    before = sorted((p, p.stat().st_mtime_ns) for p in part.rglob("*"))
+    assert train(part) == 2
+    said = capsys.readouterr().err
+    assert "None is whole" in said and "--workdir" in said and "Traceback" not in said
+    assert sorted((p, p.stat().st_mtime_ns) for p in part.rglob("*")) == before
+
+
+def test_evaluating_a_damaged_checkpoint_takes_the_one_before_or_refuses(part, capsys):
+    flip(arrays(part / "checkpoints" / "9"))
+    assert main(["launch.py", "--job=evaluate", f"--workdir={part}"]) == 0
+    said = capsys.readouterr()
+    assert "Using step 6 instead" in said.err and "at step 6" in said.out
+    assert main(["launch.py", "--job=evaluate", f"--workdir={part}",
+                 "--config.eval.checkpoint=9"]) == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+def test_what_a_kill_left_unfinished_is_ignored_and_removed(part, runs):
+    unfinished = part / "checkpoints" / "12.orbax-checkpoint-tmp"
+    shutil.copytree(part / "checkpoints" / "9", unfinished)
+    truncate(arrays(unfinished))
+    assert train(part) == 0
+    assert not unfinished.exists()
+    assert summary(part)["state_sha256"] == summary(runs / "whole")["state_sha256"]
+
+
+def full_at(monkeypatch, steps):
+    """Makes the disk full whenever these steps are saved, the first time."""
+    probe, left = Checkpoints._probe, set(steps)
+
+    def full(self):
+        if self._saving in left:
+            left.discard(self._saving)
+            raise OSError(errno.ENOSPC, "No space left on device")
+        probe(self)
+
+    monkeypatch.setattr(Checkpoints, "_probe", full)
+
+
+def test_a_save_that_fails_costs_that_checkpoint_and_not_the_run(tmp_path, runs, monkeypatch,
+                                                                 capsys):
+    full_at(monkeypatch, [6])
+    assert train(tmp_path / "run") == 0
+    said = capsys.readouterr().err
+    assert "step 6 could not be saved: No space left on device" in said and "step 3" in said
+    found = summary(tmp_path / "run")
+    assert found["checkpoint_errors"] == [{"step": 6, "error": "No space left on device"}]
+    assert found["state_sha256"] == summary(runs / "whole")["state_sha256"]
+
+
+def test_the_last_step_is_tried_twice(tmp_path, monkeypatch):
+    full_at(monkeypatch, [12])
+    assert train(tmp_path / "run") == 0
+    assert Checkpoints(tmp_path / "run" / "checkpoints", read_only=True).find("last") == 12
+
+
+def test_a_run_whose_end_cannot_be_saved_fails_and_goes_on_later(tmp_path, runs, monkeypatch,
+                                                                 capsys):
+    def full(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "_probe", full)
+        assert train(folder) == 1
+    said = capsys.readouterr().err
+    assert "could not be saved" in said and "same command" in said and "Traceback" not in said
+    assert summary(folder)["status"] == "not_saved"
+    assert train(folder) == 0
+    assert summary(folder)["state_sha256"] == summary(runs / "whole")["state_sha256"]
+
+
+def test_a_divergence_is_rolled_back_with_a_lower_rate_and_counted(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder, *EXPLODING, "--config.checkpoint.every_steps=1",
+                 "--config.train.max_rollbacks=9") == 0
+    said = capsys.readouterr().err
+    assert "Going back to step" in said and "rollback 1 of 9" in said
+    found = summary(folder)
+    assert found["status"] == "done" and 0 < found["rollbacks"] <= 9
+    assert read_metrics(folder)[-1]["lr"] <= 0.01
+    steps = [r["step"] for r in read_metrics(folder)]
+    assert steps == sorted(set(steps))
+    # What it went back to twice held numbers that were finite and no longer good ones.
+    assert list((folder / "checkpoints").glob("diverged-*"))
+
+
+def test_a_run_that_was_rolled_back_resumes_with_its_lower_rate_to_the_same_bits(tmp_path):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(whole, *EXPLODING) == 0
+    assert train(parts, *EXPLODING, "--config.train.stop_after_steps=9") == 0
+    (parts / "rollbacks.json").unlink()  # The record knows as well.
+    assert train(parts, *EXPLODING) == 0
+    for folder in (whole, parts):
+        assert summary(folder)["rollbacks"] == 1
+        assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]
+
+
+def test_rollbacks_end_after_their_number(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert train(folder, *EXPLODING, "--config.train.rollback_lr_factor=1.0",
+                 "--config.train.max_rollbacks=2") == 1
+    assert "2 rollbacks did not help" in capsys.readouterr().err
+    assert summary(folder)["status"] == "non_finite" and summary(folder)["rollbacks"] == 2
+
+
+def test_deterministic_asks_xla_for_it_and_two_runs_are_equal_to_the_bit(tmp_path, runs):
+    assert train(tmp_path / "run", "--config.deterministic=True") == 0
+    assert summary(tmp_path / "run")["state_sha256"] == summary(runs / "whole")["state_sha256"]
+
+
+LONG_CALL = """
+import hashlib, sys
+from cnnjax import interrupts
+with interrupts.leave_when_asked():
+    {first}
+    print("ready", flush=True)
+    # One call that lets no handler of Python's run, as a compilation does.
+    hashlib.pbkdf2_hmac("sha512", b"", b"", {rounds})
+    print("went on", flush=True)
+"""
+
+
+def asked_to_stop(root, number, first="", rounds=200_000_000):
+    process = subprocess.Popen(
+        [sys.executable, "-c", LONG_CALL.format(first=first, rounds=rounds)], cwd=root, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_a_process_that_has_nothing_to_save_at_once_though_it_compiles(root, number):
+    code, out, err = asked_to_stop(root, number)
+    assert code == 75 and out == "" and "Run the same command" in err and "Traceback" not in err
+
+
+def test_a_signal_does_not_end_a_process_that_has_something_to_save(root):
+    code, out, _ = asked_to_stop(root, signal.SIGTERM, "interrupts.hold()", 1_000_000)
+    assert code == 0 and "went on" in out
