@@ -7,8 +7,9 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -26,7 +27,9 @@ usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dr
        python launch.py --job=summarize --models=PATTERN
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
+                        or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -39,22 +42,24 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
-  --images=PATH           with --job=predict: a folder of images, or one; without it the evaluation
-                          split is labelled
-  --model=NAME            with predict and export: the model of pretrained weights, such as
-                          resnet50; needs no config
+  --images=PATH           with predict and visualize: a folder of images, or one; without it the
+                          evaluation split is taken
+  --model=NAME            with predict, visualize and export: the model of pretrained weights,
+                          such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
+  --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
 """
 
 
-# Short for --config.KEY; the second is what they go with, None being every job.
-_SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
-          "model": ("model.name", ("predict", "export"))}
 # Jobs that need no experiment if a model and its weights are named.
-_STANDALONE = ("predict", "export")
+_STANDALONE = ("predict", "export", "visualize")
+# Short for --config.KEY; the second is what they go with, None being every job.
+_SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Command:
     config: ConfigDict
     workdir: Path
     dry_run: bool
+    experiment: str | None = None  # FILE[:PRESET], None if the workdir or --model gave the config.
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +118,14 @@ def _run(command: Command | Compare) -> int:
         from cnnjax.jobs import summarize
 
         return summarize.run_comparison(command.models)
+    if command.job in _WITHOUT_CONFIG:
+        return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    if command.job == "sweep" or (command.job == "train" and command.config.seeds):
+        from cnnjax.jobs import sweep
+
+        validate(command.config)
+        return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
+                         command.overrides, named=command.job == "sweep")
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
         if not command.dry_run:
             backend.use_compilation_cache()
@@ -136,7 +151,11 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
-    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+    if path is None and job in _WITHOUT_CONFIG:
+        config = config_lib.default()
+        if folder is None:
+            raise UserError(f"Say which sweep or folder of runs: --job={job} --workdir=DIR.")
+    elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
     elif path is None and folder is not None:
@@ -171,7 +190,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = None
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
-    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run)
+    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run, path,
+                   {**values["config"].override_values, **dict.fromkeys(unset)})
 
 
 def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | None,
@@ -203,7 +223,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
     for word in argv:
         name, equals, value = word.lstrip("-").partition("=")
         if short is not None:
-            words, short = [*words, f"--config.{_SHORT[short][0]}={word}"], None
+            words, short = [*words, f"--config.{_SHORT[short][0].format(job=job)}={word}"], None
             continue
         if not word.startswith("-") or name not in _SHORT:
             words.append(word)
@@ -215,7 +235,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
                                                "--job=summarize takes --models=PATTERN."
                                                if name == "model" else ""))
         if equals:
-            words.append(f"--config.{key}={value}")
+            words.append(f"--config.{key.format(job=job)}={value}")
         else:
             short = name
     if short is not None:

@@ -28,10 +28,11 @@ from cnnjax.types import UserError, did_you_mean
 
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
+                        "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
+                        "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "sharding.", "train.remat",
-                        "lr_finder.")
+                        "sharding.", "train.remat", "lr_finder.", "visualize.", "seeds", "sweep.")
 _optional = config_dict.placeholder
 
 
@@ -39,7 +40,9 @@ def default() -> ConfigDict:
     """Returns a config with every key, its type and its default; `model.name` is still empty."""
     config = ConfigDict({
         "seed": 0,
+        "seeds": 0,  # How many runs, from `seed` on: a sweep. 0 is one run, without a sweep.
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
+        "deterministic": False,  # GPU: the same bits in every run, for slower convolutions.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
         # exact: auto without those that round more, which auto takes in training steps alone.
@@ -109,6 +112,9 @@ def default() -> ConfigDict:
             "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
+            "on_non_finite": "stop",  # Or rollback: to the last checkpoint, with a lower rate.
+            "rollback_lr_factor": 0.5,  # What each rollback multiplies all rates by.
+            "max_rollbacks": 3,
             "remat": (),  # Regular expressions of parts that the backward pass computes again.
             "progressive": (),  # ((0, 160), (75, 192)): from this percent on, this image size.
             "ghost_batch_size": 0,  # Rows that share batch statistics; 0 is the whole batch.
@@ -168,8 +174,34 @@ def default() -> ConfigDict:
             "batch_size": 32,
             "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
         },
+        "visualize": {
+            "images": _optional(str),  # A folder or a file; None takes the evaluation split.
+            "examples": 512,  # Of them, evenly spaced; the page is chosen and measured from these.
+            "shown": 6,  # Images whose evidence is drawn.
+            "endpoints": (),  # The maps to show, such as ("stem", "stage2"); () is all of them.
+            "channels": 4,  # Of each map.
+            "patches": 5,  # The strongest ones of each channel.
+            "steps": 128,  # Of activation maximisation; 0 leaves it out.
+            "integration_steps": 128,  # Of integrated gradients.
+            "batch_size": 32,
+            "umap": True,  # Where umap-learn is installed; its first call takes 10 s and more.
+        },
         "export": {
             "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
+        },
+        "sweep": {  # --job=sweep, and seeds.
+            "executor": "local",  # local, slurm or ray; --executor is short for it.
+            "at_a_time": 0,  # Trials; 0: one a GPU or a core here, the cluster's limit there.
+            "retries": 1,  # Of a trial that fails.
+            "cpus": 0,  # Of a trial on slurm or ray; 0 is the cluster's default.
+            "gpus": 0,
+            "slurm_partition": _optional(str),
+            "slurm_minutes": 240,  # Of a job; a trial that needs longer saves, and is requeued.
+            "slurm_memory_gb": 0.0,  # 0 is the cluster's default.
+            "slurm_options": "",  # Others of sbatch: "account=vision qos=low".
+            "asha": False,  # Successive halving: the worse trials stop early. Needs optuna.
+            "asha_rungs": 2,  # How often trials are compared before the end.
+            "asha_reduction": 3,  # Of so many one goes on; the first rung is at 1/9 of the run.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.

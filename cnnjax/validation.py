@@ -64,6 +64,7 @@ _CHOICES = {
     "train.norm_statistics": ("batch", "running"),
     "eval.tta": ("none", "flip", "five_crop", "ten_crop"),
     "eval.probe": ("none", "knn", "linear", "all"),
+    "train.on_non_finite": ("stop", "rollback"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
@@ -71,9 +72,10 @@ _CHOICES = {
                       "range_test"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
+    "sweep.executor": ("local", "slurm", "ray"),
 }
 _TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable", "train.remat", "sharding.rules",
-                   "eval.corruptions")
+                   "eval.corruptions", "visualize.endpoints")
 _PLAIN = (int, float, str, list, tuple, type(None))
 _LARGE = 2**31 - 1
 _RANGES = {
@@ -109,6 +111,8 @@ _RANGES = {
     "distill.temperature": (0.01, 1e3),
     "distill.weight": (0.0, 1.0),
     "sharding.fsdp_min_size": (0, _LARGE),
+    "train.rollback_lr_factor": (1e-6, 1.0),
+    "train.max_rollbacks": (0, 1000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
     "optimizer.b2": (0.0, 1.0),
@@ -129,8 +133,24 @@ _RANGES = {
     "eval.probe_neighbours": (1, _LARGE),
     "predict.batch_size": (1, _LARGE),
     "predict.sheet": (0, 1000),
+    "visualize.examples": (2, 1_000_000),
+    "visualize.shown": (1, 64),
+    "visualize.channels": (1, 64),
+    "visualize.patches": (1, 64),
+    "visualize.steps": (0, 100_000),
+    "visualize.integration_steps": (1, 100_000),
+    "visualize.batch_size": (1, _LARGE),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
+    "seeds": (0, 10_000),
+    "sweep.at_a_time": (0, 10_000),
+    "sweep.retries": (0, 1000),
+    "sweep.cpus": (0, 10_000),
+    "sweep.gpus": (0, 1000),
+    "sweep.slurm_minutes": (1, 1_000_000),
+    "sweep.slurm_memory_gb": (0.0, 1e6),
+    "sweep.asha_rungs": (1, 10),
+    "sweep.asha_reduction": (2, 10),
 }
 
 

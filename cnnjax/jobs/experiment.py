@@ -53,6 +53,7 @@ class Experiment:
       abstract_state: shapes and dtypes of the training state at step 0.
       weights: the weights to start from, if there are any and the run has not started.
       teacher: of whom the model learns, if there is one.
+      parts: what the phases are made of.
     """
 
     config: ConfigDict
@@ -66,6 +67,7 @@ class Experiment:
     abstract_state: state_lib.TrainState
     weights: InitialWeights | None = None
     teacher: Teacher | None = None
+    parts: Parts | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -160,17 +162,29 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
     teacher = load_teacher(config, dataset, preprocess, dtype)
     sharded = config.sharding.fsdp_min_size or config.sharding.rules
-    phases = make_phases(config, Parts(
+    parts = Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
         train_size=recipe.train_size(config, preprocess),
         augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),
         gathered=step_lib.replicated(mesh) if sharded else None,
-        distillation=teacher and teacher.distillation))
-    experiment = dataclasses.replace(experiment, phases=phases, teacher=teacher,
+        distillation=teacher and teacher.distillation)
+    phases = make_phases(config, parts)
+    experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=make_schedule(config, examples, phases))
     return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
+
+
+def at_rate(experiment: Experiment, factor: float) -> Experiment:
+    """Returns the experiment with all its learning rates multiplied, and else as it is."""
+    if factor == 1:
+        return experiment
+    config = experiment.config.copy_and_resolve_references()
+    config.schedule.lr, config.head.lr = config.schedule.lr * factor, config.head.lr * factor
+    return dataclasses.replace(experiment, phases=make_phases(config, dataclasses.replace(
+        experiment.parts, learning_rate=functools.partial(make_learning_rate, config,
+                                                          experiment.parts.examples[0]))))
 
 
 def make_mesh(devices: int) -> Mesh:
