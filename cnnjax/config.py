@@ -32,7 +32,7 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "sharding.", "train.remat", "lr_finder.", "visualize.", "seeds", "sweep.")
+                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
 _optional = config_dict.placeholder
 
 

@@ -31,6 +31,10 @@ def validate(config: ConfigDict) -> None:
         raise UserError("model.name is empty. Name one of: " + ", ".join(models.list_models()))
     if "num_classes" in config.model:
         raise UserError("model.num_classes is that of the data set; leave it out.")
+    try:
+        models.lookup(config.model.name)
+    except UserError as error:
+        raise UserError(f"model.name: {error}") from None
     models.create_model(config.model.name, num_classes=10, **model_overrides(config))
     for key, value in flat.items():
         if not isinstance(value, _PLAIN):
@@ -62,9 +66,9 @@ _CHOICES = {
     "augment.fill": ("black", "mean"),
     "train.loss": ("softmax", "sigmoid"),
     "train.norm_statistics": ("batch", "running"),
+    "train.on_non_finite": ("stop", "rollback"),
     "eval.tta": ("none", "flip", "five_crop", "ten_crop"),
     "eval.probe": ("none", "knn", "linear", "all"),
-    "train.on_non_finite": ("stop", "rollback"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
@@ -107,12 +111,12 @@ _RANGES = {
     "train.ema_batch_size": (1, _LARGE),
     "train.aux_weight": (0.0, 1e3),
     "train.steps_per_call": (0, 10_000),
+    "train.rollback_lr_factor": (1e-6, 1.0),
+    "train.max_rollbacks": (0, 1000),
     "train.ghost_batch_size": (0, _LARGE),
     "distill.temperature": (0.01, 1e3),
     "distill.weight": (0.0, 1.0),
     "sharding.fsdp_min_size": (0, _LARGE),
-    "train.rollback_lr_factor": (1e-6, 1.0),
-    "train.max_rollbacks": (0, 1000),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
     "optimizer.b2": (0.0, 1.0),

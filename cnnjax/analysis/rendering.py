@@ -36,6 +36,18 @@ def fitted(picture: np.ndarray, side: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.BOX))
 
 
+def pooled(values: Any, side: int) -> np.ndarray:
+    """Returns a map (h, w) whose longer side is at most `side`, averaged down if need be."""
+    values = np.asarray(values, np.float32)
+    longest = max(values.shape)
+    if longest <= side:
+        return values
+    from PIL import Image
+
+    size = [max(1, round(n * side / longest)) for n in values.shape[::-1]]
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BOX))
+
+
 def heat(values: Any, top: float | None = None) -> np.ndarray:
     """Returns values (h, w) from 0 (black) to `top`, by default their largest (light yellow)."""
     values = np.asarray(values, np.float64)

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.data import augment
-from cnnjax.jobs import recipe
+from cnnjax.jobs import memory, recipe
 from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.model_input import (
@@ -52,8 +52,8 @@ class Experiment:
       schedule: when to log, evaluate, save and stop.
       abstract_state: shapes and dtypes of the training state at step 0.
       weights: the weights to start from, if there are any and the run has not started.
-      teacher: of whom the model learns, if there is one.
       parts: what the phases are made of.
+      teacher: of whom the model learns, if there is one.
     """
 
     config: ConfigDict
@@ -66,8 +66,8 @@ class Experiment:
     schedule: Schedule
     abstract_state: state_lib.TrainState
     weights: InitialWeights | None = None
-    teacher: Teacher | None = None
     parts: Parts | None = None
+    teacher: Teacher | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -175,7 +175,10 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
                                    stop=_stop(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=schedule)
-    return dataclasses.replace(experiment, abstract_state=jax.eval_shape(experiment.create_state))
+    experiment = dataclasses.replace(experiment,
+                                     abstract_state=jax.eval_shape(experiment.create_state))
+    memory.check(experiment)
+    return experiment
 
 
 def at_rate(experiment: Experiment, factor: float) -> Experiment:
@@ -195,15 +198,24 @@ def make_mesh(devices: int) -> Mesh:
     if devices > len(found):
         raise UserError(f"devices is {devices}, but JAX sees {len(found)} "
                         f"({found[0].platform}): set --config.devices=0 to use all there are.")
+    if jax.process_count() > 1 and devices not in (0, len(found)):
+        raise UserError(f"devices is {devices}, but {jax.process_count()} processes share the run, "
+                        f"each with its own: set --config.devices=0, or start fewer processes.")
     return Mesh(np.asarray(found[:devices or None]), ("data",))
 
 
 def open_dataset(config: ConfigDict) -> data.Dataset:
     """Opens the data set that the config names."""
-    return data.open_dataset(
-        config.data.name, data_dir=config.data.data_dir, train_split=config.data.train_split,
-        eval_split=config.data.eval_split, val_fraction=config.data.val_fraction,
-        split_seed=config.data.split_seed)
+    splits = {key: config.data[key] for key in ("train_split", "eval_split")}
+    try:
+        return data.open_dataset(
+            config.data.name, data_dir=config.data.data_dir,
+            val_fraction=config.data.val_fraction, split_seed=config.data.split_seed, **splits)
+    except UserError as error:
+        if type(error) is not UserError or not any(splits.values()):
+            raise
+        given = ", ".join(f"data.{key}={value}" for key, value in splits.items() if value)
+        raise UserError(f"{error} ({given})") from error
 
 
 def compute_dtype(precision: str) -> Any:

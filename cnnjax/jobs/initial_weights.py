@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 import cnnjax
@@ -44,8 +44,11 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
     if path is None or path == NO_WEIGHTS:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
-    _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
-                                                   tag=config.weights.tag, **overrides)
+    try:
+        _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
+                                                       tag=config.weights.tag, **overrides)
+    except UserError as error:
+        raise UserError(f"weights.path={path}: {error}") from error
     return InitialWeights(path, variables, preprocess)
 
 
@@ -62,6 +65,9 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
     Raises:
       UserError: if a parameter or a statistic is not among the weights, or of another shape.
     """
+    def put(array):  # Each process has read the same.
+        return jax.make_array_from_process_local_data(sharding, array, array.shape)
+
     linear = state.params["head"]["kernel"].ndim == 2
 
     def replaced(ours, theirs, kind):
@@ -77,9 +83,9 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
         leaves = []
         for name, leaf in ours_by_name.items():
             if name.startswith("head/"):
-                leaf = jnp.zeros_like(leaf) if linear else leaf
+                leaf = put(np.zeros(leaf.shape, leaf.dtype)) if linear else leaf
             elif fits[name]:
-                leaf = jax.device_put(theirs[name], sharding).astype(leaf.dtype)
+                leaf = put(np.asarray(theirs[name]).astype(leaf.dtype))
             leaves.append(leaf)
         return jax.tree.unflatten(jax.tree.structure(ours), leaves)
 

@@ -108,7 +108,8 @@ def make_phases(config: ConfigDict, parts: Parts) -> tuple[Phase, ...]:
         found += _resized(config, parts, _main_phase(config, parts, head_steps, steps))
     if config.weights.path is None and any(p.task.trainable is not None for p in found):
         raise UserError(
-            "This run freezes a part of the model, so it has to start from weights. Give "
+            "This run freezes a part of the model (by head.*, train.trainable or "
+            "train.from_stage), so it has to start from weights. Give "
             "--config.weights.path=FILE, a .safetensors or .pth file; the workdir of another run, "
             "such as runs/resnet_cifar; a hub id, such as timm/resnet50.a1_in1k; or "
             f"{NO_WEIGHTS}, if the frozen part is to stay as it is drawn.")
@@ -210,7 +211,10 @@ def _trainable(config: ConfigDict, parts: Parts) -> frozenset[str] | None:
                                                "train.trainable"))
     names = frozenset(name for name, trains in mask.items() if trains)
     if config.train.from_stage is not None:
-        names &= depth.parameters_from(parts.module, parts.input_shape, config.train.from_stage)
+        try:
+            names &= depth.parameters_from(parts.module, parts.input_shape, config.train.from_stage)
+        except UserError as error:
+            raise UserError(f"train.from_stage: {error}") from None
     if not names:
         raise UserError(f"train.trainable={tuple(config.train.trainable)} and train.from_stage="
                         f"{config.train.from_stage!r} leave no parameter to train.")

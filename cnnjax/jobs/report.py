@@ -145,10 +145,9 @@ def _title(about: Mapping[str, Any], folder: Path) -> str:
 
 def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in found.items())
-    made = f"python launch.py --job=report --workdir={folder}"
-    ran = (f" of python launch.py --config={about['experiment']} --job=sweep"
+    ran = (f" The sweep: python launch.py --config={about['experiment']} --job=sweep."
            if about.get("experiment") else "")
-    return f"{counts}{ran}. Made by {made}"
+    return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
 
 
 def _write(path: Path, text: str) -> None:

@@ -59,7 +59,7 @@ def fashion_mnist(config):
     config.data.train_split = "train[:10000]"
     config.data.eval_split = "test[:2000]"
     config.data.image_size = 32
-    config.train.epochs = 5.0
+    config.train.epochs = 4.0
 
 
 def imagenet(config):

@@ -10,8 +10,8 @@ ResNet-50 on ImageNet: 0.1 for 256 images, and no loss up to 8,192 images.
 
 The small CNN, SGD with momentum 0.9, the same number of epochs for all, no warm-up.
 
-- digits, fashion_mnist: not run. They are for 2 CPU cores, a minute or two with three seeds on the
-  digits, estimated from the rate of a few steps.
+- digits, fashion_mnist: not run. They are for 2 CPU cores with two trials at a time: about 10
+  minutes with three seeds, estimated from a few runs; most of it is the start of 72 processes.
 """
 
 from cnnjax import config as config_lib

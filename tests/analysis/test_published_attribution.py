@@ -20,8 +20,10 @@ def opened(shared_data, dtype):
     folder = shared_data / "cifar10_resnet20"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there")
-    module, variables, preprocess = cnnjax.load_weights("resnet20_cifar",
-                                                        folder / "resnet20-12fca82f.th", dtype=dtype)
+    module, variables, preprocess = cnnjax.load_weights(
+        "resnet20_cifar", folder / "resnet20-12fca82f.th", dtype=dtype)
+    if dtype == "float64":
+        variables = jax.tree.map(lambda a: a.astype(dtype), variables)
     assert np.allclose(preprocess.mean, MEAN) and np.allclose(preprocess.std, STD)
     images = np.load(folder / "test_1017.npz")["images"][list(IMAGES)]
     return module, variables, jnp.asarray((images / 255 - MEAN) / STD, dtype)

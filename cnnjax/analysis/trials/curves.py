@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.analysis.trials.layout import Layout, by_series
+from cnnjax.analysis.trials.layout import COLOURS, Layout, by_series, is_dimension
 from cnnjax.analysis.trials.rows import Group
 
 _MOST_LINES = 8  # In a panel.
@@ -15,24 +15,25 @@ _PANEL = 3.4  # Inches.
 
 
 def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any:
-    """Returns a figure of a panel for each series: training error dashed, test error full.
+    """Returns a figure of a panel for each family, or of one: training error dashed, test full.
 
-    Lines are means over seeds. Where a panel has more than eight trials it shows the best eight,
-    and its title says so. With a tag that is a number, colour stands for it.
+    Lines are means over seeds. A panel of more than eight trials shows eight of them, and its
+    title says which. Where trials differ in one number, colour stands for it.
     """
     from matplotlib.figure import Figure
 
-    panels = by_series(trials, layout)
-    if len(panels) > 4 or all(len(members) == 1 for members in panels.values()):
-        panels = {"": list(trials)}
+    panels = {"": list(trials)}
+    if layout.series == "family" and len(found := by_series(trials, layout)) <= 4:
+        panels = found
+    dimensions = [tag for tag in layout.numbers if is_dimension(trials, layout, tag)]
+    tag = dimensions[0] if len(dimensions) == 1 else None
     figure = Figure(figsize=(max(5.2, _PANEL * len(panels) + 0.6), 3.6), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, members) in zip(every, panels.items(), strict=True):
-        left_out = len(members) - _MOST_LINES
-        if left_out > 0:
-            members = sorted(members, key=lambda t: -t.spread("top1").mean)[:_MOST_LINES]
-        _draw(axes, members, layout)
-        words = [name, f"best {_MOST_LINES} of {left_out + _MOST_LINES}" if left_out > 0 else ""]
+        shown = _few(members, tag)
+        _draw(axes, shown, tag)
+        words = [name, "" if len(shown) == len(members) else
+                 f"{'best ' if tag is None else ''}{len(shown)} of {len(members)}"]
         axes.set_title(": ".join(filter(None, words)), loc="left")
         axes.set_xlabel("epoch")
         axes.legend(frameon=False, loc="upper right")
@@ -42,15 +43,22 @@ def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any
     return figure
 
 
-def _draw(axes, members: Sequence[Group], layout: Layout) -> None:
+def _few(members: Sequence[Group], tag: str | None) -> list[Group]:
+    """Returns at most eight trials: spread over the tag, in its order, or the best."""
+    members = list(members)
+    if tag:
+        members.sort(key=lambda t: t.tags.get(tag, 0))
+    if len(members) <= _MOST_LINES:
+        return members
+    if tag:
+        return [members[i] for i in
+                np.linspace(0, len(members) - 1, _MOST_LINES).round().astype(int)]
+    return sorted(members, key=lambda t: -t.spread("top1").mean)[:_MOST_LINES]
+
+
+def _draw(axes, members: Sequence[Group], tag: str | None) -> None:
     from matplotlib import colormaps
 
-    from cnnjax.analysis.trials.figures import COLOURS
-
-    # With two tags for one colour, names tell trials apart.
-    tag = layout.numbers[0] if len(layout.numbers) == 1 else None
-    if tag:
-        members = sorted(members, key=lambda t: t.tags.get(tag, 0))
     for i, trial in enumerate(members):
         colour = (colormaps["cividis"](0.9 * i / max(1, len(members) - 1)) if tag
                   else COLOURS[i % len(COLOURS)])

@@ -6,23 +6,31 @@ where colour stands for a number it is cividis. Bars are the 95 % interval of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cnnjax.analysis.trials.curves import curves_by_series
-from cnnjax.analysis.trials.layout import Layout, by_series, equal_costs, lay_out
+from cnnjax.analysis.trials.layout import (
+    COLOURS,
+    Layout,
+    by_series,
+    equal_costs,
+    is_dimension,
+    lay_out,
+    series_of,
+)
 from cnnjax.analysis.trials.rows import COSTS, Group, pareto_front
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B6D00")
 _MARKERS = "os^Dvp*X"
 _STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "axes.spines.top": False,
           "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.6,
           "pdf.fonttype": 42, "lines.markersize": 4.5, "lines.linewidth": 1.3,
           "errorbar.capsize": 2.5}
 _MOST_NAMES = 12  # Of points in a figure, beyond which they would cover one another.
+_MOST_SETS = 5  # Of bars.
 
 
 def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]:
@@ -55,7 +63,7 @@ def _figures(trials: Sequence[Group], title: str) -> Iterator[tuple[str, Any]]:
         if len({t.cost(field) for t in trials} - {None}) > 1:
             yield f"accuracy_{field}", _drawn(title, trials, _scatter, layout, field, label)
     for tag in layout.numbers:
-        if not layout.grid and len({t.tags[tag] for t in trials if tag in t.tags}) > 2:
+        if not layout.grid and is_dimension(trials, layout, tag):
             yield f"error_by_{_file_name(tag)}", _drawn(title, trials, _by_number, layout, tag)
     if layout.grid:
         yield "grid", _drawn(title, trials, _heat_map, layout)
@@ -92,12 +100,19 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
               linewidth=0.9, linestyle=":", zorder=1, label="Pareto front")
     if len(known) <= _MOST_NAMES:
         for trial, across, up in zip(known, x, y, strict=True):
-            axes.annotate(trial.name, (across, up), xytext=(4, 4), textcoords="offset points",
-                          fontsize=7, color="0.25")
+            axes.annotate(_point_name(trial, layout), (across, up), xytext=(4, 4), fontsize=7,
+                          textcoords="offset points", color="0.25")
         axes.margins(x=0.14, y=0.08)
     axes.set(xlabel=label, ylabel=_with_seeds("top-1 accuracy (%)", trials))
     _log_if_wide(axes, x)
     axes.legend(frameon=False)
+
+
+def _point_name(trial: Group, layout: Layout) -> str:
+    """What stands beside a point: where a legend names the family, where in it the trial is."""
+    if layout.series != "family":
+        return trial.name
+    return " ".join(f"{trial.tags[key]:g}" for key in layout.numbers[:1] if key in trial.tags)
 
 
 def _by_number(axes, trials: Sequence[Group], layout: Layout, tag: str) -> None:
@@ -112,7 +127,7 @@ def _by_number(axes, trials: Sequence[Group], layout: Layout, tag: str) -> None:
     values = sorted({t.tags[tag] for t in trials if tag in t.tags})
     _log_if_wide(axes, values)
     if axes.get_xscale() == "linear" and len(values) <= 10:
-        axes.set_xticks(values)
+        axes.set_xticks(values, [f"{value:g}" for value in values])
     axes.set(xlabel=_words(tag), ylabel=_with_seeds("top-1 error (%)", trials))
     axes.legend(frameon=False)
 
@@ -154,11 +169,11 @@ def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
 def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
                      sets: Sequence[Sequence[Group]]) -> None:
     """Top-1 of the series at equal multiply-adds, as Table 7 of arXiv 1905.11946 compares them."""
-    from cnnjax.analysis.trials.layout import series_of
-
     names = list(by_series(trials, layout))
+    if len(sets) > _MOST_SETS:
+        sets = [sets[i] for i in np.linspace(0, len(sets) - 1, _MOST_SETS).round().astype(int)]
     width = 0.8 / len(names)
-    lows = []
+    lows, highs = [], []
     for place, members in enumerate(sets):
         for trial in members:
             i, found = names.index(series_of(trial, layout)), trial.spread("top1")
@@ -167,16 +182,17 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
                      label=names[i], yerr=100 * found.half if found.half else None,
                      error_kw={"elinewidth": 0.9})
             lows.append(100 * (found.mean - (found.half or 0)))
+            highs.append(100 * (found.mean + (found.half or 0)))
     axes.set_xticks(range(len(sets)), [_cost(members) for members in sets])
     axes.set(xlabel="multiply-adds of an image",
              ylabel=_with_seeds("top-1 accuracy (%)", trials))
-    # Differences are what is compared; an axis from 0 would hide them, and says so.
-    if min(lows) > 50:
-        axes.set_ylim(bottom=max(0, np.floor(min(lows) / 5) * 5 - 5))
+    # What is compared are differences, which an axis from 0 would hide.
+    bottom = max(0, np.floor(min(lows) / 5) * 5 - 5) if min(lows) > 50 else 0
+    axes.set_ylim(bottom, bottom + 1.2 * (max(highs) - bottom))  # The legend stands above the bars.
     handles, labels = axes.get_legend_handles_labels()
     unique = dict(zip(labels, handles, strict=True))
     axes.legend(unique.values(), unique.keys(), frameon=False, ncols=len(unique),
-                loc="lower center", bbox_to_anchor=(0.5, 1.08))
+                loc="upper left", columnspacing=1.2, handlelength=1.0)
     axes.grid(axis="x", visible=False)
 
 
@@ -224,12 +240,3 @@ def _words(tag: str) -> str:
 
 def _file_name(tag: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in tag)
-
-
-CAPTIONS: Mapping[str, str] = {
-    "accuracy_": "Accuracy against what it costs; the dotted line is the Pareto front.",
-    "error_by_": "Test error (full) and training error (hollow, dashed).",
-    "grid": "Accuracy over two tags; the best in bold.",
-    "equal_cost": "Families at equal multiply-adds.",
-    "learning_curves": "Training error (dashed) and test error (full) while training.",
-}

@@ -13,7 +13,9 @@ from numbers import Real
 
 from cnnjax.analysis.trials.rows import Group
 
-MOST_SERIES = 8  # As many as there are colours that everybody can tell apart.
+# Okabe and Ito's (2008) but for the last two: their yellow is too pale for a line.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555", "#8B6D00")
+MOST_SERIES = len(COLOURS)
 SAME_COST = 1.15  # Multiply-adds up to this factor apart count as equal.
 
 
@@ -74,6 +76,13 @@ def by_series(trials: Sequence[Group], layout: Layout) -> dict[str, list[Group]]
     for trial in trials:
         found.setdefault(series_of(trial, layout), []).append(trial)
     return found
+
+
+def is_dimension(trials: Sequence[Group], layout: Layout, tag: str) -> bool:
+    """Whether a tag has several values and names one trial of a series each, as a depth does."""
+    return len({t.tags[tag] for t in trials if tag in t.tags}) > 2 and all(
+        len({t.tags.get(tag) for t in members}) == len(members)
+        for members in by_series(trials, layout).values())
 
 
 def equal_costs(trials: Sequence[Group], layout: Layout) -> list[list[Group]]:

@@ -91,7 +91,7 @@ function scaleOf(found, low, high, log = false) {
   const [a, b] = [f(from) - pad, f(to) + pad];
   const at = v => low + (f(v) - a) / (b - a) * (high - low);
   return Object.assign(at, {ticks: log ? logTicks(a, b) : ticks(a, b,
-    Math.abs(high - low) / 70)});
+    Math.abs(high - low) / (high < low ? 42 : 75))});
 }
 function ticks(a, b, count) {
   const rough = (b - a) / Math.max(2, count), power = 10 ** Math.floor(Math.log10(rough));
@@ -159,8 +159,18 @@ function drawChart() {
   if (sweep.costs[across.key])
     svg.append(element("path", {class: "front", d: best.map((p, i) =>
       i ? `H${x(p.x)}V${y(p.y)}` : `M${x(p.x)} ${y(p.y)}`).join("")}));
+  if (sweep.series === "family" && $("colour").value === "family") drawLines(svg, points, x, y);
   for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(p.y - p.half),
     y(p.y + p.half)));
+}
+// A family is one network at several sizes: its points are joined.
+function drawLines(svg, points, x, y) {
+  for (const name of values("family")) {
+    const mine = points.filter(p => String(p.t.tags.family) === name).sort((p, q) => p.x - q.x);
+    if (mine.length > 1)
+      svg.append(element("path", {fill: "none", stroke: colourOf(mine[0].t), "stroke-width": 1.3,
+        d: mine.map((p, i) => `${i ? "L" : "M"}${x(p.x)} ${y(p.y)}`).join("")}));
+  }
 }
 function drawPoint(p, x, y, low, high) {
   const colour = colourOf(p.t);
@@ -195,7 +205,7 @@ function drawGrid() {
       fill: part === null ? "transparent" : shade(part),
       stroke: part === null ? "currentColor" : null}),
     element("text", {x: x + w / 2, y: y + h / 2 + 4, "text-anchor": "middle",
-      style: part === null ? null : `fill:${part < 0.55 ? "#fff" : "#000"}`
+      style: part === null ? null : `fill:${part < 0.42 ? "#fff" : "#000"}`
         + (mean === high ? ";font-weight:700" : "")},
     mean === null ? "–" : percent(mean, 1))), i));
   });
@@ -225,7 +235,8 @@ function drawCurves() {
     svg.append(pointing(element("g", {class: "point curve mark", "data-i": i},
       element("path", {class: "train", d: line(t.curve, "train"), stroke: colour, fill: "none",
         "stroke-dasharray": "5 3", "stroke-width": 1.2, visibility: "hidden"}),
-      element("path", {d: full, stroke: colour, fill: "none", "stroke-width": 1.5}),
+      element("path", {d: full, stroke: colour, fill: "none",
+        "stroke-width": shown.length > 30 ? 0.8 : 1.5}),
       element("path", {d: full, stroke: "transparent", fill: "none", "stroke-width": 9})), i));
   }
 }

@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.analysis.trials.curves import mean_curve
-from cnnjax.analysis.trials.figures import COLOURS
-from cnnjax.analysis.trials.layout import lay_out, series_of
+from cnnjax.analysis.trials.layout import COLOURS, lay_out, series_of
 from cnnjax.analysis.trials.rows import COSTS, Group, Row, columns, fronts
 
 _CURVE_POINTS = 40

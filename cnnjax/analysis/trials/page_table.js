@@ -14,14 +14,7 @@ function columns() {
   return [
     {key: "name", head: "trial", sort: t => t.name, show: t => t.name},
     ...each ? [of("seed", "seed", (t, r) => r.seed, (t, r) => String(r.seed))] : [],
-    ...tags,
-    of("params", "parameters", t => t.params, t => t.params?.toLocaleString("en") ?? ""),
-    of("multiply_adds", "multiply-adds", t => t.multiply_adds, t => short(t.multiply_adds)),
-    of("seconds", "seconds", (t, r) => each ? r.seconds : t.seconds,
-      (t, r) => short(each ? r.seconds : t.seconds)),
-    of("images_per_second", "images/s", (t, r) => each ? r.images_per_second : t.images_per_second,
-      (t, r) => short(each ? r.images_per_second : t.images_per_second)),
-    ...each ? [] : [of("n", "seeds", t => t.top1.n, t => String(t.top1.n))],
+    ...tags.filter(c => !c.head.startsWith("published")),
     of("top1", "top-1 (%)", mean("top1"), (t, r) => each ? percent(r.top1) : spread(t.top1)),
     ...each ? [] : [of("interval", "95 % interval", mean("top1"), t => interval(t.top1))],
     of("top5", "top-5 (%)", mean("top5"), (t, r) => each ? percent(r.top5) : spread(t.top5)),
@@ -29,6 +22,14 @@ function columns() {
       (t, r) => each ? percent(r.train_top1) : spread(t.train_top1)),
     of("train_loss", "training loss", mean("train_loss"),
       (t, r) => short(each ? r.train_loss : t.train_loss.mean)),
+    of("params", "parameters", t => t.params, t => t.params?.toLocaleString("en") ?? ""),
+    of("multiply_adds", "multiply-adds", t => t.multiply_adds, t => short(t.multiply_adds)),
+    of("seconds", "seconds", (t, r) => each ? r.seconds : t.seconds,
+      (t, r) => short(each ? r.seconds : t.seconds)),
+    of("images_per_second", "images/s", (t, r) => each ? r.images_per_second : t.images_per_second,
+      (t, r) => short(each ? r.images_per_second : t.images_per_second)),
+    ...each ? [] : [of("n", "seeds", t => t.top1.n, t => String(t.top1.n))],
+    ...tags.filter(c => c.head.startsWith("published")),
     ...each ? [] : [{key: "front", head: "Pareto front", sort: t => t.front.length,
       show: t => t.front.join(", ")}],
     {key: "state", head: each ? "state" : "runs", sort: (t, r) => each ? r.state : states(t),
@@ -132,8 +133,9 @@ function draw() {
 function start() {
   const options = (id, pairs) => $(id).replaceChildren(...pairs.map(([value, text]) =>
     element("option", {value}, text)));
-  options("x", ACROSS.filter(a => sweep.trials.some(t => a.of(t) !== null))
-    .map(a => [a.key, a.label]));
+  const differs = a => new Set(sweep.trials.map(a.of).filter(v => v !== null)).size > 1;
+  const across = ACROSS.filter(differs);
+  options("x", (across.length ? across : ACROSS.slice(0, 1)).map(a => [a.key, a.label]));
   options("y", UP.map(u => [u.key, u.label]));
   const telling = sweep.tags.filter(key => {
     const n = values(key).length;

@@ -80,7 +80,7 @@ def _title(subject: Subject) -> str:
 def _facts(subject: Subject) -> list[tuple[str, str]]:
     summary = summarize(subject.model.module, (1, *subject.pixels.shape[1:]))
     height, width, channels = subject.pixels.shape[1:]
-    facts = [("weights", str(subject.model.where)), ("images", subject.what),
+    facts = [("weights", "/".join(Path(subject.model.where).parts[-2:])), ("images", subject.what),
              ("looked at", f"{len(subject.pixels):,}"), ("classes", f"{len(subject.classes):,}"),
              ("input", f"{height}x{width}x{channels}"),
              ("parameters", f"{trees.count(subject.model.variables['params']):,}"),

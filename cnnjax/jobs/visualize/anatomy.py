@@ -79,24 +79,31 @@ def _seen(field) -> str:
 def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
     """All frames on one image, then for each map its frame and its effective field."""
     index = subject.chosen(1)[0]
-    picture = fitted(as_rgb(subject.pixels[index]), 2 * SIDE)
+    picture = fitted(as_rgb(subject.pixels[index]), SIDE)
     scale = picture.shape[0] / subject.pixels.shape[1]
     nested, pairs = picture, []
     # Frames that are the same, or around the whole image, would hide one another.
     for k, (name, found) in enumerate(effective.items()):
         color = PALETTE[k % len(PALETTE)]
-        box = [v * scale for v in found.box]
-        nested = framed(nested, box, color, thickness=3)
+        box = _visible([v * scale for v in found.box])
+        nested = framed(nested, box, color)
         clipped = "" if _inside(found) else ", more than the image"
         pairs.append(Row(f"{name}", (
-            Tile(fitted(framed(picture, box, color, 4), SIDE),
+            Tile(framed(picture, box, color),
                  f"sees {found.field.size[0]} px{clipped}"),
-            Tile(fitted(framed(fitted(heat(found.sensitivity), 2 * SIDE), box, color, 4), SIDE),
+            Tile(framed(fitted(heat(found.sensitivity), SIDE), box, color),
                  f"effectively {found.size:.0f} px"))))
     return Figure("receptive_fields", (
         Row("All of them", (Tile(nested, "from the first map to the last"),)), *pairs),
         "The frame is the theoretical field of the middle position. Where it is larger than the "
         "image, only its part inside is drawn.", beside=True)
+
+
+def _visible(box: list[float], least: float = 7.0) -> tuple[float, float, float, float]:
+    """A frame around (top, left, height, width) that leaves a few pixels of the picture inside."""
+    top, left, height, width = box
+    more = [max(0.0, least - size) for size in (height, width)]
+    return top - more[0] / 2, left - more[1] / 2, height + more[0], width + more[1]
 
 
 def _inside(found: EffectiveField) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -11,7 +10,7 @@ import numpy as np
 
 from cnnjax import analysis
 from cnnjax.analysis.charts import line_chart
-from cnnjax.analysis.rendering import fitted, heat, over, signed
+from cnnjax.analysis.rendering import fitted, heat, over, pooled, signed
 from cnnjax.jobs.visualize.page import Chart, Figure, Row, Section, Table, Text, Tile
 from cnnjax.jobs.visualize.subject import SIDE, Subject
 
@@ -80,8 +79,11 @@ def _figure(subject: Subject, chosen, maps: dict[str, np.ndarray], errors) -> Fi
         truth = "" if subject.labels is None else f"{subject.classes[subject.labels[i]]}: "
         tiles = [Tile(subject.tile(i), subject.names[i])]
         for name, values in maps.items():
-            picture = {"Grad-CAM": functools.partial(over, subject.pixels[i]), "saliency": _strong,
-                       "SmoothGrad": _strong}.get(name, signed)(values[k])
+            if name == "Grad-CAM":
+                picture = over(subject.pixels[i], values[k])
+            else:  # Averaged before they are coloured: colours of many pixels would turn grey.
+                draw = _strong if name in ("saliency", "SmoothGrad") else signed
+                picture = draw(pooled(values[k], SIDE))
             caption = name + (f"\nerror {_percent(errors[k])}" if name.startswith("int") else "")
             tiles.append(Tile(fitted(picture, SIDE), caption))
         rows.append(Row(f"{truth}it says {subject.answer(i)}", tiles))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 
 from cnnjax.analysis import EffectiveField, crop_field, first_kernel
 from cnnjax.analysis.rendering import as_rgb, fitted, framed, ranged
 from cnnjax.analysis.survey import Peak
+from cnnjax.jobs.visualize import dreams
 from cnnjax.jobs.visualize.page import Figure, Row, Section, Text, Tile
 from cnnjax.jobs.visualize.subject import SIDE, Subject
 from cnnjax.types import UserError
@@ -19,11 +22,18 @@ def section(subject: Subject, effective: dict[str, EffectiveField]) -> Section:
     """Returns filters, strongest patches and feature maps."""
     parts = [*_filters(subject),
              Text("What moves its channels", heading=True),
-             Text("A few channels of every map, evenly spaced rather than picked for their looks: "
-                  "the images that move each most, cut to what the strongest position sees. The "
-                  "yellow frame is as large as the effective field. What is beyond the image is "
-                  "grey; where a position sees more than the image, the whole of it is shown.")]
-    parts += [_patches(subject, name, effective.get(name)) for name in subject.maps]
+             Text("A few channels of every map, evenly spaced rather than picked for their looks. "
+                  + ("First an image made by gradient ascent to move the channel as much as it "
+                     "can, then the " if subject.settings.steps else "The ")
+                  + "images of the set that move it most, cut to what the strongest position "
+                  "sees. The yellow frame is as large as the effective field. What is beyond the "
+                  "image is grey; where a position sees more than the image, all of it is shown.")]
+    channels = {name: subject.seen.live_channels(name, subject.settings.channels)
+                for name in subject.maps}
+    made = dreams.of_channels(subject, channels)
+    parts += [_patches(subject, name, channels[name], made, effective.get(name))
+              for name in subject.maps]
+    parts += dreams.of_classes(subject)
     parts += [Text("What it makes of one image", heading=True), _feature_maps(subject)]
     return Section("layers", "2. What it looks for", parts)
 
@@ -46,15 +56,18 @@ def _filters(subject: Subject) -> list:
     return [Text("Its first filters", heading=True),
             Text(f"{count} filters of {height}x{width} pixels on {colours} images, the strongest "
                  "first. Grey is a weight of 0; each has a scale of its own."),
-            Figure("filters", (Row("", tiles),))]
+            Figure("filters", (Row("", tiles),), side=56)]
 
 
-def _patches(subject: Subject, name: str, effective: EffectiveField | None) -> Figure:
-    options, rows = subject.settings, []
-    for channel in subject.seen.live_channels(name, options.channels):
-        peaks = subject.seen.strongest(name, channel, options.patches)
+def _patches(subject: Subject, name: str, channels: Sequence[int],
+             made: dict[tuple[str, int], np.ndarray], effective: EffectiveField | None) -> Figure:
+    rows = []
+    for channel in channels:
+        peaks = subject.seen.strongest(name, channel, subject.settings.patches)
+        image = made.get((name, channel))
         rows.append(Row(f"{name}, channel {channel}", [
-            Tile(_cut(subject, name, peak, effective), f"{peak.value:.3g}") for peak in peaks]))
+            *([] if image is None else [Tile(image, "made for it")]),
+            *(Tile(_cut(subject, name, peak, effective), f"{peak.value:.3g}") for peak in peaks)]))
     return Figure(f"patches_{name}", rows or (Row(f"{name}: no channel is alive", ()),))
 
 

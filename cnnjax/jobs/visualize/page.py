@@ -30,12 +30,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """Rows of tiles, a file of its own called `name`.png; short ones may stand beside another."""
+    """Rows of tiles, a file of its own called `name`.png.
+
+    Attributes:
+      note: a line below.
+      beside: whether rows may stand beside one another, being short.
+      side: width of a tile in pixels.
+    """
 
     name: str
     rows: Sequence[Row]
     note: str = ""
     beside: bool = False
+    side: int = 112
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,11 +104,11 @@ def render(title: str, facts: Sequence[tuple[str, str]], remarks: Sequence[str],
             "</main></body></html>\n")
 
 
-def png_of(figure: Figure, side: int = 112, gap: int = 6, line: int = 15) -> bytes:
+def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     """Returns a figure as one PNG, with its labels and captions."""
     from PIL import Image, ImageDraw
 
-    font = _font()
+    font, side = _font(), figure.side
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
     lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0) for tile in row.tiles)
              for row in figure.rows]
@@ -145,7 +152,8 @@ def _part(part: Any) -> str:
         "<div>" + (f'<p class="label">{_text(row.label)}</p>' if row.label else "")
         + f'<div class="tiles">{"".join(map(_tile, row.tiles))}</div></div>'
         for row in part.rows)
-    return f'<div class="{"beside" if part.beside else "figure"}">{rows}</div>' + (
+    return (f'<div class="{"beside" if part.beside else "figure"}" style="--side:{part.side}px">'
+            f"{rows}</div>") + (
         f'<p class="note">{_text(part.note)}</p>' if part.note else "")
 
 
@@ -228,8 +236,8 @@ nav a { border: 1px solid var(--line); border-radius: 1rem; padding: .25rem .8re
 .beside { display: flex; flex-wrap: wrap; gap: 0 1.5rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .5rem; }
 figure { margin: 0; }
-.tiles figure { width: 112px; }
-.tiles img { display: block; width: 112px; height: auto; image-rendering: pixelated;
+.tiles figure { width: var(--side); }
+.tiles img { display: block; width: var(--side); height: auto; image-rendering: pixelated;
   border-radius: 2px; }
 .tiles figcaption { overflow-wrap: anywhere; margin-top: .15rem; font-size: .75rem; }
 .chart { margin: .8rem 0; max-width: 30rem; }

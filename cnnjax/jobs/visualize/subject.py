@@ -93,13 +93,26 @@ class Subject:
         return f"{self.classes[probability.argmax()]}, {probability.max():.0%}"
 
     def chosen(self, count: int) -> list[int]:
-        """Returns the first images of as many classes as there are (said, if none is known)."""
-        kinds = self.said if self.labels is None else self.labels
-        classes, first = np.unique(kinds, return_index=True)
-        spaced = np.linspace(0, len(classes) - 1, min(count, len(classes))).round().astype(int)
-        chosen = first[spaced].tolist()
-        rest = [i for i in range(len(kinds)) if i not in chosen]
-        return sorted(chosen + rest[:count - len(chosen)])
+        """Returns images of as many classes as there are, the first one of each.
+
+        Where the true classes are not known they are what the model says most often.
+        """
+        first = self.classes_seen()
+        chosen = [int(np.flatnonzero(self.kinds == kind)[0]) for kind in first[:count]]
+        rest = [i for i in range(len(self.kinds)) if i not in chosen]
+        return chosen + rest[:count - len(chosen)]
+
+    @property
+    def kinds(self) -> np.ndarray:
+        """(N,) the true classes, or if nobody knows them what the model says."""
+        return self.said if self.labels is None else self.labels
+
+    def classes_seen(self) -> list[int]:
+        """Returns the classes of the images, in order, or the most frequent first if said."""
+        classes, counts = np.unique(self.kinds, return_counts=True)
+        if self.labels is None:
+            classes = classes[np.argsort(-counts, kind="stable")]
+        return classes.tolist()
 
 
 def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:

@@ -230,6 +230,8 @@ def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
     run(f"{experiment}:1", tmp_path / "t")
     assert run(f"{experiment}:2", tmp_path / "t") == 2
     assert "holds a sweep of" in capsys.readouterr().err
+    assert run(experiment, tmp_path / "t", job="train") == 2
+    assert "holds a sweep, or several seeds" in capsys.readouterr().err
 
 
 def test_a_dry_run_lists_the_trials_and_writes_nothing(experiment, here, tmp_path, capsys):
