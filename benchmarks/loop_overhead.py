@@ -86,7 +86,7 @@ def measure(model: str, rounds: int) -> None:
     """Prints one row."""
     size, steps, epoch = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
-    feed = experiment_lib.make_train_feed(experiment)
+    feed = experiment_lib.make_train_feed(experiment, experiment.phases[-1])
     call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
     state = jax.jit(experiment.create_state,
                     out_shardings=step_lib.replicated(experiment.mesh))()

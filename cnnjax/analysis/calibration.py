@@ -5,6 +5,7 @@ All of it from logits [N, K] and labels [N], as NumPy arrays.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,16 @@ def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: i
     """Returns how often a label (row) was taken for a class (column): int [K, K]."""
     pairs = np.asarray(labels, np.int64) * num_classes + predictions
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def most_confused(confusion: Sequence[Sequence[int]], class_names: Sequence[str], number: int
+                  ) -> list[dict[str, Any]]:
+    """Returns the largest entries beside the diagonal, {"class", "taken_for", "count"} each."""
+    matrix = np.array(confusion)
+    np.fill_diagonal(matrix, 0)
+    order = np.argsort(-matrix, axis=None, kind="stable")[:number]
+    return [{"class": class_names[i], "taken_for": class_names[j], "count": int(matrix[i, j])}
+            for i, j in zip(*np.unravel_index(order, matrix.shape), strict=True) if matrix[i, j]]
 
 
 def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

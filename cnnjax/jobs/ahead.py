@@ -29,9 +29,10 @@ class Call:
     def prepare(self, state: PyTree, constants: PyTree, batch: PyTree) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes."""
         self._shapes = _shapes(batch)
+        # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
+        lowered = self._jitted.lower(state, constants, batch)
         pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
-        self._compiled = pool.submit(
-            lambda: self._jitted.lower(state, constants, batch).compile())
+        self._compiled = pool.submit(lowered.compile)
         pool.shutdown(wait=False)
 
     def __call__(self, state: PyTree, constants: PyTree, batch: PyTree):

@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax.analysis.calibration import calibration_report, plot_calibration
+from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import console, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
@@ -19,10 +19,18 @@ from cnnjax.types import Preprocess, UserError
 
 PyTree = Any
 RESULT, PICTURE = "evaluate.json", "evaluate.png"
+# A matrix of more classes would be a file of megabytes; its largest entries stand for it.
+_WHOLE_MATRIX = 200
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
-    """Evaluates `config.eval.checkpoint` of a workdir; writes evaluate.json and evaluate.png."""
+    """Evaluates `config.eval.checkpoint` of a workdir; writes evaluate.json and evaluate.png.
+
+    Where there is no run, but weights to start from, their features can be probed.
+    """
+    if (config.weights.path is not None and config.eval.probe != "none"
+            and not workdir.has_checkpoints(folder)):
+        return _probe_weights(config, folder, dry_run)
     if not workdir.has_checkpoints(folder):
         workdir.load_config(folder)  # Says so if there is no run at all.
         raise UserError(f"The run in {folder} has no checkpoint yet.")
@@ -62,6 +70,24 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     return 0
 
 
+def _probe_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
+    """Probes the features of pretrained weights, without training anything of them."""
+    experiment = experiment_lib.build(config)
+    if experiment.weights is None:
+        raise UserError(f"weights.path is {config.weights.path}: there are no features to probe.")
+    if dry_run:
+        print(f"Would probe {config.weights.path} on {experiment.dataset.name}.")
+        return 0
+    workdir.check_writable(folder)
+    values = {"weights": config.weights.path, "data": experiment.dataset.name,
+              **probing.measure(experiment, experiment.weights.variables)}
+    workdir.write_json(folder / RESULT, values)
+    console.print_table(f"Features of {config.weights.path}", {
+        name.replace("_", " "): f"{value:.4%}" if isinstance(value, float) else value
+        for name, value in values.items()})
+    return 0
+
+
 def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: int
                  ) -> dict[str, Any]:
     """Returns `calibration_report` of the evaluation split, having drawn it."""
@@ -71,6 +97,9 @@ def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: 
     report = calibration_report(found["image"], found["label"])
     plot_calibration(report, experiment.dataset.class_names, str(folder / PICTURE),
                      f"{experiment.config.model.name} on {experiment.dataset.name}, step {step:,}")
+    if experiment.dataset.num_classes > _WHOLE_MATRIX:
+        report["confusions"] = most_confused(report.pop("confusion"),
+                                             experiment.dataset.class_names, _WHOLE_MATRIX)
     return report
 
 

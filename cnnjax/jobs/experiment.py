@@ -171,8 +171,10 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
         gathered=step_lib.replicated(mesh) if sharded else None,
         distillation=teacher and teacher.distillation)
     phases = make_phases(config, parts)
+    schedule = dataclasses.replace(make_schedule(config, examples, phases[-1].stop),
+                                   stop=_stop(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
-                                     schedule=make_schedule(config, examples, phases))
+                                     schedule=schedule)
     experiment = dataclasses.replace(experiment,
                                      abstract_state=jax.eval_shape(experiment.create_state))
     memory.check(experiment)
@@ -259,10 +261,8 @@ def steps_per_call(config: ConfigDict) -> int:
     return 1 if jax.default_backend() == "cpu" else 16
 
 
-def make_schedule(config: ConfigDict, examples: int, phases: tuple[Phase, ...]) -> Schedule:
-    """Returns when the loop logs, evaluates, saves and stops."""
-    total = phases[-1].stop
-
+def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
+    """Returns when the loop logs, evaluates and saves; it stops at the end."""
     def every(section):
         interval = config_lib.in_steps(config[section], "every", examples=examples, total=total,
                                        batch_size=config.train.batch_size, where=section)
@@ -277,7 +277,7 @@ def make_schedule(config: ConfigDict, examples: int, phases: tuple[Phase, ...]) 
         log=Every(every("log"), total, ends), evaluate=Every(evaluate, total, ends),
         # At every evaluation too, or the best one might not be among those that were saved.
         save=Every(every("checkpoint") + evaluate, total, ends),
-        stop=_stop(config, phases))
+        stop=total)
 
 
 def _stop(config: ConfigDict, phases: tuple[Phase, ...]) -> int:

@@ -34,6 +34,8 @@ def check(experiment: Experiment) -> None:
         return
     state = experiment.abstract_state
     fixed = _bytes(state) + _bytes(state.params)
+    if config.sharding.fsdp_min_size or config.sharding.rules:
+        fixed //= experiment.mesh.size  # At the least: nothing is gathered all at once.
     if fixed > limit:
         raise UserError(
             f"The state of {config.model.name} takes {console.size(fixed)}, but a device has "
@@ -46,7 +48,9 @@ def check(experiment: Experiment) -> None:
                             f"and a device has {console.size(limit)}: set "
                             "--config.data.placement=stream.")
     largest = max(1, config.train.batch_size // experiment.mesh.size // config.train.accumulate)
-    whole = all(p.task.trainable is None and p.task.trunk is None for p in experiment.phases)
+    # What is computed again need not be kept.
+    whole = not config.train.remat and all(
+        p.task.trainable is None and p.task.trunk is None for p in experiment.phases)
     for rows, size, key, parts in (
             (largest, recipe.train_size(config, experiment.preprocess), "train.batch_size", whole),
             ((config.eval.batch_size or config.train.batch_size) // experiment.mesh.size or 1,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 import numpy as np
 
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import probe
+from cnnjax.train import step as step_lib
 from cnnjax.train.features import compute_features
 
 PyTree = Any
@@ -22,6 +24,7 @@ def measure(experiment: Experiment, variables: PyTree) -> dict[str, float]:
     """
     section, classes = experiment.config.eval, experiment.dataset.num_classes
     trunk = experiment.module.clone(num_classes=0)
+    variables = jax.device_put(variables, step_lib.replicated(experiment.mesh))
 
     def features(split):
         feed = experiment_lib.make_eval_feed(experiment, split)

@@ -64,5 +64,7 @@ def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_
     report = calibration.calibration_report(logits, labels)
     assert report["confusion"] == [[2, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert report["per_class_accuracy"] == [pytest.approx(2 / 3), 1.0, 1.0, None]
+    assert calibration.most_confused(report["confusion"], "abcd", 5) == [
+        {"class": "a", "taken_for": "b", "count": 1}]
     calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000

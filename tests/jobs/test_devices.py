@@ -62,6 +62,7 @@ def test_eight_devices_augment_mix_and_accumulate_as_one_does(root, tmp_path):
     assert eight["top1"] == pytest.approx(one["top1"], abs=2 / 360)
 
 
+@pytest.mark.slow
 def test_divided_parameters_give_the_losses_of_one_device_and_move_between_both(
         one, root, tmp_path):
     folder, divide = tmp_path / "run", "--config.sharding.fsdp_min_size=64"

@@ -85,8 +85,8 @@ def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain):
     assert (folder / "evaluate.png").stat().st_size > 10_000
     assert {kind: len(a) for kind, a in found["corruptions"].items()} == {
         "contrast": 5, "jpeg_compression": 5}
-    # Features of a few steps are hardly better than pixels, but pixels of digits are good.
-    assert found["probe_knn"] > 0.7 and found["probe_linear"] > 0.7
+    # Features of a few steps are about random, and tell digits apart nevertheless.
+    assert summary["top1"] < 0.3 < 0.5 < min(found["probe_knn"], found["probe_linear"])
 
 
 def test_an_evaluation_over_views_has_another_answer(plain):
@@ -102,5 +102,12 @@ def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys):
     found = json.loads((folder / "lr_finder.json").read_text())
     assert len(found["losses"]) < 60 and found["rates"] == sorted(found["rates"])
     assert found["rates"][0] == pytest.approx(1e-5, rel=1e-3)
-    assert 1e-5 <= found["suggestion"] <= found["lowest_loss_at"] / 9.9
+    assert 1e-5 <= found["suggestion"] <= found["lowest_loss_at"] / 10 * 1.05  # Two digits.
     assert f"--config.schedule.lr={found['suggestion']:g}" in capsys.readouterr().out
+
+
+def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
+    folder = tmp_path / "probe"
+    assert main([*RUN, f"--workdir={folder}", "--job=evaluate", "--config.eval.probe=knn",
+                 f"--config.weights.path={plain[0]}"]) == 0
+    assert 0.5 < json.loads((folder / "evaluate.json").read_text())["probe_knn"] <= 1

@@ -65,3 +65,9 @@ def test_what_cannot_be_a_schedule_is_the_users_error():
         make_schedule("step", lr=1, total_steps=5)
     with pytest.raises(UserError, match="drop_every_epochs"):
         make_schedule("exponential", lr=1, total_steps=5)
+
+
+def test_the_range_test_rises_by_the_same_factor_every_step():
+    schedule = make_schedule("range_test", lr=10.0, total_steps=100, range_start=1e-6)
+    rates = [float(schedule(step)) for step in (0, 50, 100)]
+    assert rates == pytest.approx([1e-5, 1e-2, 10.0], rel=1e-3)

@@ -78,14 +78,13 @@ def along_line(image: jax.Array, radius: int, sigma: float, degrees: jax.Array) 
     weights = np.exp(-steps**2 / (2 * sigma**2))
     weights /= weights.sum()
     angle = jnp.deg2rad(degrees)
-    # Its columns run along the cosine and its rows along the sine, after it swapped both.
-    down = jnp.ceil(steps * jnp.cos(angle) - 0.5).astype(int)
-    right = jnp.ceil(steps * jnp.sin(angle) - 0.5).astype(int)
+    right = jnp.ceil(steps * jnp.cos(angle) - 0.5).astype(int)
+    down = jnp.ceil(steps * jnp.sin(angle) - 0.5).astype(int)
     height, length = image.shape[:2]
     out = jnp.zeros_like(image)
     for i, weight in enumerate(weights):
-        ys = jnp.clip(jnp.arange(height) + right[i], 0, height - 1)
-        xs = jnp.clip(jnp.arange(length) + down[i], 0, length - 1)
+        ys = jnp.clip(jnp.arange(height) + down[i], 0, height - 1)
+        xs = jnp.clip(jnp.arange(length) + right[i], 0, length - 1)
         out += weight * image[ys][:, xs]
     return out
 

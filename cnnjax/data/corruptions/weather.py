@@ -42,24 +42,27 @@ def plasma_fractal(key: jax.Array, side: int, roughness: float) -> jax.Array:
       side: a power of two.
       roughness: by which each halving of the distance divides the size of the noise.
     """
-    land, step, size = jnp.zeros((side, side)), side, 100.0
-    while step >= 2:
-        half = step // 2
-        squares, diamonds, others = (
-            size**2 * jax.random.uniform(jax.random.fold_in(key, 3 * step + i),
-                                         (side // step, side // step), minval=-1, maxval=1)
-            for i in range(3))
-        corners = land[::step, ::step]
+    corners, size = jnp.zeros((1, 1)), 100.0
+    while (n := corners.shape[0]) < side:
+        noise = size**2 * plasma_noise(key, n)
+        # Between four corners, and then between two corners and two of those centres.
         pairs = corners + jnp.roll(corners, -1, 0)
-        centres = (pairs + jnp.roll(pairs, -1, 1)) / 4 + squares
-        land = land.at[half::step, half::step].set(centres)
+        centres = (pairs + jnp.roll(pairs, -1, 1)) / 4 + noise[0]
         across = (centres + jnp.roll(centres, 1, 0) + corners + jnp.roll(corners, -1, 1)) / 4
-        land = land.at[::step, half::step].set(across + diamonds)
         down = (centres + jnp.roll(centres, 1, 1) + corners + jnp.roll(corners, -1, 0)) / 4
-        land = land.at[half::step, ::step].set(down + others)
-        step, size = half, size / roughness
+        rows = (jnp.stack([corners, across + noise[1]], 2), jnp.stack([down + noise[2], centres],
+                                                                      2))
+        corners, size = jnp.stack(rows, 1).reshape(2 * n, 2 * n), size / roughness
+    land = corners
     land -= land.min()
     return land / land.max()
+
+
+def plasma_noise(key: jax.Array, points: int) -> jax.Array:
+    """Returns what a level with this many points a side adds to its new ones, in [-1, 1]."""
+    flat = jax.random.uniform(jax.random.fold_in(key, points), (3 * points**2,), minval=-1,
+                              maxval=1)
+    return flat.reshape(3, points, points)
 
 
 def brightness(key: jax.Array, image: jax.Array, amount: float) -> jax.Array:
