@@ -11,6 +11,7 @@ the finished image and for 32 copies of it that are shifted at random by up to 8
 from __future__ import annotations
 
 import argparse
+import functools
 from pathlib import Path
 
 import jax
@@ -59,7 +60,12 @@ def save(sheet: Image.Image, name: str) -> None:
 def first(module, variables, preprocess, images) -> np.ndarray:
     """Returns (N,) the class that the network puts first for images in [0, 1]."""
     x = (images - np.array(preprocess.mean)) / np.array(preprocess.std)
-    return np.asarray(jax.jit(module.apply)(variables, x.astype(np.float32))).argmax(-1)
+    return np.asarray(_classes(module, variables, x.astype(np.float32)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _classes(module, variables, images):
+    return module.apply(variables, images).argmax(-1)
 
 
 def shifts(images, preprocess, number=32, most=8, seed=0):
@@ -80,19 +86,29 @@ def filters(model, size, steps, photo):
          "lite0_filters.png")
 
 
-def classes(model, size, steps, photo):
+def class_images(model, size, steps):
+    """Returns images of CLASSES, and which of them, and of their shifted copies (32, 10), are put
+    first as what they were made for."""
     module, variables, preprocess = model
     found = analysis.maximise(module, variables, [analysis.class_logit(c) for c in CLASSES],
-                              size=size, steps=steps, preprocess=preprocess)
-    own = first(*model, found.images)
-    shifted = np.stack([first(*model, images) for images in shifts(found.images, preprocess)])
+                              size=size, steps=steps, preprocess=preprocess).images
+    return found, *recognised(model, found)
+
+
+def recognised(model, images):
+    """See `class_images`."""
+    own = first(*model, images) == CLASSES
+    return own, np.stack([first(*model, moved) == CLASSES for moved in shifts(images, model[2])])
+
+
+def classes(model, size, steps, photo):
+    found, own, shifted = class_images(model, size, steps)
     names = [imagenet.class_names()[c] for c in CLASSES]
-    for i, c in enumerate(CLASSES):
-        print(f"{names[i]:20} first: {own[i] == c!s:5}  of 32 shifted copies: "
-              f"{(shifted[:, i] == c).mean():.0%}")
-    print(f"first for {(own == CLASSES).sum()} of 10 classes; for "
-          f"{((shifted == CLASSES).mean(0) > 0.5).sum()} for most of their shifted copies")
-    save(tiles([found.images[:5], found.images[5:]], [names[:5], names[5:]]), "lite0_classes.png")
+    for name, right, fraction in zip(names, own, shifted.mean(0), strict=True):
+        print(f"{name:20} first: {right!s:5}  in {fraction:.0%} of 32 shifted copies")
+    print(f"first for {own.sum()} of 10 classes; in most shifted copies for "
+          f"{(shifted.mean(0) > 0.5).sum()}, in all of them for {shifted.all(0).sum()}")
+    save(tiles([found[:5], found[5:]], [names[:5], names[5:]]), "lite0_classes.png")
 
 
 def stages(model, size, steps, photo):

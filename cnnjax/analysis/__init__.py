@@ -15,6 +15,7 @@ from cnnjax.analysis.attribution import (
     saliency,
     smooth_grad,
 )
+from cnnjax.analysis.dreams import Inverted, deep_dream, invert_features
 from cnnjax.analysis.effective_field import (
     EffectiveField,
     effective_field,
@@ -44,11 +45,12 @@ from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, recepti
 from cnnjax.analysis.summary import Row, Summary, summarize
 from cnnjax.analysis.wobble import Transforms
 
-__all__ = ["EffectiveField", "LayerField", "Maximised", "Objective", "Row", "Summary",
+__all__ = ["EffectiveField", "Inverted", "LayerField", "Maximised", "Objective", "Row", "Summary",
            "Transforms", "channel", "class_logit", "color_basis", "conv_output_size",
-           "conv_params", "deletion", "dense_params", "direction", "diverse", "effective_field",
-           "endpoint_fields", "filter_grid", "first_kernel", "grad_cam", "grad_cam_plus_plus",
-           "guided_backprop", "insertion", "integrated_gradients", "linear_cka", "maximise",
-           "neuron", "occlusion", "pca", "plot_effective_field", "plot_feature_maps",
-           "plot_filters", "randomization_check", "receptive_field", "resized", "saliency",
-           "smooth_grad", "stack_field", "strongest_patches", "summarize", "translation_curve"]
+           "conv_params", "deep_dream", "deletion", "dense_params", "direction", "diverse",
+           "effective_field", "endpoint_fields", "filter_grid", "first_kernel", "grad_cam",
+           "grad_cam_plus_plus", "guided_backprop", "insertion", "integrated_gradients",
+           "invert_features", "linear_cka", "maximise", "neuron", "occlusion", "pca",
+           "plot_effective_field", "plot_feature_maps", "plot_filters", "randomization_check",
+           "receptive_field", "resized", "saliency", "smooth_grad", "stack_field",
+           "strongest_patches", "summarize", "translation_curve"]
