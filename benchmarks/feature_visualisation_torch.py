@@ -44,6 +44,11 @@ def lucent(model, layer: int, images: int, size: int, steps: int, seen: int | No
         sys.modules["IPython"] = types.ModuleType("IPython")
         sys.modules["IPython.display"] = types.ModuleType("IPython.display")
         sys.modules["IPython"].display = sys.modules["IPython.display"]
+    import kornia
+    for moved in ("get_rotation_matrix2d", "warp_affine"):
+        # Where Lucent 0.1.8 looks for them, they are no longer.
+        if not hasattr(kornia, moved):
+            setattr(kornia, moved, getattr(kornia.geometry.transform, moved))
     from lucent.optvis import objectives, param, render
 
     name, start = f"features_{layer}", time.perf_counter()
