@@ -15,6 +15,7 @@ from cnnjax.analysis.attribution import (
     saliency,
     smooth_grad,
 )
+from cnnjax.analysis.dreams import Inverted, deep_dream, invert_features
 from cnnjax.analysis.effective_field import EffectiveField, effective_field, plot_effective_field
 from cnnjax.analysis.embedding import umap
 from cnnjax.analysis.features import cka_matrix, linear_cka, pca, translation_curve
@@ -37,13 +38,13 @@ from cnnjax.analysis.summary import Row, Summary, summarize
 from cnnjax.analysis.survey import Survey, survey
 from cnnjax.analysis.wobble import Transforms
 
-__all__ = ["EffectiveField", "LayerField", "Maximised", "Objective", "Row", "Summary", "Survey",
-           "Transforms", "channel", "cka_matrix", "class_logit", "color_basis",
+__all__ = ["EffectiveField", "Inverted", "LayerField", "Maximised", "Objective", "Row", "Summary",
+           "Survey", "Transforms", "channel", "cka_matrix", "class_logit", "color_basis",
            "confident_mistakes", "confusion_matrix", "conv_output_size", "conv_params",
-           "crop_field", "deletion", "dense_params", "direction", "diverse", "effective_field",
-           "endpoint_fields", "filter_grid", "first_kernel", "grad_cam", "grad_cam_plus_plus",
-           "guided_backprop", "insertion", "integrated_gradients", "linear_cka", "maximise",
-           "most_confused", "neuron", "occlusion", "pca", "plot_effective_field",
-           "plot_feature_maps", "plot_filters", "randomization_check", "receptive_field", "resized",
-           "saliency", "smooth_grad", "stack_field", "strongest_patches", "summarize", "survey",
-           "translation_curve", "umap"]
+           "crop_field", "deep_dream", "deletion", "dense_params", "direction", "diverse",
+           "effective_field", "endpoint_fields", "filter_grid", "first_kernel", "grad_cam",
+           "grad_cam_plus_plus", "guided_backprop", "insertion", "integrated_gradients",
+           "invert_features", "linear_cka", "maximise", "most_confused", "neuron", "occlusion",
+           "pca", "plot_effective_field", "plot_feature_maps", "plot_filters",
+           "randomization_check", "receptive_field", "resized", "saliency", "smooth_grad",
+           "stack_field", "strongest_patches", "summarize", "survey", "translation_curve", "umap"]

@@ -87,6 +87,23 @@ def test_the_loop_of_a_gpu_makes_the_steps_of_a_cpu(monkeypatch):
     np.testing.assert_allclose(found.images, loose.images, atol=1e-3)
 
 
+def test_a_step_computes_no_gradient_of_the_weights():
+    model = cnnjax.create_model("simple_cnn", 10, widths=(64, 64))
+    v = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))
+    x = jax.ShapeDtypeStruct((4, 32, 32, 3), jnp.float32)
+    setting = maximisation.Setting(model, ("logits",), (32, 32), Transforms(), 0.05, False)
+
+    def flops(function):
+        return jax.jit(function).lower(v, x).compile().cost_analysis()["flops"]
+
+    def total(v, x):
+        return maximisation._activations(setting, v, x)["logits"].sum()
+
+    forward, by_image, by_weights = (flops(f) for f in (
+        total, jax.grad(total, 1), lambda v, x: jax.grad(total, (0, 1))(v, x)))
+    assert by_image < 2.4 * forward and by_weights > 2.6 * forward
+
+
 def test_diversity_makes_the_images_of_one_objective_less_alike():
     def cosine(found):
         maps = activations(found.images)["stage2"].reshape(3, -1, WIDTHS[1])
