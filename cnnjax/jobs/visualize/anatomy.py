@@ -55,7 +55,7 @@ def _stages(subject: Subject, summary: Summary, effective: dict[str, EffectiveFi
         rows.append((name, f"{height}x{width}x{subject.seen.largest[name].shape[1]}",
                      f"{field.size[0]}x{field.size[1]}" if known else "all" if field else "",
                      f"{found.size:.0f}" if found else "", f"{field.stride[0]}" if known else ""))
-    return Table(("map", "height x width x channels", "sees (px)", "effectively", "step"), rows,
+    return Table(("map", "output", "sees (px)", "effectively", "step"), rows,
                  numbers=(1, 2, 3, 4), title="Stages")
 
 
