@@ -19,8 +19,9 @@ TINY = dict(widths=(4, 8))
 # Few and small: the whole of it in seconds.
 QUICK = ["--config.log.progress=none", "--config.visualize.count=40",
          "--config.visualize.shown=2", "--config.visualize.channels=1",
-         "--config.visualize.patches=2", "--config.visualize.ascent=2",
-         "--config.visualize.integration=4", "--config.visualize.umap=False"]
+         "--config.visualize.patches=2", "--config.visualize.ascent=0",
+         "--config.visualize.integration=4", "--config.visualize.umap=False",
+         "--config.visualize.endpoints=('stage1', 'stage2')"]
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_the_page_has_every_part_and_asks_for_nothing_outside(trained):
 
 def test_every_figure_of_the_page_is_a_png_beside_it(trained):
     found = {path.stem for path in (trained / "visualize").glob("*.png")}
-    assert {"receptive_fields", "filters", "patches_stage1", "classes", "feature_maps",
+    assert {"receptive_fields", "filters", "patches_stage1", "feature_maps",
             "evidence", "insertion", "randomization", "confusion", "mistakes", "pca", "cka",
             "translation"} <= found
     for path in (trained / "visualize").glob("*.png"):
@@ -118,11 +119,12 @@ def test_the_accuracy_on_the_page_is_that_of_the_images_looked_at(trained, capsy
     assert int(right[1]) == sum(said[i] == str(dataset.source[i][1]) for i in indices)
 
 
+@pytest.mark.slow
 def test_a_folder_of_images_has_no_labels_and_the_page_says_so(weights, tmp_path):
     folder = photos(tmp_path / "photos", 3)
     (folder / "broken.png").write_bytes(b"no image")
     words = ["launch.py", "--job=visualize", "--model=simple_cnn", f"--weights={weights}",
-             f"--images={folder}", *QUICK]
+             f"--images={folder}", *QUICK, "--config.visualize.ascent=2"]
     out = [tmp_path / name for name in ("a", "b")]
     for workdir in out:
         assert main([*words, f"--workdir={workdir}"]) == 0
@@ -131,6 +133,7 @@ def test_a_folder_of_images_has_no_labels_and_the_page_says_so(weights, tmp_path
     assert "1 images could not be read" in text and "broken.png" in text
     assert "What it gets wrong" not in text and "4. How it arranges images" in text
     assert "&lt;kind" in text and "<kind" not in text
+    assert "made for it" in text and (out[0] / "visualize" / "classes.png").exists()
     # The same files from the same command, to the last byte.
     names = sorted(path.name for path in (out[0] / "visualize").iterdir())
     for name in names:
