@@ -2,13 +2,20 @@
 
 A checkpoint holds two items: `state`, the arrays, and `record`, JSON: config, model, preprocessing,
 class names, data set and its fingerprint, versions, git commit, and the metrics at that step.
+
+What may go wrong, and what happens then: a checkpoint that was not finished has another name and is
+never seen; of one that is damaged the checksums tell (`checksums`), and the one before it is used;
+one that cannot be written is an entry in `errors`, and the run goes on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +24,21 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as policies
 
+from cnnjax import checksums
 from cnnjax.types import UserError
 
 PyTree = Any
 _LOWER_IS_BETTER = ("loss",)
+_UNFINISHED = "*.orbax-checkpoint-tmp*"
+_GOING = "deleted"  # A rename into it is atomic, as the deletion of many files is not.
+
+
+class DamagedCheckpoint(UserError):
+    """A checkpoint's files are not those that were written."""
+
+
+def _tell(message: str) -> None:
+    print(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
 class Checkpoints:
@@ -32,16 +50,33 @@ class Checkpoints:
       keep_best: how many of the best by `metric` to keep besides.
       metric: "top1", "top5" or "loss", of the evaluation at the checkpoint's step.
       read_only: never creates or deletes anything.
+      tell: gets a sentence about what is damaged and what cannot be written; default: to stderr.
+
+    Unless it is read-only, opening removes what a killed process left unfinished, and gives what is
+    damaged another name (`damaged-STEP`), so that its step can be saved again.
+
+    Attributes:
+      errors: of saves that failed: {"step": …, "error": …}, the first first.
+
+    Raises:
+      DamagedCheckpoint: if there are checkpoints and none is whole; then nothing is changed.
     """
 
     def __init__(self, folder: str | Path, *, keep_last: int = 1, keep_best: int = 0,
-                 metric: str = "top1", read_only: bool = False):
+                 metric: str = "top1", read_only: bool = False,
+                 tell: Callable[[str], None] = _tell):
         self._folder = Path(folder).absolute()
-        self._metric = metric
+        self._metric, self._tell = metric, tell
+        self._saving: int | None = None  # The step of the save that may not have ended.
+        self.errors: list[dict[str, Any]] = []
+        logging.getLogger("absl").addFilter(_drop_tracebacks)
+        if not read_only and jax.process_index() == 0:
+            self._set_damaged_aside()
+            self._remove_leftovers()
         keep = [policies.LatestN(keep_last)]
+        best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
-            keep.append(policies.BestN(get_metric_fn=lambda metrics: metrics[metric],
-                                       n=keep_best, reverse=metric in _LOWER_IS_BETTER,
+            keep.append(policies.BestN(**best, n=keep_best, reverse=metric in _LOWER_IS_BETTER,
                                        keep_checkpoints_without_metrics=False))
         # Read-only is what was asked for; a warning that says so is noise.
         with _quiet(logging.ERROR if read_only else logging.WARNING):
@@ -49,7 +84,14 @@ class Checkpoints:
                 self._folder, item_names=("state", "record"),
                 options=ocp.CheckpointManagerOptions(
                     preservation_policy=policies.AnyPreservationPolicy(keep),
+                    # Without it the scores would not be written, and the best of the steps before
+                    # a restart would be unknown, and deleted.
+                    best_fn=best["get_metric_fn"] if keep_best and not read_only else None,
+                    todelete_subdir=None if read_only else _GOING,
+                    lightweight_initialize=read_only,
                     create=not read_only, read_only=read_only,
+                    async_options=None if read_only else ocp.AsyncOptions(
+                        post_finalization_callback=self._seal),
                     enable_async_checkpointing=not read_only))
 
     def steps(self) -> list[int]:
@@ -59,56 +101,161 @@ class Checkpoints:
     def find(self, which: str) -> int:
         """Returns the step of "last", "best" (by the metric) or a number given as text.
 
+        Of the last and the best a damaged one is told of, and the next is taken.
+
         Raises:
+          DamagedCheckpoint: if what is left is damaged.
           UserError: if there is no such checkpoint; the message lists those there are.
         """
         steps = self.steps()
-        if which == "last" and steps:
-            return steps[-1]
-        if which == "best" and steps:
+        candidates = [int(which)] if which.isdecimal() and int(which) in steps else []
+        if which == "last":
+            candidates = steps[::-1]
+        if which == "best":
             sign = -1 if self._metric in _LOWER_IS_BETTER else 1
-            scores = {s: self.record(s)["metrics"].get(f"eval_{self._metric}") for s in steps}
-            scored = [s for s in steps if scores[s] is not None]
-            if scored:
-                # Of two equal ones the later is the better: it has seen more.
-                return max(scored, key=lambda s: (sign * scores[s], s))
-        if which.isdecimal() and int(which) in steps:
-            return int(which)
+            scores = {step: self._score(step) for step in steps}
+            # Of two equal ones the later is the better: it has seen more.
+            candidates = sorted((s for s in steps if scores[s] is not None),
+                                key=lambda s: (sign * scores[s], s), reverse=True)
+        damaged = {}
+        for step in candidates:
+            if not (problem := checksums.problem(self._folder / str(step))):
+                if damaged:
+                    self._tell(_damage(self._folder, damaged) + f" Using step {step} instead.")
+                return step
+            damaged[step] = problem
+        if damaged:
+            raise DamagedCheckpoint(_damage(self._folder, damaged))
         raise UserError(f"There is no checkpoint {which!r} in {self._folder}. "
                         + (f"There are: last, {', '.join(map(str, steps))}, and best if "
                            f"{self._metric} was evaluated where it was saved."
                            if steps else "There is none at all: train first."))
 
+    def _score(self, step: int) -> float | None:
+        try:
+            return self.record(step)["metrics"].get(f"eval_{self._metric}")
+        except DamagedCheckpoint:
+            return None
+
     def save(self, step: int, state: PyTree, record: dict[str, Any]) -> None:
-        """Starts to save, and returns when `state` may change; the writing goes on behind."""
+        """Starts to save, and returns when `state` may change; the writing goes on behind.
+
+        A save that fails, now or behind, is told of and put into `errors`; the checkpoints before
+        it stay, and what was written of it goes.
+        """
+        self.wait()
         metrics = record["metrics"]
         scores = {name: metrics[f"eval_{name}"] for name in ("top1", "top5", "loss")
                   if metrics.get(f"eval_{name}") is not None}
-        with _quiet():
-            self._manager.save(
-                step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
-                                              record=ocp.args.JsonSave(record)),
-                metrics=scores if self._metric in scores else None, force=True)
+        self._saving = step
+        try:
+            self._probe()
+            # Not each checkpoint is evaluated; Orbax would warn of every one that is not.
+            with _quiet(logging.ERROR):
+                self._manager.save(
+                    step, args=ocp.args.Composite(state=ocp.args.StandardSave(state),
+                                                  record=ocp.args.JsonSave(record)),
+                    metrics=scores if self._metric in scores else None, force=True)
+        except Exception as error:  # Of the file system, in the words of several libraries.
+            self._failed(error)
+
+    def _probe(self) -> None:
+        """Raises an OSError if nothing can be written: Orbax would find out too late.
+
+        Where it cannot make its folders, its threads wait for them for minutes, and with them the
+        end of the process.
+        """
+        if jax.process_index() == 0:
+            # Deeper than one, as a checkpoint is, and of the size of some of its small files.
+            probe = self._folder / f"{self._saving}.orbax-checkpoint-tmp-probe"
+            try:
+                (probe / "state" / "d").mkdir(parents=True)
+                (probe / "state" / "d" / "file").write_bytes(bytes(1 << 16))
+            finally:
+                shutil.rmtree(probe, ignore_errors=True)
+
+    def _seal(self) -> None:
+        """Writes the checksums. Orbax calls it in its thread, before the rename that finishes."""
+        if jax.process_index() == 0:
+            for folder in self._folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                checksums.write(folder)
+
+    def _failed(self, error: Exception) -> None:
+        step, self._saving = self._saving, None
+        self.errors.append({"step": step, "error": _one_line(error)})
+        self._remove_leftovers()
+        self._manager.reload()
+        steps = self.steps()
+        self._tell(f"the checkpoint at step {step} could not be saved: {_one_line(error)}. "
+                   + (f"The last good one is at step {steps[-1]}." if steps else
+                      "There is no other yet.") + " The next save tries again.")
+
+    def check(self) -> None:
+        """Notices a save that has failed or ended behind, without waiting for one that has not."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
+
+    def _set_damaged_aside(self) -> None:
+        steps = sorted((int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()),
+                       reverse=True)
+        problems = {step: checksums.problem(self._folder / str(step)) for step in steps}
+        damaged = {step: problem for step, problem in problems.items() if problem}
+        if not damaged:
+            return
+        if len(damaged) == len(steps):
+            raise DamagedCheckpoint(
+                _damage(self._folder, damaged) + " None is whole, and nothing was changed. Restore "
+                "the folder from a copy, or start anew: move it away, or give another --workdir.")
+        for step in damaged:
+            target, number = self._folder / f"damaged-{step}", 1
+            while target.exists():
+                target, number = self._folder / f"damaged-{step}-{number}", number + 1
+            (self._folder / str(step)).rename(target)
+        self._tell(_damage(self._folder, damaged) + " The last that is whole is at step "
+                   f"{max(problems.keys() - damaged)}; what is damaged is kept as "
+                   + ", ".join(f"damaged-{step}" for step in damaged) + ".")
+
+    def _remove_leftovers(self) -> None:
+        """Removes what is unfinished or on its way out; what cannot be removed does no harm."""
+        for path in (*self._folder.glob(_UNFINISHED), self._folder / _GOING):
+            shutil.rmtree(path, ignore_errors=True)
 
     def record(self, step: int) -> dict[str, Any]:
         """Returns what was written beside the arrays."""
-        with _quiet():
+        with _quiet(), self._damage_of(step):
             return self._manager.restore(
                 step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
-    def restore(self, step: int, abstract: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    def restore(self, step: int, abstract: PyTree, sharding: PyTree) -> PyTree:
         """Returns the state at `step`, in the structure of `abstract`, on this run's devices.
 
         Args:
           step: of a finished checkpoint.
           abstract: `jax.eval_shape` of the state.
-          sharding: of every array. The devices that wrote the checkpoint don't matter.
+          sharding: of every array, or one for each. How the checkpoint lay on the devices that
+            wrote it does not matter.
         """
+        if isinstance(sharding, jax.sharding.Sharding):
+            sharding = jax.tree.map(lambda _, where=sharding: where, abstract)
         target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
-        with _quiet():
+            lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), abstract,
+            sharding)
+        with _quiet(), self._damage_of(step):
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
+
+    @contextlib.contextmanager
+    def _damage_of(self, step: int) -> Iterator[None]:
+        """Makes what a reader stumbles over a `DamagedCheckpoint`, if the files are damaged."""
+        try:
+            yield
+        except Exception as error:
+            folder = self._folder / str(step)
+            problem = checksums.problem(folder)
+            if problem is None and (folder / checksums.NAME).exists():
+                raise  # The files are those that were written, so the mistake is in the program.
+            raise DamagedCheckpoint(_damage(
+                self._folder, {step: problem or _one_line(error)})) from error
 
     def restore_parts(self, step: int, parts: Sequence[str]) -> dict[str, PyTree]:
         """Returns some fields of the state, those of `parts` that there are, as NumPy arrays.
@@ -116,7 +263,8 @@ class Checkpoints:
         For readers that don't know how the state was trained: no structure need be given, and
         neither the optimiser's arrays are read nor the devices of that run looked for.
         """
-        with _quiet(logging.ERROR), ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
+        with (_quiet(logging.ERROR), self._damage_of(step),
+              ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader):
             path = self._folder / str(step) / "state"
             saved = reader.metadata(path).item_metadata.tree
             wanted = {name: saved[name] for name in parts if name in saved}
@@ -125,13 +273,40 @@ class Checkpoints:
                 wanted, types, partial_restore=True))
 
     def wait(self) -> None:
-        """Returns when everything that was saved is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything that was saved is on disk, or has failed."""
+        try:
+            self._manager.wait_until_finished()
+        except Exception as error:
+            self._failed(error)
+        if self._saving is not None:
+            self._saving = None
+            shutil.rmtree(self._folder / _GOING, ignore_errors=True)
 
     def close(self) -> None:
         """Waits, and ends the threads."""
+        self.wait()
         with _quiet():
             self._manager.close()
+
+
+def _damage(folder: Path, problems: dict[int, str]) -> str:
+    return " ".join(f"The checkpoint at step {step} in {folder} is damaged: {problem}."
+                    for step, problem in problems.items())
+
+
+def _one_line(error: Exception) -> str:
+    """Returns what the operating system said, if it did, and else the beginning of the message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if found := re.search(r"OS error \d+: ([^\]\[]+)", text):  # TensorStore's, amid its locations.
+        return found[1].strip()
+    if "RESOURCE_EXHAUSTED" in text:
+        return "No space left on device"
+    return str(getattr(error, "strerror", None) or text[:200])
+
+
+def _drop_tracebacks(record: logging.LogRecord) -> bool:
+    """Whether a line is to be logged: not what Orbax logs of errors, which are told of here."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,9 @@ import re
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -23,11 +24,12 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
-       python launch.py --job=summarize --models=PATTERN
+       python launch.py --job=summarize --models=PATTERN [--scaling]
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
                         or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -40,11 +42,14 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
+  --scaling               with --job=summarize: how the model scales in depth, width and resolution,
+                          of --config=FILE or of --models=NAME
   --images=PATH           with predict and visualize: a folder of images, or one; without it the
                           evaluation split is taken
   --model=NAME            with predict, visualize and export: the model of pretrained weights,
                           such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
+  --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
 
 Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same command goes on).
@@ -55,7 +60,8 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 _STANDALONE = ("predict", "export", "visualize")
 # Short for --config.KEY; the second is what they go with, None being every job.
 _SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
-          "model": ("model.name", _STANDALONE)}
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,13 +72,17 @@ class Command:
     config: ConfigDict
     workdir: Path
     dry_run: bool
+    experiment: str | None = None  # FILE[:PRESET], None if the workdir or --model gave the config.
+    overrides: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """What a command line with --models asks for: a comparison of the models that match."""
+    """What --models asks for: a comparison of the models that match. Or how one of them scales."""
 
-    models: str
+    models: str | None
+    scaling: bool = False
+    config: ConfigDict | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -111,7 +121,17 @@ def _run(command: Command | Compare) -> int:
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
+        if command.scaling:
+            return summarize.run_scaling(command.models, command.config)
         return summarize.run_comparison(command.models)
+    if command.job in _WITHOUT_CONFIG:
+        return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    if command.job == "sweep" or (command.job == "train" and command.config.seeds):
+        from cnnjax.jobs import sweep
+
+        validate(command.config)
+        return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
+                         command.overrides, named=command.job == "sweep")
     if command.job != "prepare":  # It computes nothing, and needs no accelerator.
         if not command.dry_run:
             backend.use_compilation_cache()
@@ -130,14 +150,19 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     # The values belong to this call: absl's global FLAGS can be parsed only once in a process.
     values = flags.FlagValues()
     flags.DEFINE_string("job", "train", "", flag_values=values)
-    flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    for name in ("dry_run", "scaling"):
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
     # The short ones are replaced below, but a misspelt one should find them.
     for name in ("workdir", "models", *_SHORT):
         flags.DEFINE_string(name, None, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
-    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+    if path is None and job in _WITHOUT_CONFIG:
+        config = config_lib.default()
+        if folder is None:
+            raise UserError(f"Say which sweep or folder of runs: --job={job} --workdir=DIR.")
+    elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
     elif path is None and folder is not None:
@@ -157,10 +182,14 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
-    if values.models is not None:
-        if values.job != "summarize":
-            raise UserError(f"--models goes with --job=summarize, not with --job={values.job}.")
-        return Compare(values.models)
+    for name in ("models", "scaling"):
+        if values[name].value and values.job != "summarize":
+            raise UserError(f"--{name} goes with --job=summarize, not with --job={values.job}.")
+    if values.models is not None or (values.scaling and config is not None):
+        return Compare(values.models, values.scaling, config)
+    if values.scaling:
+        raise UserError("--scaling of which network? Name an experiment with --config=FILE, or a "
+                        "model as published: --models=efficientnet_b0.")
     if config is None:
         raise UserError("No config: say which experiment, such as "
                         "--config=experiments/resnet50.py" + (
@@ -172,7 +201,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         section, _, name = key.rpartition(".")
         (config[section] if section else config)[name] = None
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
-    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run)
+    return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run, path,
+                   {**values["config"].override_values, **dict.fromkeys(unset)})
 
 
 def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | None,

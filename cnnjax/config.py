@@ -28,9 +28,11 @@ from cnnjax.types import UserError, did_you_mean
 
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
+                        "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
+                        "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "visualize.")
+                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
 _optional = config_dict.placeholder
 
 
@@ -38,7 +40,9 @@ def default() -> ConfigDict:
     """Returns a config with every key, its type and its default; `model.name` is still empty."""
     config = ConfigDict({
         "seed": 0,
+        "seeds": 0,  # How many runs, from `seed` on: a sweep. 0 is one run, without a sweep.
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
+        "deterministic": False,  # GPU: the same bits in every run, for slower convolutions.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
         # exact: auto without those that round more, which auto takes in training steps alone.
@@ -108,6 +112,23 @@ def default() -> ConfigDict:
             "ema_batch_size": _optional(int),  # ema_decay is for this batch size.
             "aux_weight": 0.3,  # Of the loss of each auxiliary head, in models that have them.
             "steps_per_call": 0,  # Steps in one call of the device; 0 chooses by backend.
+            "on_non_finite": "stop",  # Or rollback: to the last checkpoint, with a lower rate.
+            "rollback_lr_factor": 0.5,  # What each rollback multiplies all rates by.
+            "max_rollbacks": 3,
+            "remat": (),  # Regular expressions of parts that the backward pass computes again.
+            "progressive": (),  # ((0, 160), (75, 192)): from this percent on, this image size.
+            "ghost_batch_size": 0,  # Rows that share batch statistics; 0 is the whole batch.
+        },
+        "distill": {  # In the phase after the head's.
+            "weights": _optional(str),  # Of the teacher: as weights.path. None is no teacher.
+            "model": _optional(str),  # The teacher's name; None: that of its workdir.
+            "tag": _optional(str),  # As weights.tag.
+            "temperature": 1.0,
+            "weight": 0.5,  # Of the teacher in the loss; the labels have the rest.
+        },
+        "sharding": {  # Parameters and what belongs to them, divided among the devices.
+            "fsdp_min_size": 0,  # Those of at least this many numbers; 0 is none.
+            "rules": (),  # Regular expressions of others.
         },
         "optimizer": {
             "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
@@ -123,7 +144,7 @@ def default() -> ConfigDict:
             "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
-            "name": "cosine",  # constant, cosine, linear, step or exponential.
+            "name": "cosine",  # constant, cosine, linear, step, exponential or range_test.
             "lr": 0.1,
             "lr_batch_size": _optional(int),  # lr is for this batch size: scale it linearly.
             "final_lr": 0.0,  # Fraction of lr where cosine and linear end.
@@ -131,12 +152,22 @@ def default() -> ConfigDict:
             **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops.
             **durations("drop_every"),  # exponential: the time between two drops.
             "drop_factor": 0.1,  # step, exponential: what a drop multiplies lr by.
+            "range_start": 1e-6,  # range_test: the fraction of lr where it begins to rise.
+        },
+        "lr_finder": {  # --job=lr_finder.
+            "lowest": 1e-5,
+            "highest": 10.0,
+            "steps": 100,
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.
             "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
+            "tta": "none",  # Mean over views of an image: flip, five_crop or ten_crop.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+            "corruptions": (),  # --job=evaluate: kinds of ImageNet-C, or ("all",).
+            "probe": "none",  # --job=evaluate: knn, linear or all, of the frozen features.
+            "probe_neighbours": 20,  # knn.
         },
         "predict": {
             "images": _optional(str),  # A folder or a file; None labels the evaluation split.
@@ -157,6 +188,20 @@ def default() -> ConfigDict:
         },
         "export": {
             "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.
+        },
+        "sweep": {  # --job=sweep, and seeds.
+            "executor": "local",  # local, slurm or ray; --executor is short for it.
+            "at_a_time": 0,  # Trials; 0: one a GPU or a core here, the cluster's limit there.
+            "retries": 1,  # Of a trial that fails.
+            "cpus": 0,  # Of a trial on slurm or ray; 0 is the cluster's default.
+            "gpus": 0,
+            "slurm_partition": _optional(str),
+            "slurm_minutes": 240,  # Of a job; a trial that needs longer saves, and is requeued.
+            "slurm_memory_gb": 0.0,  # 0 is the cluster's default.
+            "slurm_options": "",  # Others of sbatch: "account=vision qos=low".
+            "asha": False,  # Successive halving: the worse trials stop early. Needs optuna.
+            "asha_rungs": 2,  # How often trials are compared before the end.
+            "asha_reduction": 3,  # Of so many one goes on; the first rung is at 1/9 of the run.
         },
         "checkpoint": {
             **durations("every"),  # Besides every evaluation. The last step always saves.

@@ -8,19 +8,38 @@ An experiment file that sweeps defines `sweep(preset)` beside `get_config(preset
         for lr in (0.01, 0.1, 1.0):
             yield Trial(f"lr_{lr}", {"schedule.lr": lr}, {"lr": lr})
 
+It may read earlier results, which makes it a search: where it yields a list of trials instead of
+one, it goes on when they are done, and is given their `Result`s, one for each seed of each. As a
+sweep that was killed calls it again and gives it the results that are there, it must draw the same
+trials again from the same results:
+
+    def sweep(preset=None):
+        results = yield [Trial(f"lr_{lr}", {"schedule.lr": lr}) for lr in (0.01, 0.1, 1.0)]
+        best = max((r for r in results if r.done), key=lambda r: r.summary["top1"])
+        lr = best.trial.overrides["schedule.lr"]
+        yield Trial("fine_low", {"schedule.lr": lr / 2})
+        yield Trial("fine_high", {"schedule.lr": lr * 2})
+
 The folder of a sweep:
 
     SWEEP/sweep.json            what was asked for: experiment, preset, seeds, trials
     SWEEP/lr_0.1/seed_0/        an ordinary workdir: config.json, metrics.jsonl, summary.json, …
     SWEEP/lr_0.1/seed_0/trial.json   what the sweep knows of it: state, attempts, seconds, message
+    SWEEP/summary.json          mean, standard deviation and 95 % interval over the seeds of each
+
+trial.json's state is waiting, running, done or failed. A run of several seeds without a sweep
+(`--config.seeds=5`) is a sweep of one trial without a name, so that its runs lie in WORKDIR/seed_0/
+and so on.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
-from collections.abc import Iterable, Mapping
+import statistics
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +54,8 @@ class Trial:
     """One point of a sweep.
 
     Attributes:
-      name: a folder's name, unique in the sweep: letters, digits and any of "._=+-".
+      name: a folder's name, unique in the sweep: letters, digits and any of "._=+-". "" is the
+        sweep's own folder.
       overrides: {"model.width": 0.5}, keys of the config with their values, as on the command line.
       tags: what a report tells trials apart by, besides the overrides: {"family": "width"}.
     """
@@ -45,7 +65,7 @@ class Trial:
     tags: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
-        if not re.fullmatch(r"\w[\w.=+-]*", self.name):
+        if self.name and not re.fullmatch(r"\w[\w.=+-]*", self.name):
             raise UserError(f"{self.name!r} is no name of a trial: it names a folder, and takes "
                             "letters, digits and any of . _ = + -.")
 
@@ -74,6 +94,47 @@ class Result:
     def done(self) -> bool:
         """Whether it trained to its end."""
         return self.summary is not None and self.summary.get("status") in ("done", "stopped")
+
+
+def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] | None
+              ) -> list[Trial]:
+    """Returns the trials that a sweep wants to have run next, [] at its end.
+
+    Args:
+      trials: what `sweep(preset)` returned, as an iterator.
+      results: of the wave before, None before the first.
+    """
+    wave = []
+    while True:
+        try:
+            item = trials.send(results) if isinstance(trials, Generator) else next(trials)
+        except StopIteration:
+            return wave
+        if isinstance(item, Trial):
+            wave.append(item)
+            results = None
+            continue
+        wave += item
+        if wave:
+            return wave
+        results = []
+
+
+def spread(values: Sequence[float], name: str = "top1") -> dict[str, float | int | None]:
+    """Returns {name_mean, name_std, name_ci95, n} of one number measured with several seeds.
+
+    The standard deviation is that of a sample (n - 1). ci95 is half the width of the 95 % interval
+    of the mean by Student's t with n - 1 degrees of freedom: the mean is mean ± ci95. With one
+    value both are None, with none the mean as well.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    mean = statistics.fmean(values) if n else None
+    std = statistics.stdev(values) if n > 1 else None
+    return {f"{name}_mean": mean, f"{name}_std": std,
+            f"{name}_ci95": float(stdtrit(n - 1, 0.975)) * std / math.sqrt(n) if n > 1 else None,
+            "n": n}
 
 
 def folder_of(sweep: Path, name: str, seed: int) -> Path:

@@ -15,25 +15,14 @@ from cnnjax.analysis.attribution import (
     saliency,
     smooth_grad,
 )
-from cnnjax.analysis.effective_field import (
-    EffectiveField,
-    effective_field,
-    plot_effective_field,
-)
+from cnnjax.analysis.effective_field import EffectiveField, effective_field, plot_effective_field
 from cnnjax.analysis.embedding import umap
 from cnnjax.analysis.features import cka_matrix, linear_cka, pca, translation_curve
 from cnnjax.analysis.formulas import conv_output_size, conv_params, dense_params, stack_field
 from cnnjax.analysis.image_space import color_basis
 from cnnjax.analysis.maximisation import Maximised, maximise
 from cnnjax.analysis.mistakes import confident_mistakes, confusion_matrix, most_confused
-from cnnjax.analysis.objectives import (
-    Objective,
-    channel,
-    class_logit,
-    direction,
-    diverse,
-    neuron,
-)
+from cnnjax.analysis.objectives import Objective, channel, class_logit, direction, diverse, neuron
 from cnnjax.analysis.perturbation import deletion, insertion, occlusion, randomization_check
 from cnnjax.analysis.pictures import (
     crop_field,

@@ -9,11 +9,14 @@ from ml_collections import ConfigDict
 
 JOBS = {
     "train": "train, or go on where the last run of the same command stopped",
+    "sweep": "run the trials that sweep() of the experiment yields, or go on with them",
     "evaluate": "measure a checkpoint of a workdir",
     "predict": "label images with a trained workdir or with pretrained weights",
     "visualize": "write a page of what a model sees, looks for and gets wrong",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
+    "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
     "summarize": "print the model layer by layer",
+    "report": "tables, figures and a page of a sweep, or of a folder of runs",
     "prepare": "download and prepare a TFDS data set",
 }
 

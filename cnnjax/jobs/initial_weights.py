@@ -44,8 +44,11 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
     if path is None or path == NO_WEIGHTS:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
-    _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
-                                                   tag=config.weights.tag, **overrides)
+    try:
+        _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
+                                                       tag=config.weights.tag, **overrides)
+    except UserError as error:
+        raise UserError(f"weights.path={path}: {error}") from error
     return InitialWeights(path, variables, preprocess)
 
 

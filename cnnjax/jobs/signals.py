@@ -7,6 +7,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from cnnjax import interrupts
+
 # What schedulers send before they kill (SLURM can send USR1 early), and Ctrl-C.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -15,7 +17,9 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether a stop was asked for; a second Ctrl-C interrupts at once.
 
-    Outside the main thread, where Python delivers no signals, nothing ever asks.
+    Until then `interrupts` ends the process at once, and again where `interrupts.hold(False)` says
+    that there is nothing to save. Outside the main thread, where Python delivers no signals,
+    nothing ever asks.
     """
     asked, before = threading.Event(), {}
 
@@ -26,8 +30,10 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
     if threading.current_thread() is threading.main_thread():
         before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+    interrupts.hold()
     try:
         yield asked.is_set
     finally:
+        interrupts.hold(False)
         for number, handler in before.items():
             signal.signal(number, handler)

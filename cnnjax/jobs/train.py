@@ -7,23 +7,24 @@ import functools
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import trees
+from cnnjax import interrupts, trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, initial_weights, overview, record, signals, workdir
+from cnnjax.jobs import ahead, console, faults, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.new_state import new_state
 from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import loop
-from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
@@ -39,7 +40,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
       2. The folder holds this run, finished: its summary is printed and nothing changes.
       3. The folder holds this run, unfinished: it goes on from the last checkpoint.
       4. Otherwise training starts from scratch.
+    A checkpoint that is damaged is told of, and the one before it is the last.
     """
+    workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
@@ -57,7 +60,10 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
     try:
-        return _train(experiment, folder, checkpoints)
+        with signals.stop_requests() as should_stop:
+            while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
+                pass  # Rolled back: again, from the last checkpoint.
+            return code
     finally:
         checkpoints.close()
 
@@ -77,16 +83,15 @@ class _Start:
     state: TrainState
     step: int
     seconds: float  # Spent in earlier sessions of this run.
+    rollbacks: int  # Before it, each of which has lowered the rate.
+    errors: list[dict[str, Any]]  # Of checkpoints that earlier sessions could not save.
 
 
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
-    sharding = step_lib.replicated(experiment.mesh)
     steps = checkpoints.steps()
     if not steps:
-        state = jax.jit(experiment.create_state, out_shardings=sharding)()
-        if experiment.weights:
-            state = initial_weights.put_into(state, experiment.weights, sharding)
-        return _Start(state, 0, 0.0)
+        return _Start(new_state(experiment), 0, 0.0,
+                      faults.rollbacks(experiment.config, folder, 0, {}), [])
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
@@ -99,30 +104,41 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
                         f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
                         f"is {experiment.dataset.fingerprint}. Use another --workdir.")
-    state = checkpoints.restore(step, experiment.abstract_state_at(step), sharding)
+    abstract = experiment.abstract_state_at(step)
+    state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
     if following is not experiment.phase_of(step):
         state = _begin(experiment, following, state)
-    return _Start(state, step, saved["metrics"].get("seconds", 0.0))
+    return _Start(state, step, saved["metrics"].get("seconds", 0.0),
+                  faults.rollbacks(experiment.config, folder, step, saved),
+                  saved.get("checkpoint_errors", []))
 
 
-def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> int:
+def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
+           should_stop: Callable[[], bool]) -> int | None:
+    """Trains from the last checkpoint on; returns the exit code, or None after a rollback."""
+    interrupts.hold(jax.process_count() > 1)  # Nothing to save yet: a signal may end it at once.
     config, total = experiment.config, experiment.total_steps
     start = _start(experiment, folder, checkpoints)
+    experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     first = experiment.phase_of(start.step + 1)
-    inputs = make_inputs(experiment, first, start.state.variables)
+    inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
     workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
     (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
     console.print_table("Training", overview.rows(experiment, inputs.feed) | {
         "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
-    run_record = record.describe(experiment)
-    writer = MetricsWriter(folder, start.step, config.log.tensorboard)
+    run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
+    writer = MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
     display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
                               config.train.batch_size)
     began, rates = time.perf_counter(), []
 
     def seconds():
         return start.seconds + time.perf_counter() - began
+
+    def on_step(step):
+        interrupts.hold()  # From the first step on there is something to save.
+        display.step(step)
 
     def on_record(step, values):
         values |= {"epoch": step * config.train.batch_size / len(experiment.dataset.train.source),
@@ -131,63 +147,100 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> in
             rates.append(values["images_per_second"])
         writer.write(step, values)
         display.record(step, values)
+        checkpoints.check()
 
     def save(step, state, values):
         checkpoints.save(step, state, run_record | {
+            "checkpoint_errors": start.errors + checkpoints.errors,
             "metrics": values | {"step": step, "seconds": seconds()}})
 
-    with signals.stop_requests() as should_stop:
-        hooks = loop.Hooks(on_step=display.step, on_record=on_record, evaluate=None, save=save,
-                           should_stop=should_stop)
-        try:
-            state = _run_phases(experiment, start, first, inputs, hooks, rates)
-        except loop.NonFiniteLossError as error:
-            display.close()
-            return _report_non_finite(error, experiment, folder, checkpoints)
-        except loop.Preempted as stop:
-            display.close()
-            checkpoints.wait()
-            print(f"Stopped and saved at step {stop.step:,} of {total:,}. "
-                  "Run the same command to go on.", flush=True)
-            return EXIT_PREEMPTED
-        finally:
-            display.close()
-            writer.close()
-    checkpoints.wait()
-    _finish(run_record, folder, state, experiment, seconds(),
-            statistics.median(rates) if rates else None)
+    hooks = loop.Hooks(on_step=on_step, on_record=on_record, evaluate=None, save=save,
+                       should_stop=should_stop)
+    try:
+        state = _run_phases(experiment, start, first, inputs, hooks, rates)
+        checkpoints.wait()
+    except loop.NonFiniteLossError as error:
+        display.close()
+        if faults.roll_back(error, experiment, folder, checkpoints, start.rollbacks):
+            return None
+        faults.report_non_finite(error, experiment, folder, checkpoints, start.rollbacks)
+        return EXIT_FAILED
+    except loop.Preempted as stop:
+        display.close()
+        return _say_stopped(stop.step, total, checkpoints)
+    finally:
+        display.close()
+        writer.close()
+    if not _saved(state, folder, checkpoints, save):
+        return EXIT_FAILED
+    _finish(run_record | {"checkpoint_errors": start.errors + checkpoints.errors}, folder, state,
+            experiment, seconds(), statistics.median(rates) if rates else None)
     return 0
+
+
+def _saved(state: TrainState, folder: Path, checkpoints: Checkpoints, save: Callable) -> bool:
+    """Whether the last state is on disk, be it at a second try; says so if not."""
+    step = int(state.step)
+    if step not in checkpoints.steps():
+        last = next((r for r in reversed(read_metrics(folder)) if r["step"] == step), {})
+        save(step, state, last)  # There may be room now.
+        checkpoints.wait()
+    if step not in checkpoints.steps():
+        faults.report_unsaved(folder, checkpoints, step)
+        return False
+    return True
+
+
+def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
+    checkpoints.wait()
+    if step in checkpoints.steps():
+        print(f"Stopped and saved at step {step:,} of {total:,}. Run the same command to go on.",
+              flush=True)
+    else:
+        print(f"Stopped at step {step:,} of {total:,}, which could not be saved. Run the same "
+              f"command to go on from step {max(checkpoints.steps(), default=0):,}.",
+              file=sys.stderr, flush=True)
+    return EXIT_PREEMPTED
 
 
 def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inputs,
                 hooks: loop.Hooks, rates: list[float]) -> TrainState:
     """Trains through the phases from `first` on, of which these are the inputs."""
     state, step, schedule = start.state, start.step, experiment.schedule
-    for phase in experiment.phases[experiment.phases.index(first):]:
+    phases = [phase for phase in experiment.phases[experiment.phases.index(first):]
+              if phase is first or phase.start < schedule.stop]
+    ready = None
+    for phase, following in zip(phases, [*phases[1:], None], strict=True):
         if phase is not first:
-            if phase.start >= schedule.stop:
-                break
             state = _begin(experiment, phase, state)
-            inputs = make_inputs(experiment, phase, state.variables)
+            inputs = make_inputs(experiment, phase, experiment.gather(state.variables), inputs)
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
-        call = step_lib.make_train_call(phase.task, inputs.feed.fetch, experiment.mesh)
+        call = ready or ahead.make_call(experiment, phase, inputs.fetch)
+        ready = None
+        if following is not None and following.continued:
+            ready = ahead.make_call(experiment, following, inputs.fetch)
+            call = ahead.compiling(call, ready, following.image_size)
         batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
                                       experiment_lib.steps_per_call(experiment.config))
-        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(state.eval_variables)
-        state = loop.fit(call, state, inputs.feed.constants, batches, schedule, hooks,
+        hooks.evaluate = lambda state, evaluate=inputs.evaluate: evaluate(
+            experiment.gather(state.eval_variables))
+        state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size)
     return state
 
 
 def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:
+    if phase.continued:
+        return state
+    sharding = experiment.state_sharding(experiment.abstract_state_at(phase.start + 1))
     return jax.jit(functools.partial(begin, phase), donate_argnums=0,
-                   out_shardings=step_lib.replicated(experiment.mesh))(state)
+                   out_shardings=sharding)(state)
 
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
             seconds: float, rate: float | None) -> None:
-    records = read_metrics(folder)
+    records, state = read_metrics(folder), experiment.gather(state)
     last = next((r for r in reversed(records) if "eval_top1" in r), {})
     step = int(state.step)
     summary = {
@@ -206,30 +259,15 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "params_sha256": trees.sha256(state.params),
         # The window is empty at the end of a run, and only says when the last line was logged.
         "state_sha256": trees.sha256(dataclasses.replace(state, window={})),
+        "rollbacks": run_record["rollbacks"],
+        "checkpoint_errors": run_record["checkpoint_errors"],
         "versions": run_record["versions"],
         "git_commit": run_record["git_commit"],
     }
-    if experiment.config.log.plot:
-        plot_learning_curves(records, folder / "curves.png", f"{summary['model']} on "
-                             f"{summary['data']}: top-1 {summary['top1']:.2%}")
+    if experiment.config.log.plot and summary["top1"] is not None:
+        with faults.tolerate_full_disk("curves.png"):
+            plot_learning_curves(records, folder / "curves.png", f"{summary['model']} on "
+                                 f"{summary['data']}: top-1 {summary['top1']:.2%}")
     # Last, because a summary says that everything else is there.
     workdir.write_json(folder / workdir.SUMMARY, summary)
     console.print_table("Summary", overview.summary_rows(summary))
-
-
-def _report_non_finite(error: loop.NonFiniteLossError, experiment: Experiment, folder: Path,
-                       checkpoints: Checkpoints) -> int:
-    checkpoints.wait()
-    steps = checkpoints.steps()
-    rate = experiment.learning_rate(max(0, error.step - 1))
-    good = (f"The last good checkpoint is at step {steps[-1]:,}, in {folder}." if steps
-            else "There is no checkpoint before it.")
-    workdir.write_json(folder / workdir.SUMMARY, {
-        "status": "non_finite", "model": experiment.config.model.name,
-        "data": experiment.dataset.name, "steps": error.step, "lr": rate,
-        "last_good_step": steps[-1] if steps else None})
-    print(f"Stopped: {error}, where the learning rate was {rate:.4g}. {good} "
-          "Try a lower --config.schedule.lr, a longer warm-up, or --config.optimizer.clip_norm=1.",
-          file=sys.stderr)
-    return EXIT_FAILED
-

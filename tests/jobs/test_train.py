@@ -53,7 +53,8 @@ def test_a_workdir_holds_what_the_design_says(whole):
     assert set(found) == {
         "status", "model", "data", "params", "multiply_adds", "input_shape", "steps",
         "top1", "top5", "examples_evaluated",
-        "images_per_second", "seconds", "params_sha256", "state_sha256", "versions", "git_commit"}
+        "images_per_second", "seconds", "rollbacks", "checkpoint_errors", "params_sha256",
+        "state_sha256", "versions", "git_commit"}
     assert found["status"] == "done" and found["steps"] == 40
     assert found["examples_evaluated"] == 360 and 0 <= found["top1"] <= found["top5"] <= 1
 

@@ -1,0 +1,59 @@
+"""Checksums of a checkpoint's files, because what reads them would not notice a flipped bit.
+
+Orbax and TensorStore keep checksums of their indices but not of the arrays: one bit flipped there
+comes back as another number, silently. The checksums are written into the unfinished checkpoint and
+become visible with it, in one rename, so a finished checkpoint always has them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+NAME = "checksums.json"
+_CHUNK = 1 << 20
+
+
+def write(folder: str | Path) -> None:
+    """Writes `checksums.json`: size in bytes and CRC-32 of every file in the folder's folders.
+
+    Those are the items. The files beside them are Orbax's notes, which it writes again later.
+    """
+    folder = Path(folder)
+    found = {str(path.relative_to(folder)): _of(path) for path in sorted(folder.glob("*/**/*"))
+             if path.is_file()}
+    (folder / NAME).write_text(json.dumps({"crc32": found}))
+
+
+def problem(folder: str | Path) -> str | None:
+    """Returns what is wrong with a folder, naming the file, or None.
+
+    A folder without checksums, which an older version wrote, has nothing wrong that could be seen.
+    Files that the checksums don't name may come and go.
+    """
+    folder = Path(folder)
+    path = folder / NAME
+    if not path.exists():
+        return None
+    try:
+        expected = json.loads(path.read_text())["crc32"]
+        for name, (size, checksum) in expected.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if file.stat().st_size != size:
+                return f"{name} has {file.stat().st_size:,} bytes instead of {size:,}"
+            if _of(file)[1] != checksum:
+                return f"the bytes of {name} are not those that were written"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{NAME} cannot be read ({error})"
+    return None
+
+
+def _of(path: Path) -> tuple[int, int]:
+    size, checksum = 0, 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
+    return size, checksum

@@ -1,0 +1,265 @@
+"""--job=sweep: many runs of one experiment, here or on a cluster; and the seeds of a run."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax import config as config_lib
+from cnnjax import sweeps
+from cnnjax.durations import UNITS
+from cnnjax.jobs import console, signals, workdir
+from cnnjax.jobs.sweeping import executors, outcome
+from cnnjax.jobs.sweeping.engine import Engine, Run
+from cnnjax.jobs.sweeping.lock import Lock
+from cnnjax.jobs.sweeping.table import Display
+from cnnjax.sweeps import Result, Trial
+from cnnjax.types import UserError
+from cnnjax.validation import validate
+
+EXIT_FAILED, EXIT_PREEMPTED = 1, 75
+LOCK = ".lock"
+_LAUNCH = Path(__file__).resolve().parents[2] / "launch.py"
+
+
+def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str | None = None,
+        overrides: Mapping[str, Any] | None = None, named: bool = True) -> int:
+    """Runs every trial with every seed, or goes on with those that are not done.
+
+    Args:
+      config: of the experiment, with the overrides of the command line.
+      folder: of the sweep.
+      dry_run: prints the trials instead.
+      experiment: FILE[:PRESET].
+      overrides: of the command line, which every trial gets.
+      named: False runs the seeds of the experiment itself instead of its sweep().
+
+    Returns:
+      The exit code: 0 if all are done, 1 if some failed, 75 if the sweep was stopped.
+    """
+    if experiment is None:
+        raise UserError("A sweep needs its experiment: name it with --config=FILE.")
+    trials = load(experiment) if named else iter([Trial("")])
+    sweep = _Sweep(config, folder, experiment, dict(overrides or {}))
+    if dry_run:
+        sweep.show(sweeps.next_wave(trials, None))
+        return 0
+    sweep.check_folder()
+    lock = Lock(folder / LOCK)
+    if not lock.take(seconds=5.0):
+        raise UserError(f"Another process runs the sweep in {folder}.")
+    try:
+        return sweep.run(trials)
+    finally:
+        lock.release()
+
+
+def load(experiment: str) -> Iterator[Any]:
+    """Returns what sweep(preset) of the experiment's file gives, as an iterator.
+
+    Raises:
+      UserError: if it has none, or it fails.
+    """
+    file, _, preset = experiment.partition(":")
+    spec = importlib.util.spec_from_file_location("cnnjax_sweep", file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "sweep"):
+        raise UserError(f"{file} defines no sweep(preset) beside its get_config. What one looks "
+                        "like stands in cnnjax/sweeps.py; for several seeds of one run, use "
+                        "--config.seeds=5 without --job.")
+    return iter(module.sweep(preset or None))
+
+
+class _Sweep:
+    """A sweep and where it has got to."""
+
+    def __init__(self, config: ConfigDict, folder: Path, experiment: str,
+                 overrides: dict[str, Any]):
+        self._config, self._folder, self._experiment = config, folder, experiment
+        self._overrides = {key: value for key, value in overrides.items()
+                           if key not in ("seed", "seeds") and not key.startswith("sweep.")}
+        self._seeds = range(config.seed, config.seed + max(1, config.seeds))
+        self._trials: list[Trial] = []
+        self._halving, self._examples = None, {}
+        if config.sweep.asha and len(self._seeds) > 1:
+            raise UserError("sweep.asha compares trials by one seed each: leave out seeds, and run "
+                            "the best trial with several afterwards.")
+
+    def check_folder(self) -> None:
+        """Creates the folder, unless it holds something else."""
+        if (self._folder / workdir.CONFIG).exists():
+            raise UserError(f"{self._folder} holds a run, and a sweep needs a folder of its own: "
+                            "give another --workdir.")
+        workdir.check_writable(self._folder)
+        saved = workdir.read_json(self._folder / sweeps.SWEEP)
+        if saved and saved.get("experiment") != self._experiment:
+            raise UserError(f"{self._folder} holds a sweep of {saved.get('experiment')}, not of "
+                            f"{self._experiment}: give another --workdir.")
+
+    def run(self, trials: Iterator[Any]) -> int:
+        with signals.stop_requests() as should_stop:
+            executor, display, wave = None, None, None
+            try:
+                results = None
+                while wave := self._next(trials, results):
+                    runs = self._runs(wave)
+                    executor = executor or self._executor(len(runs))
+                    display = display or Display(0, plain=self._plain())
+                    engine = Engine(executor, Path.cwd(), self._config.sweep.retries,
+                                    watch=self._folder / LOCK, show=display.update,
+                                    should_stop=should_stop, advance=self._advance(runs))
+                    if not engine.run(runs):
+                        display.close()
+                        print("Stopped; what ran has saved. Run the same command to go on."
+                              if not executor.detached else
+                              "The trials stay in the cluster's queue. Run the same command to "
+                              "see them, and to have those retried that fail.", flush=True)
+                        return EXIT_PREEMPTED
+                    results = self._results(wave)
+            finally:
+                if display:
+                    display.close()
+        _, results = sweeps.read(self._folder)
+        return EXIT_FAILED if outcome.report(self._folder, self._experiment, results) else 0
+
+    def show(self, wave: list[Trial]) -> None:
+        """Prints the trials of the first wave."""
+        self._check(wave)
+        console.print_table("Dry run: a sweep", {
+            "trials": len(wave), "seeds": ", ".join(map(str, self._seeds)),
+            "runs": len(wave) * len(self._seeds), "executor": self._config.sweep.executor,
+            **{trial.name or "the experiment": ", ".join(
+                f"{key}={value}" for key, value in self._effective(trial).items()) or "as it is"
+               for trial in wave}})
+
+    def _next(self, trials: Iterator[Any], results: list[Result] | None) -> list[Trial]:
+        wave = sweeps.next_wave(trials, results)
+        self._check(wave)
+        self._trials += wave
+        file, _, preset = self._experiment.partition(":")
+        sweeps.write(self._folder, self._trials, self._seeds, experiment=self._experiment,
+                     file=file, preset=preset or None, overrides=config_lib.flatten(
+                         self._overrides))
+        return wave
+
+    def _results(self, wave: list[Trial]) -> list[Result]:
+        names = {trial.name for trial in wave}
+        return [r for r in sweeps.read(self._folder)[1] if r.trial.name in names]
+
+    def _check(self, wave: list[Trial]) -> None:
+        """Checks names and configs, before anything runs."""
+        names = [trial.name for trial in [*self._trials, *wave]]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise UserError(f"The sweep has two trials of the name {twice[0]!r}.")
+        for trial in wave:
+            try:
+                validate(self._with_overrides(trial))
+            except UserError as error:
+                raise UserError(f"Trial {trial.name!r}: {error}") from None
+            except (AttributeError, KeyError, TypeError) as error:
+                raise UserError(f"Trial {trial.name!r} has overrides that do not fit the config: "
+                                f"{' '.join(str(error).split())}.") from None
+
+    def _with_overrides(self, trial: Trial) -> ConfigDict:
+        config, effective = copy.deepcopy(self._config), self._effective(trial)
+        for key, value in effective.items():
+            section, _, name = key.rpartition(".")
+            (config[section] if section else config)[name] = value
+        config_lib.let_overrides_replace_units(config, effective)
+        return config
+
+    def _effective(self, trial: Trial) -> dict[str, Any]:
+        """Returns the overrides of a trial: its own, and over them those of the command line."""
+        given = {_duration(key) for key in self._overrides}
+        return {key: value for key, value in trial.overrides.items()
+                if _duration(key) not in given} | self._overrides
+
+    def _runs(self, wave: list[Trial]) -> list[Run]:
+        return [Run(trial, seed, sweeps.folder_of(self._folder, trial.name, seed),
+                    self._command(trial, seed)) for trial in wave for seed in self._seeds]
+
+    def _command(self, trial: Trial, seed: int) -> tuple[str, ...]:
+        folder = sweeps.folder_of(self._folder, trial.name, seed)
+        return (sys.executable, str(_LAUNCH), f"--config={self._experiment}",
+                f"--workdir={folder}",
+                *(word(key, value, self._config) for key, value in self._effective(trial).items()),
+                f"--config.seed={seed}", "--config.seeds=0")
+
+    def _advance(self, runs: list[Run]) -> Callable[[Run], bool]:
+        if not self._config.sweep.asha:
+            return lambda run: False
+        if self._halving is None:
+            from cnnjax.jobs.sweeping.halving import Halving
+
+            sweep = self._config.sweep
+            self._halving = Halving(self._folder, sweep.asha_rungs, sweep.asha_reduction,
+                                    lambda run: self._total_steps(run.trial))
+        for run in runs:
+            self._halving.start(run)
+        return self._halving.advance
+
+    def _total_steps(self, trial: Trial) -> int:
+        from cnnjax.jobs.experiment import open_dataset  # Imports what trains, which takes a while.
+
+        config = self._with_overrides(trial)
+        which = tuple(config.data.values())
+        if which not in self._examples:
+            self._examples[which] = len(open_dataset(config).train.source)
+        return config_lib.total_steps(config, self._examples[which])
+
+    def _plain(self) -> bool | None:
+        return {"plain": True, "bar": False}.get(self._config.log.progress)
+
+    def _executor(self, trials: int) -> Any:
+        sweep = self._config.sweep
+        if sweep.executor == "slurm":
+            return executors.Slurm(self._folder, slurm_parameters(sweep))
+        if sweep.executor == "ray":
+            return executors.Ray(sweep.cpus, sweep.gpus)
+        return executors.Local(self._folder, sweep.at_a_time, trials)
+
+
+def word(key: str, value: Any, config: ConfigDict) -> str:
+    """Returns "--config.key=value" as the command line reads it back."""
+    section, _, name = key.rpartition(".")
+    there = (config[section] if section else config).get(name)
+    # An argument of a model that the config does not know yet is read as Python.
+    python = key.startswith("model.") and name != "name" and not isinstance(there, str)
+    return f"--config.{key}={repr(value) if python else value}"
+
+
+def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
+    """Returns the config's section as `submitit.SlurmExecutor` takes it.
+
+    Raises:
+      UserError: if slurm_options is not "name=value name=value".
+    """
+    options = {}
+    for option in sweep.slurm_options.split():
+        name, equals, value = option.lstrip("-").partition("=")
+        if not equals:
+            raise UserError(f"sweep.slurm_options has {option!r}; it takes name=value pairs of "
+                            'sbatch, such as "account=vision qos=low".')
+        options[name] = value
+    known = {"job_name": "cnnjax", "partition": sweep.slurm_partition, "time": sweep.slurm_minutes,
+             "cpus_per_task": sweep.cpus or None, "gpus_per_node": sweep.gpus or None,
+             "mem_gb": sweep.slurm_memory_gb or None,
+             "array_parallelism": sweep.at_a_time or None,
+             "additional_parameters": options or None}
+    found = {key: value for key, value in known.items() if value is not None}
+    found["array_parallelism"] = found.get("array_parallelism", 1000)
+    return found
+
+
+def _duration(key: str) -> str:
+    """Returns what a duration is of, whatever its unit: "train." for train.epochs; else the key."""
+    section, _, name = key.rpartition(".")
+    prefix, _, unit = name.rpartition("_")
+    return f"{section}.{prefix}" if unit in UNITS else key

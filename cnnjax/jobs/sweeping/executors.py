@@ -1,0 +1,258 @@
+"""Where trials run: processes of this machine or jobs of SLURM, through submitit; or tasks of Ray.
+
+An executor has `free(active)`, how many more it takes; `submit(tasks)`, which returns a job for
+each; `find(job_id)`, a job that an earlier session submitted, or None; and `detached`, whether its
+jobs go on without this process. A job has `id`, `ended()` and `stop()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cnnjax.jobs.sweeping import trial as trial_lib
+from cnnjax.jobs.sweeping.lock import held
+from cnnjax.jobs.sweeping.trial import Task
+from cnnjax.types import UserError
+
+SUBMITIT = ".submitit"
+_FOREVER = 60 * 24 * 365  # Minutes.
+_LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster sets another.
+
+
+class Adopted:
+    """A trial that somebody else runs: what an earlier session of the sweep has left."""
+
+    def __init__(self, folder: Path):
+        self.id, self._folder = "", folder
+
+    def ended(self) -> bool:
+        return not held(self._folder / trial_lib.LOCK)
+
+    def stop(self) -> None:
+        state = trial_lib.read(self._folder)
+        if state.get("pid") and state.get("host") == os.uname().nodename:
+            with contextlib.suppress(OSError):
+                os.kill(state["pid"], signal.SIGTERM)
+
+
+class Local:
+    """Processes of this machine, whose GPUs or cores are divided among them.
+
+    Args:
+      folder: of the sweep.
+      at_a_time: processes; 0 is one a GPU or, where there are none, one a core.
+      trials: how many there are to run, at most.
+    """
+
+    detached = False
+
+    def __init__(self, folder: Path, at_a_time: int, trials: int):
+        import submitit
+
+        self._executor = submitit.LocalExecutor(folder=folder / SUBMITIT)
+        self._executor.update_parameters(timeout_min=_FOREVER)
+        self.slots = divide(at_a_time, trials, visible_gpus(), cores())
+        self._jobs: list[_LocalJob | None] = [None] * len(self.slots)
+
+    def free(self, active: int) -> int:
+        return max(0, len(self.slots) - active)
+
+    def submit(self, tasks: Sequence[Task]) -> list[_LocalJob]:
+        found = []
+        for task in tasks:
+            slot = next(i for i, job in enumerate(self._jobs) if job is None or job.ended())
+            with _ignoring_interrupts():
+                job = self._executor.submit(dataclasses.replace(task, **self.slots[slot]))
+            self._jobs[slot] = _LocalJob(job)
+            found.append(self._jobs[slot])
+        return found
+
+    def find(self, job_id: str) -> None:
+        return None  # What still runs holds its folder's lock.
+
+
+class _LocalJob:
+    def __init__(self, job: Any):
+        self._job, self.id = job, job.job_id
+
+    def ended(self) -> bool:
+        return self._job.done()
+
+    def stop(self) -> None:
+        # submitit's cancel interrupts and, a second later, kills: a trial needs longer to save.
+        with contextlib.suppress(OSError):
+            os.kill(int(self.id), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Processes that start meanwhile don't hear Ctrl-C, which is for the sweep."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def divide(at_a_time: int, trials: int, gpus: Sequence[str], cores: Sequence[int]
+           ) -> list[dict[str, Any]]:
+    """Returns, for each process at a time, the cores and the variables of a `Task`.
+
+    Args:
+      at_a_time: processes; 0 is one a GPU or, without GPUs, one a core. More than there are devices
+        share them.
+      trials: no more processes than that.
+      gpus: as CUDA_VISIBLE_DEVICES names them.
+      cores: numbers of CPU cores.
+    """
+    count = min(at_a_time or len(gpus) or len(cores), max(1, trials))
+    slots = []
+    for i in range(count):
+        environment = {}
+        if gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(_share(gpus, i, count))
+            if count > len(gpus):  # Each would reserve three quarters of the memory.
+                environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = (
+                    f"{0.9 / -(-count // len(gpus)):.3f}")
+        slots.append({"cores": tuple(_share(cores, i, count)), "environment": environment})
+    return slots
+
+
+def _share(devices: Sequence[Any], i: int, count: int) -> Sequence[Any]:
+    if count > len(devices):
+        return [devices[i % len(devices)]]
+    return devices[i * len(devices) // count:(i + 1) * len(devices) // count]
+
+
+def visible_gpus() -> list[str]:
+    """Returns the NVIDIA GPUs that a process here may use, without waking them."""
+    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
+                   if re.fullmatch(r"nvidia\d+", path.name)), key=int)
+
+
+def cores() -> list[int]:
+    """Returns the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+class Slurm:
+    """Jobs of SLURM, those that are submitted together in one array.
+
+    Args:
+      folder: of the sweep, which the nodes see too.
+      parameters: of `submitit.SlurmExecutor`.
+      poll: seconds between two looks at the queue.
+    """
+
+    detached = True
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Any], poll: float = 5.0):
+        import submitit
+
+        try:
+            # How often a job may run out of its time: it saved, so as often as it takes.
+            self._executor = submitit.SlurmExecutor(folder=folder / SUBMITIT, max_num_timeout=1000)
+            self._executor.update_parameters(**parameters)
+        except RuntimeError:
+            raise UserError("There is no SLURM here: it has no srun. Run the sweep where jobs are "
+                            "submitted, or on this machine with --executor=local.") from None
+        self._poll, self._looked, self._queue = poll, float("-inf"), frozenset()
+
+    def free(self, active: int) -> int:
+        return _LARGEST_ARRAY
+
+    def submit(self, tasks: Sequence[Task]) -> list[_SlurmJob]:
+        try:
+            with self._executor.batch():
+                jobs = [self._executor.submit(task) for task in tasks]
+        except Exception as error:  # submitit's own, with what sbatch said.
+            raise UserError(f"SLURM took no job: {error}. See --config.sweep.slurm_*.") from error
+        self._looked = float("-inf")
+        return [_SlurmJob(job.job_id, self) for job in jobs]
+
+    def find(self, job_id: str) -> _SlurmJob | None:
+        return _SlurmJob(job_id, self) if job_id in self.queue() else None
+
+    def queue(self) -> frozenset[str]:
+        """Returns the ids of this user's jobs that wait or run, as of a few seconds ago."""
+        if time.monotonic() - self._looked > self._poll:
+            done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i"],
+                                  capture_output=True, text=True)
+            # A controller that does not answer just now has lost no job.
+            if done.returncode == 0:
+                self._queue = frozenset(done.stdout.split())
+                self._looked = time.monotonic()
+        return self._queue
+
+
+class _SlurmJob:
+    def __init__(self, job_id: str, executor: Slurm):
+        self.id, self._executor = job_id, executor
+
+    def ended(self) -> bool:
+        return self.id not in self._executor.queue()
+
+    def stop(self) -> None:
+        subprocess.run(["scancel", self.id], capture_output=True)
+
+
+class Ray:
+    """Tasks of a Ray cluster, or of Ray on this machine.
+
+    Args:
+      cpus: of a trial.
+      gpus: of a trial.
+    """
+
+    detached = False
+
+    def __init__(self, cpus: int, gpus: int):
+        try:
+            import ray
+        except ImportError:
+            raise UserError("--executor=ray needs Ray: pip install -e '.[ray]'. Or use "
+                            "--executor=local.") from None
+        self._ray = ray
+        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False,
+                 ignore_reinit_error=True)
+        self._run = ray.remote(num_cpus=cpus or 1, num_gpus=gpus, max_retries=0)(_call)
+
+    def free(self, active: int) -> int:
+        return 1_000_000
+
+    def submit(self, tasks: Sequence[Task]) -> list[_RayJob]:
+        return [_RayJob(self._ray, self._run.remote(dataclasses.replace(task, watch=None)))
+                for task in tasks]
+
+    def find(self, job_id: str) -> None:
+        return None
+
+
+def _call(task: Task) -> str:
+    return task()
+
+
+class _RayJob:
+    def __init__(self, ray: Any, reference: Any):
+        self._ray, self._reference, self.id = ray, reference, reference.hex()
+
+    def ended(self) -> bool:
+        return bool(self._ray.wait([self._reference], timeout=0)[0])
+
+    def stop(self) -> None:
+        self._ray.cancel(self._reference)

@@ -1,0 +1,215 @@
+"""One trial: a command in a folder, run to its end. What executors run, here or on a cluster.
+
+This process waits beside the trial's own, so it imports neither JAX nor anything that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cnnjax.jobs.sweeping.lock import Lock, held
+from cnnjax.sweeps import TRIAL
+
+LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"
+EXIT_USER_ERROR, EXIT_PREEMPTED = 2, 75
+# A trial that stops again and again without having been asked to makes no headway.
+_MOST_RESUMES = 100
+
+
+@dataclasses.dataclass
+class Task:
+    """What there is to run.
+
+    Attributes:
+      command: words of the trial's process.
+      folder: its workdir, where trial.json and its output go.
+      cwd: where the command runs.
+      retries: how often it may fail and be tried again.
+      cores: CPU cores it may use; () leaves them.
+      environment: variables to set.
+      watch: the sweep's lock file: when nobody holds it, the trial saves and stops. None: it goes
+        on without the sweep, as on a cluster.
+    """
+
+    command: tuple[str, ...]
+    folder: Path
+    cwd: Path
+    retries: int = 0
+    cores: tuple[int, ...] = ()
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    watch: Path | None = None
+
+    def __call__(self) -> str:
+        """Runs the trial, and returns its state: done, failed, or waiting if it was stopped."""
+        return _Runner(self).run()
+
+    def checkpoint(self):
+        """Stops the trial, which saves; submitit calls this near a job's end, and requeues it."""
+        from submitit.helpers import DelayedSubmission
+
+        if _Runner.current:
+            _Runner.current.stop()
+        return DelayedSubmission(self)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """Returns what trial.json holds, {} if there is none."""
+    try:
+        return json.loads((folder / TRIAL).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def update(folder: Path, **values: Any) -> dict[str, Any]:
+    """Changes some of what trial.json holds, and returns all of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    values = {"state": "waiting", "attempts": 0, "failures": 0, "seconds": 0.0,
+              "message": ""} | read(folder) | values
+    beside = folder / (TRIAL + ".new")
+    beside.write_text(json.dumps(values, indent=1) + "\n")
+    beside.replace(folder / TRIAL)
+    return values
+
+
+def finished(folder: Path, command: tuple[str, ...]) -> bool:
+    """Returns whether this command has been run to its end in the folder."""
+    state = read(folder)
+    # The interpreter may be another's.
+    return state.get("state") == "done" and state.get("command", [])[1:] == list(command[1:])
+
+
+def note_job(folder: Path, job_id: str) -> None:
+    """Writes which job of a cluster has the trial: beside trial.json, which that job writes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / JOB).write_text(job_id)
+
+
+def job_id(folder: Path) -> str:
+    """Returns what `note_job` wrote last, "" if nothing."""
+    try:
+        return (folder / JOB).read_text()
+    except OSError:
+        return ""
+
+
+class _Runner:
+    """A task under way."""
+
+    current: _Runner | None = None
+
+    def __init__(self, task: Task):
+        self._task, self._process, self._asked = task, None, False
+        self._began, self._seconds = time.time(), 0.0  # Of the attempt; of those before it.
+
+    def run(self) -> str:
+        task, lock = self._task, Lock(self._task.folder / LOCK)
+        # A sweep that was killed and started again may have submitted it twice.
+        if not lock.take(seconds=2.0):
+            return "held by another process"
+        _Runner.current = self
+        try:
+            if finished(task.folder, task.command):
+                return "done"
+            if task.cores and hasattr(os, "sched_setaffinity"):
+                os.sched_setaffinity(0, task.cores)
+            with self._stop_signals():
+                return self._run_until_settled(lock)
+        finally:
+            _Runner.current = None
+            lock.release()
+
+    def stop(self, wait: float = 600.0) -> None:
+        """Asks the trial to save and stop, and waits for that."""
+        self._ask()
+        until = time.monotonic() + wait
+        # Not Popen.wait: this runs in a signal handler, perhaps in the middle of that.
+        while self._process and time.monotonic() < until and not os.waitid(
+                os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
+            time.sleep(0.05)
+        update(self._task.folder, state="waiting", pid=None, message="out of time, and requeued",
+               seconds=round(self._seconds + time.time() - self._began, 3))
+
+    def _ask(self) -> None:
+        self._asked = True
+        if self._process and self._process.returncode is None:
+            self._process.terminate()
+
+    def _run_until_settled(self, lock: Lock) -> str:
+        task, resumes = self._task, 0
+        state = read(task.folder)
+        while not self._asked:
+            code, seconds, message = self._attempt(lock, state)
+            state = update(task.folder, pid=None, exit_code=code,
+                           seconds=round(state.get("seconds", 0.0) + seconds, 3))
+            if code == 0:
+                return update(task.folder, state="done", message="")["state"]
+            if self._asked:
+                break
+            if code == EXIT_PREEMPTED and resumes < _MOST_RESUMES:
+                resumes += 1
+                continue
+            state = update(task.folder, failures=state["failures"] + 1, message=message)
+            if code == EXIT_USER_ERROR or state["failures"] > task.retries:
+                return update(task.folder, state="failed")["state"]
+        return update(task.folder, state="waiting", pid=None, message="stopped")["state"]
+
+    def _attempt(self, lock: Lock, state: Mapping[str, Any]) -> tuple[int, float, str]:
+        """Returns exit code, seconds, and the end of what the trial said on stderr."""
+        task, began = self._task, time.time()
+        self._began, self._seconds = began, state.get("seconds", 0.0)
+        update(task.folder, state="running", attempts=state.get("attempts", 0) + 1,
+               command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
+               started=round(began, 3), message="")
+        with (task.folder / STDOUT).open("ab") as out, (task.folder / STDERR).open("ab") as err:
+            said = err.tell()
+            self._process = subprocess.Popen(
+                task.command, cwd=task.cwd, env=os.environ | dict(task.environment), stdout=out,
+                stderr=err, stdin=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is for the sweep, which asks the trials to stop.
+                pass_fds=(lock.descriptor,))  # Held as long as either of the two lives.
+            while True:
+                try:
+                    code = self._process.wait(timeout=0.5)
+                    break
+                except subprocess.TimeoutExpired:
+                    if task.watch and not self._asked and not held(task.watch):
+                        self._ask()
+        return code, time.time() - began, tail(task.folder / STDERR, said) or f"exit code {code}"
+
+    @contextlib.contextmanager
+    def _stop_signals(self) -> Iterator[None]:
+        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+        if threading.current_thread() is not threading.main_thread():
+            numbers = ()
+        before = {number: signal.signal(number, lambda number, frame: self._ask())
+                  for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def tail(path: Path, start: int = 0, most: int = 2000) -> str:
+    """Returns the last characters of a file, from whole lines after byte `start`."""
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(start, size - most))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    if size - most > start:
+        text = text.partition("\n")[2]
+    return text.strip()
