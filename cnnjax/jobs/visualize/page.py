@@ -110,8 +110,8 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
 
     font, side = _font(), figure.side
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
-    lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0) for tile in row.tiles)
-             for row in figure.rows]
+    lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0 for tile in row.tiles),
+                 default=0) for row in figure.rows]
     wide = max([columns * cell, *(int(font.getlength(row.label)) + gap for row in figure.rows)])
     tall = sum((line if row.label else 0) + side + gap + n * line
                for row, n in zip(figure.rows, lines, strict=True))

@@ -122,6 +122,10 @@ def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:
     remarks = [f"{len(bad)} images could not be read and are left out: {bad[0]}"] if bad else []
     shape = (1, *pixels.shape[1:])
     maps = map_endpoints(model.module, model.variables, shape, tuple(options.endpoints) or None)
+    if not maps:
+        raise UserError(f"{model.name} has no endpoint that is a map of (N, h, w, C), so that "
+                        "there is nothing to look into. Its endpoints: "
+                        f"{', '.join(model.module.endpoints)}.")
     try:
         fields = endpoint_fields(model.module, shape, maps)
     except UnknownOperation as error:
