@@ -1,6 +1,9 @@
 """A set seen once: what moves each channel, what is said, and what is wrong."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -8,7 +11,8 @@ import cnnjax
 from cnnjax.analysis import mistakes
 from cnnjax.analysis.features import cka_matrix, linear_cka
 from cnnjax.analysis.perturbation import randomization_check
-from cnnjax.analysis.survey import map_endpoints, survey
+from cnnjax.analysis.survey import _look, map_endpoints, survey
+from cnnjax.models import lookup
 from cnnjax.types import UserError
 
 MODEL = cnnjax.create_model("simple_cnn", 10, widths=(4, 6))
@@ -105,3 +109,19 @@ def test_layers_of_a_group_are_randomised_at_once(variables):
              for name in ("conv1", "conv2", "head")} for p in looked]
     assert same[1] == {"conv1": True, "conv2": False, "head": False}
     assert same[2] == {"conv1": False, "conv2": False, "head": False}
+
+
+FAMILIES = {lookup(name).module: name for name in reversed(cnnjax.list_models())}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(FAMILIES.values()))
+def test_one_model_of_every_family_can_be_surveyed(name):
+    model, size = cnnjax.create_model(name, 10), lookup(name).input_size
+    x = jax.ShapeDtypeStruct((2, *size), jnp.float32)
+    v = jax.eval_shape(model.init, jax.random.key(0), x)
+    maps = map_endpoints(model, v, x.shape)
+    found = jax.eval_shape(functools.partial(_look, model, maps, 7), v, x)
+    assert maps and found["logits"].shape == (2, 10) and found["features"].ndim == 2
+    for name in maps:
+        assert found["where"][name].shape == (*found["largest"][name].shape, 2)

@@ -95,7 +95,7 @@ def _strong(values: np.ndarray) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.2g} %" if share >= 1e-4 else "below 0.01 %"
 
 
 def _scores(subject: Subject, images, classes, maps: dict[str, np.ndarray]) -> list:
