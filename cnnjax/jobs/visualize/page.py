@@ -109,6 +109,8 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     from PIL import Image, ImageDraw
 
     font, side = _font(), figure.side
+    if figure.beside:
+        figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
     lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0 for tile in row.tiles),
                  default=0) for row in figure.rows]
@@ -136,6 +138,13 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def _in_lines(rows: Sequence[Row], length: int = 6) -> list[Row]:
+    """Rows that may stand beside one another as full ones, their labels above the captions."""
+    tiles = [Tile(tile.picture, f"{row.label}\n{tile.caption}")
+             for row in rows for tile in row.tiles]
+    return [Row("", tiles[i:i + length]) for i in range(0, len(tiles), length)]
 
 
 def _part(part: Any) -> str:
