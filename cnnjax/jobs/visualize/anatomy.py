@@ -94,7 +94,7 @@ def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
             Tile(framed(fitted(heat(found.sensitivity), SIDE), box, color),
                  f"effectively {found.size:.0f} px"))))
     return Figure("receptive_fields", (
-        Row("All of them", (Tile(nested, "from the first map to the last"),)), *pairs),
+        Row("All of them", (Tile(nested, "from first to last"),)), *pairs),
         "The frame is the theoretical field of the middle position. Where it is larger than the "
         "image, only its part inside is drawn.", beside=True)
 

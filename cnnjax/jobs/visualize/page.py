@@ -140,11 +140,14 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     return file.getvalue()
 
 
-def _in_lines(rows: Sequence[Row], length: int = 6) -> list[Row]:
-    """Rows that may stand beside one another as full ones, their labels above the captions."""
-    tiles = [Tile(tile.picture, f"{row.label}\n{tile.caption}")
-             for row in rows for tile in row.tiles]
-    return [Row("", tiles[i:i + length]) for i in range(0, len(tiles), length)]
+def _in_lines(rows: Sequence[Row], length: int = 7) -> list[Row]:
+    """Rows that may stand beside one another, as full ones with their labels in the captions."""
+    lines: list[list[Tile]] = [[]]
+    for row in rows:
+        if lines[-1] and len(lines[-1]) + len(row.tiles) > length:
+            lines.append([])
+        lines[-1] += [Tile(tile.picture, f"{row.label}\n{tile.caption}") for tile in row.tiles]
+    return [Row("", tiles) for tiles in lines]
 
 
 def _part(part: Any) -> str:
