@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnnjax import checksums
@@ -73,6 +74,8 @@ class Checkpoints:
         if not read_only and jax.process_index() == 0:
             self._set_damaged_aside()
             self._remove_leftovers()
+        if not read_only and jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints")  # All see what is left.
         keep = [policies.LatestN(keep_last)]
         best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
@@ -141,7 +144,8 @@ class Checkpoints:
         """Starts to save, and returns when `state` may change; the writing goes on behind.
 
         A save that fails, now or behind, is told of and put into `errors`; the checkpoints before
-        it stay, and what was written of it goes.
+        it stay, and what was written of it goes. Of several processes those that did not fail may
+        wait for the one that did: there the error is raised.
         """
         self.wait()
         metrics = record["metrics"]
@@ -182,6 +186,9 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> None:
         step, self._saving = self._saving, None
+        if jax.process_count() > 1:
+            raise OSError(f"the checkpoint at step {step} could not be saved: {_one_line(error)}"
+                          ) from error
         self.errors.append({"step": step, "error": _one_line(error)})
         self._remove_leftovers()
         self._manager.reload()
@@ -192,6 +199,9 @@ class Checkpoints:
 
     def check(self) -> None:
         """Notices a save that has failed or ended behind, without waiting for one that has not."""
+        # When a save is seen to have ended differs between processes, and what follows must not.
+        if jax.process_count() > 1:
+            return
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
@@ -280,7 +290,8 @@ class Checkpoints:
             self._failed(error)
         if self._saving is not None:
             self._saving = None
-            shutil.rmtree(self._folder / _GOING, ignore_errors=True)
+            if jax.process_index() == 0:
+                shutil.rmtree(self._folder / _GOING, ignore_errors=True)
 
     def close(self) -> None:
         """Waits, and ends the threads."""

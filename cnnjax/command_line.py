@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stderr)
         return EXIT_USER_ERROR
     try:
-        return _run(parse(argv))
+        return _run(parse(argv), lambda error: _with_command(error, argv))
     except UserError as error:
         print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -114,9 +115,9 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
 
-def _run(command: Command | Compare) -> int:
+def _run(command: Command | Compare, message_of: Callable[[UserError], UserError]) -> int:
     from cnnjax import jobs
-    from cnnjax.jobs import backend
+    from cnnjax.jobs import backend, hosts
 
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
@@ -124,21 +125,32 @@ def _run(command: Command | Compare) -> int:
         if command.scaling:
             return summarize.run_scaling(command.models, command.config)
         return summarize.run_comparison(command.models)
+    if command.job not in _WITHOUT_CONFIG:
+        validate(command.config)
+    launch = hosts.find_launch(os.environ)
+    sweeps = command.job == "sweep" or (command.job == "train" and command.config.seeds)
+    if launch and (sweeps or command.job not in jobs.ON_MANY_HOSTS):
+        if launch.process:  # One is enough.
+            return EXIT_DONE
+        # And what it starts is alone.
+        launch, os.environ[hosts.COUNT], os.environ[hosts.INDEX] = None, "1", "0"
     if command.job in _WITHOUT_CONFIG:
         return jobs.run(command.job, command.config, command.workdir, command.dry_run)
-    if command.job == "sweep" or (command.job == "train" and command.config.seeds):
+    if sweeps:
         from cnnjax.jobs import sweep
 
-        validate(command.config)
         return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
                          command.overrides, named=command.job == "sweep")
-    if command.job != "prepare":  # It computes nothing, and needs no accelerator.
-        if not command.dry_run:
-            backend.use_compilation_cache()
-        if warning := backend.unused_accelerator():
-            print(f"launch.py: warning: {warning}", file=sys.stderr)
-    validate(command.config)
-    return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    if launch:
+        hosts.join(launch)
+    with hosts.or_all_end(message_of), hosts.one_voice():
+        if command.job != "prepare":  # It computes nothing, and needs no accelerator.
+            if not command.dry_run:
+                backend.use_compilation_cache()
+            if warning := backend.unused_accelerator():
+                print(f"launch.py: warning: {warning}", file=sys.stderr)
+        return hosts.leave(jobs.run(command.job, command.config, command.workdir,
+                                    command.dry_run))
 
 
 def parse(argv: Sequence[str]) -> Command | Compare:

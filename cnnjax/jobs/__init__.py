@@ -19,6 +19,8 @@ JOBS = {
     "report": "tables, figures and a page of a sweep, or of a folder of runs",
     "prepare": "download and prepare a TFDS data set",
 }
+# Of a job that several processes were started for, all take part in these; of the others the first.
+ON_MANY_HOSTS = ("train", "evaluate")
 
 
 def run(job: str, config: ConfigDict, folder: Path, dry_run: bool = False) -> int:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 
 from cnnjax import data
+from cnnjax.data import placement
 from cnnjax.jobs import console
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.experiment import Experiment
@@ -42,8 +42,7 @@ class Inputs:
         """Returns the inputs of a phase, with its teacher's variables if it has one."""
         if phase.task.distillation is None:
             return cls(feed, evaluate, feed.constants, feed.fetch)
-        teacher = jax.device_put(experiment.teacher.variables,
-                                 step_lib.replicated(experiment.mesh))
+        teacher = placement.put_everywhere(experiment.mesh, experiment.teacher.variables)
         return cls(feed, evaluate, {"feed": feed.constants, "teacher": teacher},
                    lambda constants, batch: {**feed.fetch(constants["feed"], batch),
                                              "teacher": constants["teacher"]})

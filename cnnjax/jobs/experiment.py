@@ -196,6 +196,9 @@ def make_mesh(devices: int) -> Mesh:
     if devices > len(found):
         raise UserError(f"devices is {devices}, but JAX sees {len(found)} "
                         f"({found[0].platform}): set --config.devices=0 to use all there are.")
+    if jax.process_count() > 1 and devices not in (0, len(found)):
+        raise UserError(f"devices is {devices}, but {jax.process_count()} processes share the run, "
+                        f"each with its own: set --config.devices=0, or start fewer processes.")
     return Mesh(np.asarray(found[:devices or None]), ("data",))
 
 

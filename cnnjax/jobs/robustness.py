@@ -60,7 +60,13 @@ def measure(experiment: Experiment, variables: PyTree, kinds: tuple[str, ...], e
       kinds and strengths, and "corruption_error_over_clean", what it is above the clean one; for
       1,000 classes and all kinds also "mce_without_frost", the mean over the kinds of the error
       divided by AlexNet's.
+
+    Raises:
+      UserError: in a run over several processes: JPEG is made on the host, of whole batches.
     """
+    if jax.process_count() > 1:
+        raise UserError("eval.corruptions takes one process: evaluate with JAX_NUM_PROCESSES=1, "
+                        "or set --config.eval.corruptions=().")
     accuracies = {kind: [] for kind in kinds}
     evaluate = _evaluator(experiment, variables)
     for kind in kinds:

@@ -18,7 +18,7 @@ from cnnjax import interrupts, trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import ahead, console, faults, overview, record, signals, workdir
+from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -56,16 +56,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
+    hosts.meet_in(folder)  # All have read what is there, before any changes it.
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
-    try:
-        with signals.stop_requests() as should_stop:
-            while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
-                pass  # Rolled back: again, from the last checkpoint.
-            return code
-    finally:
-        checkpoints.close()
+    with hosts.closing(checkpoints), signals.stop_requests() as should_stop:
+        while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
+            pass  # Rolled back: again, from the last checkpoint.
+        return code
 
 
 def _saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
@@ -124,11 +122,13 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     first = experiment.phase_of(start.step + 1)
     inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
     workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
-    (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
+    if hosts.is_first():
+        (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
     console.print_table("Training", overview.rows(experiment, inputs.feed) | {
         "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
-    writer = MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
+    writer = (MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
+              if hosts.is_first() else None)
     display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
                               config.train.batch_size)
     began, rates = time.perf_counter(), []
@@ -145,7 +145,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
                    "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
         if "images_per_second" in values:
             rates.append(values["images_per_second"])
-        writer.write(step, values)
+        if writer:
+            writer.write(step, values)
         display.record(step, values)
         checkpoints.check()
 
@@ -170,7 +171,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return _say_stopped(stop.step, total, checkpoints)
     finally:
         display.close()
-        writer.close()
+        if writer:
+            writer.close()
     if not _saved(state, folder, checkpoints, save):
         return EXIT_FAILED
     _finish(run_record | {"checkpoint_errors": start.errors + checkpoints.errors}, folder, state,
@@ -240,7 +242,14 @@ def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainStat
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
             seconds: float, rate: float | None) -> None:
-    records, state = read_metrics(folder), experiment.gather(state)
+    # All processes take part in these, each of which may hold a part.
+    state = experiment.gather(state)
+    digests = {"params_sha256": trees.sha256(state.params),
+               # The window is empty at the end, and only says when the last line was logged.
+               "state_sha256": trees.sha256(dataclasses.replace(state, window={}))}
+    if not hosts.is_first():
+        return
+    records = read_metrics(folder)
     last = next((r for r in reversed(records) if "eval_top1" in r), {})
     step = int(state.step)
     summary = {
@@ -256,9 +265,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "examples_evaluated": last.get("eval_examples"),
         "images_per_second": rate,
         "seconds": seconds,
-        "params_sha256": trees.sha256(state.params),
-        # The window is empty at the end of a run, and only says when the last line was logged.
-        "state_sha256": trees.sha256(dataclasses.replace(state, window={})),
+        **digests,
         "rollbacks": run_record["rollbacks"],
         "checkpoint_errors": run_record["checkpoint_errors"],
         "versions": run_record["versions"],

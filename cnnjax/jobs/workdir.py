@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
 from cnnjax import sweeps
+from cnnjax.jobs import hosts
 from cnnjax.types import UserError
 
 CONFIG = "config.json"
@@ -21,7 +22,9 @@ CHECKPOINTS = "checkpoints"
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a file that is either whole or not there."""
+    """Writes a file that is either whole or not there; of several processes, the first does."""
+    if not hosts.is_first():
+        return
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(values, indent=1) + "\n")
     os.replace(beside, path)

@@ -130,8 +130,7 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
         record = {}
         if log:
             record = _read(state.window) | meter.read(step)
-            state = state.replace(window=jax.device_put(
-                state_lib.empty_window(), jax.tree.map(lambda a: a.sharding, state.window)))
+            state = state.replace(window=_empty_window(state.window["loss"].sharding))
         with meter.paused():
             if evaluate:
                 record |= hooks.evaluate(state)
@@ -165,6 +164,11 @@ def evaluate(call: Callable, variables: PyTree, constants: PyTree,
     count = int(sums["count"])
     return {"loss": float(sums["loss"]) / count, "top1": int(sums["top1"]) / count,
             "top5": int(sums["top5"]) / count, "examples": count}
+
+
+def _empty_window(sharding: jax.sharding.Sharding) -> PyTree:
+    # Made where it is to be: device_put would have all processes compare what they put.
+    return jax.jit(state_lib.empty_window, out_shardings=sharding)()
 
 
 def _read(window: PyTree) -> dict[str, float]:

@@ -200,6 +200,9 @@ def make_eval_call(module: nn.Module, fetch: Callable[[PyTree, Batch], Batch],
 
 def empty_sums(mesh: Mesh) -> dict[str, jax.Array]:
     """Returns the sums of `eval_step` before the first batch, placed as those after it are."""
-    sums = {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32),
+    return jax.jit(_no_sums, out_shardings=replicated(mesh))()
+
+
+def _no_sums() -> dict[str, jax.Array]:
+    return {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32),
             "top1": jnp.zeros((), jnp.int32), "top5": jnp.zeros((), jnp.int32)}
-    return jax.device_put(sums, replicated(mesh))
