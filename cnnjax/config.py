@@ -176,13 +176,13 @@ def default() -> ConfigDict:
         },
         "visualize": {
             "images": _optional(str),  # A folder or a file; None takes the evaluation split.
-            "examples": 512,  # Of them, evenly spaced; the page is chosen and measured from these.
+            "count": 512,  # Of them, evenly spaced; the page is chosen and measured from these.
             "shown": 6,  # Images whose evidence is drawn.
             "endpoints": (),  # The maps to show, such as ("stem", "stage2"); () is all of them.
             "channels": 4,  # Of each map.
             "patches": 5,  # The strongest ones of each channel.
-            "steps": 128,  # Of activation maximisation; 0 leaves it out.
-            "integration_steps": 128,  # Of integrated gradients.
+            "ascent": 128,  # Steps of the images made for a channel or class; 0 leaves them out.
+            "integration": 128,  # Steps of integrated gradients.
             "batch_size": 32,
             "umap": True,  # Where umap-learn is installed; its first call takes 10 s and more.
         },

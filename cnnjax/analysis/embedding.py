@@ -37,7 +37,7 @@ def umap(features: Any, *, neighbors: int = 15, min_dist: float = 0.1, seed: int
     if len(features) < 4:
         raise UserError(f"umap: {len(features)} examples make no map; give 4 or more.")
     if not has_umap():
-        raise UserError("umap needs umap-learn: pip install umap-learn. (pca needs nothing.)")
+        raise UserError("umap needs umap-learn: pip install umap-learn. (pca needs nothing more.)")
     # umap imports TensorFlow where it is installed, seconds for a part that is not used here.
     hidden = "tensorflow" not in sys.modules
     if hidden:

@@ -139,6 +139,6 @@ def _look(module, maps, grid, variables, images):
         small = jax.image.resize(flat.reshape(n, h, w, channels),
                                  (n, min(h, grid), min(w, grid), channels), "linear")
         pooled[name] = small.reshape(n, -1)
-    features = found["features"].astype(jnp.float32)
+    logits, features = (a.astype(jnp.float32) for a in (logits, found["features"]))
     return dict(logits=logits, features=features.reshape(len(features), -1), largest=largest,
                 where=where, pooled=pooled)

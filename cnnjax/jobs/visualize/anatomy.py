@@ -55,7 +55,7 @@ def _stages(subject: Subject, summary: Summary, effective: dict[str, EffectiveFi
         rows.append((name, f"{height}x{width}x{subject.seen.largest[name].shape[1]}",
                      f"{field.size[0]}x{field.size[1]}" if known else "all" if field else "",
                      f"{found.size:.0f}" if found else "", f"{field.stride[0]}" if known else ""))
-    return Table(("map", "height x width x channels", "sees (px)", "effectively", "step"), rows,
+    return Table(("map", "output", "sees (px)", "effectively", "step"), rows,
                  numbers=(1, 2, 3, 4), title="Stages")
 
 
@@ -94,7 +94,7 @@ def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
             Tile(framed(fitted(heat(found.sensitivity), SIDE), box, color),
                  f"effectively {found.size:.0f} px"))))
     return Figure("receptive_fields", (
-        Row("All of them", (Tile(nested, "from the first map to the last"),)), *pairs),
+        Row("All of them", (Tile(nested, "from first to last"),)), *pairs),
         "The frame is the theoretical field of the middle position. Where it is larger than the "
         "image, only its part inside is drawn.", beside=True)
 

@@ -22,7 +22,7 @@ def of_channels(subject: Subject, channels: Mapping[str, Sequence[int]]
                 ) -> dict[tuple[str, int], np.ndarray]:
     """Returns {(endpoint, channel): picture}, of none if the config asks for no steps."""
     keys = [(name, number) for name, numbers in channels.items() for number in numbers]
-    if not subject.settings.steps or not keys:
+    if not subject.settings.ascent or not keys:
         return {}
     images = _made(subject, [channel(*key) for key in keys])
     return {key: fitted(as_rgb(image), SIDE) for key, image in zip(keys, images, strict=True)}
@@ -30,7 +30,7 @@ def of_channels(subject: Subject, channels: Mapping[str, Sequence[int]]
 
 def of_classes(subject: Subject) -> list:
     """Returns an image for each of the first classes, and what the model says about it."""
-    if not subject.settings.steps:
+    if not subject.settings.ascent:
         return []
     classes = subject.classes_seen()[:_CLASSES]
     images = _made(subject, [class_logit(number) for number in classes])
@@ -51,7 +51,7 @@ def _made(subject: Subject, objectives: Sequence[Objective]) -> np.ndarray:
     """(N, h, w, C) in [0, 1]."""
     height, width = _size(subject)
     return maximise(subject.model.module, subject.model.variables, objectives,
-                    size=(height, width), steps=subject.settings.steps,
+                    size=(height, width), steps=subject.settings.ascent,
                     seed=subject.settings.seed, preprocess=subject.model.preprocess,
                     # Of a digit the usual 8 pixels would be a third.
                     transforms=Transforms(shift=min(height, width) / 16),

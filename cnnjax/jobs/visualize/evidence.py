@@ -24,7 +24,7 @@ def section(subject: Subject) -> Section:
     chosen = subject.chosen(subject.settings.shown)
     images, classes = subject.inputs(chosen), jnp.asarray(subject.said[np.asarray(chosen)])
     integrated = analysis.integrated_gradients(*_model(subject), images, classes,
-                                               steps=subject.settings.integration_steps)
+                                               steps=subject.settings.integration)
     maps = _maps(subject, images, classes, integrated.values)
     errors = np.asarray(integrated.completeness_error)
     return Section("evidence", "3. Where it looks", (
@@ -33,7 +33,7 @@ def section(subject: Subject) -> Section:
              "and blue against it."),
         _figure(subject, chosen, maps, errors),
         Text(f"Integrated gradients promise that a map adds up to the rise of the logit over that "
-             f"of a blank image. With {subject.settings.integration_steps} steps it is off by "
+             f"of a blank image. With {subject.settings.integration} steps it is off by "
              f"{_percent(np.median(errors))} of the rise (median), at most "
              f"{_percent(errors.max())}."),
         *_scores(subject, images, classes, maps),
@@ -95,7 +95,7 @@ def _strong(values: np.ndarray) -> np.ndarray:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.2g} %" if share >= 1e-4 else "below 0.01 %"
 
 
 def _scores(subject: Subject, images, classes, maps: dict[str, np.ndarray]) -> list:

@@ -24,7 +24,7 @@ def section(subject: Subject, effective: dict[str, EffectiveField]) -> Section:
              Text("What moves its channels", heading=True),
              Text("A few channels of every map, evenly spaced rather than picked for their looks. "
                   + ("First an image made by gradient ascent to move the channel as much as it "
-                     "can, then the " if subject.settings.steps else "The ")
+                     "can, then the " if subject.settings.ascent else "The ")
                   + "images of the set that move it most, cut to what the strongest position "
                   "sees. The yellow frame is as large as the effective field. What is beyond the "
                   "image is grey; where a position sees more than the image, all of it is shown.")]

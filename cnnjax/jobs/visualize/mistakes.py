@@ -36,7 +36,6 @@ def _worst(subject: Subject, wrong: np.ndarray) -> list:
     if not len(wrong):
         return [Text("None of these images is called by a wrong name.")]
     said, truth = subject.said[wrong], subject.labels[wrong]
-    # Padded to one size, so that it compiles once whatever their number.
     for_said, for_truth = (grad_cam_tiles(subject, wrong, classes) for classes in (said, truth))
     rows = [Row(f"It is {subject.classes[truth[k]]}; it says {subject.answer(i)}", (
         Tile(subject.tile(i), subject.names[i]), Tile(for_said[k], "for what it says"),

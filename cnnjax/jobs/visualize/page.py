@@ -109,9 +109,11 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     from PIL import Image, ImageDraw
 
     font, side = _font(), figure.side
+    if figure.beside:
+        figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
-    lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0) for tile in row.tiles)
-             for row in figure.rows]
+    lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0 for tile in row.tiles),
+                 default=0) for row in figure.rows]
     wide = max([columns * cell, *(int(font.getlength(row.label)) + gap for row in figure.rows)])
     tall = sum((line if row.label else 0) + side + gap + n * line
                for row, n in zip(figure.rows, lines, strict=True))
@@ -136,6 +138,16 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def _in_lines(rows: Sequence[Row], length: int = 7) -> list[Row]:
+    """Rows that may stand beside one another, as full ones with their labels in the captions."""
+    lines: list[list[Tile]] = [[]]
+    for row in rows:
+        if lines[-1] and len(lines[-1]) + len(row.tiles) > length:
+            lines.append([])
+        lines[-1] += [Tile(tile.picture, f"{row.label}\n{tile.caption}") for tile in row.tiles]
+    return [Row("", tiles) for tiles in lines]
 
 
 def _part(part: Any) -> str:

@@ -31,8 +31,8 @@ class Settings:
     shown: int
     channels: int
     patches: int
-    steps: int
-    integration_steps: int
+    ascent: int
+    integration: int
     umap: bool
     seed: int
 
@@ -118,10 +118,14 @@ class Subject:
 def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:
     """Reads the images and shows them to the model."""
     options = config.visualize
-    pixels, labels, names, bad = _read(images, model, options.examples)
+    pixels, labels, names, bad = _read(images, model, options.count)
     remarks = [f"{len(bad)} images could not be read and are left out: {bad[0]}"] if bad else []
     shape = (1, *pixels.shape[1:])
     maps = map_endpoints(model.module, model.variables, shape, tuple(options.endpoints) or None)
+    if not maps:
+        raise UserError(f"{model.name} has no endpoint that is a map of (N, h, w, C), so that "
+                        "there is nothing to look into. Its endpoints: "
+                        f"{', '.join(model.module.endpoints)}.")
     try:
         fields = endpoint_fields(model.module, shape, maps)
     except UnknownOperation as error:
