@@ -22,6 +22,7 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnnjax import checkpoint_files as files
@@ -75,6 +76,8 @@ class Checkpoints:
             self._restore_replaced()
             self._set_damaged_aside()
             self._remove_leftovers()
+        if not read_only and jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints")  # All see what is left.
         keep = [policies.LatestN(keep_last)]
         best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
@@ -143,7 +146,8 @@ class Checkpoints:
         """Starts to save, and returns when `state` may change; the writing goes on behind.
 
         A save that fails, now or behind, is told of and put into `errors`; the checkpoints before
-        it stay, and what was written of it goes.
+        it stay, and what was written of it goes. Of several processes those that did not fail may
+        wait for the one that did: there the error is raised.
         """
         self.wait()
         metrics = record["metrics"]
@@ -178,6 +182,9 @@ class Checkpoints:
 
     def _failed(self, error: Exception) -> None:
         step, self._saving = self._saving, None
+        if jax.process_count() > 1:
+            raise OSError(f"the checkpoint at step {step} could not be saved: {_one_line(error)}"
+                          ) from error
         self.errors.append({"step": step, "error": _one_line(error)})
         self._restore_replaced()
         self._remove_leftovers()
@@ -189,6 +196,9 @@ class Checkpoints:
 
     def check(self) -> None:
         """Notices a save that has failed or ended behind, without waiting for one that has not."""
+        # When a save is seen to have ended differs between processes, and what follows must not.
+        if jax.process_count() > 1:
+            return
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
 
@@ -247,16 +257,20 @@ class Checkpoints:
             return self._manager.restore(
                 step, args=ocp.args.Composite(record=ocp.args.JsonRestore()))["record"]
 
-    def restore(self, step: int, abstract: PyTree, sharding: jax.sharding.Sharding) -> PyTree:
+    def restore(self, step: int, abstract: PyTree, sharding: PyTree) -> PyTree:
         """Returns the state at `step`, in the structure of `abstract`, on this run's devices.
 
         Args:
           step: of a finished checkpoint.
           abstract: `jax.eval_shape` of the state.
-          sharding: of every array. The devices that wrote the checkpoint don't matter.
+          sharding: of every array, or one for each. How the checkpoint lay on the devices that
+            wrote it does not matter.
         """
+        if isinstance(sharding, jax.sharding.Sharding):
+            sharding = jax.tree.map(lambda _, where=sharding: where, abstract)
         target = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), abstract)
+            lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where), abstract,
+            sharding)
         with _quiet(), self._damage_of(step):
             return self._manager.restore(
                 step, args=ocp.args.Composite(state=ocp.args.StandardRestore(target)))["state"]
@@ -297,8 +311,9 @@ class Checkpoints:
             self._failed(error)
         if self._saving is not None:
             self._saving = None
-            self._restore_replaced()
-            self._remove_leftovers(unfinished=False)
+            if jax.process_index() == 0:
+                self._restore_replaced()
+                self._remove_leftovers(unfinished=False)
 
     def close(self) -> None:
         """Waits, and ends the threads."""

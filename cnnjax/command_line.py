@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
-       python launch.py --job=summarize --models=PATTERN
+       python launch.py --job=summarize --models=PATTERN [--scaling]
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
+                        or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
 
@@ -40,10 +43,12 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
-  --images=PATH           with --job=predict: a folder of images, or one; without it the evaluation
-                          split is labelled
-  --model=NAME            with predict and export: the model of pretrained weights, such as
-                          resnet50; needs no config
+  --scaling               with --job=summarize: how the model scales in depth, width and resolution,
+                          of --config=FILE or of --models=NAME
+  --images=PATH           with predict and visualize: a folder of images, or one; without it the
+                          evaluation split is taken
+  --model=NAME            with predict, visualize and export: the model of pretrained weights,
+                          such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
   --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
@@ -52,12 +57,12 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 """
 
 
-# Short for --config.KEY; the second is what they go with, None being every job.
-_SHORT = {"images": ("predict.images", ("predict",)), "weights": ("weights.path", None),
-          "model": ("model.name", ("predict", "export")),
-          "executor": ("sweep.executor", ("sweep", "train"))}
 # Jobs that need no experiment if a model and its weights are named.
-_STANDALONE = ("predict", "export")
+_STANDALONE = ("predict", "export", "visualize")
+# Short for --config.KEY; the second is what they go with, None being every job.
+_SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+_WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +79,11 @@ class Command:
 
 @dataclasses.dataclass(frozen=True)
 class Compare:
-    """What a command line with --models asks for: a comparison of the models that match."""
+    """What --models asks for: a comparison of the models that match. Or how one of them scales."""
 
-    models: str
+    models: str | None
+    scaling: bool = False
+    config: ConfigDict | None = None
 
 
 def main(argv: Sequence[str]) -> int:
@@ -88,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
         print(USAGE, file=sys.stderr)
         return EXIT_USER_ERROR
     try:
-        return _run(parse(argv))
+        return _run(parse(argv), lambda error: _with_command(error, argv))
     except UserError as error:
         print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
         return EXIT_USER_ERROR
@@ -108,29 +115,44 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
 
-def _run(command: Command | Compare) -> int:
+def _run(command: Command | Compare, message_of: Callable[[UserError], UserError]) -> int:
     from cnnjax import jobs
-    from cnnjax.jobs import backend
+    from cnnjax.jobs import backend, hosts
 
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
+        if command.scaling:
+            return summarize.run_scaling(command.models, command.config)
         return summarize.run_comparison(command.models)
-    if command.job == "sweep" or (command.job == "train" and command.config.seeds):
+    if command.job not in _WITHOUT_CONFIG:
+        validate(command.config)
+    launch = hosts.find_launch(os.environ)
+    sweeps = command.job == "sweep" or (command.job == "train" and command.config.seeds)
+    if launch and (sweeps or command.job not in jobs.ON_MANY_HOSTS):
+        if launch.process:  # One is enough.
+            return EXIT_DONE
+        # And what it starts is alone.
+        launch, os.environ[hosts.COUNT], os.environ[hosts.INDEX] = None, "1", "0"
+    if command.job in _WITHOUT_CONFIG:
+        return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    if sweeps:
         from cnnjax.jobs import sweep
 
-        validate(command.config)
         return sweep.run(command.config, command.workdir, command.dry_run, command.experiment,
                          command.overrides, named=command.job == "sweep")
-    if command.job != "prepare":  # It computes nothing, and needs no accelerator.
-        if command.config.get("deterministic") is True:
-            backend.make_deterministic()  # XLA reads its flags when the backend starts.
-        if not command.dry_run:
-            backend.use_compilation_cache()
-        if warning := backend.unused_accelerator():
-            print(f"launch.py: warning: {warning}", file=sys.stderr)
-    validate(command.config)
-    return jobs.run(command.job, command.config, command.workdir, command.dry_run)
+    if launch:
+        hosts.join(launch)
+    with hosts.or_all_end(message_of), hosts.one_voice():
+        if command.job != "prepare":  # It computes nothing, and needs no accelerator.
+            if command.config.get("deterministic") is True:
+                backend.make_deterministic()  # XLA reads its flags when the backend starts.
+            if not command.dry_run:
+                backend.use_compilation_cache()
+            if warning := backend.unused_accelerator():
+                print(f"launch.py: warning: {warning}", file=sys.stderr)
+        return hosts.leave(jobs.run(command.job, command.config, command.workdir,
+                                    command.dry_run))
 
 
 def parse(argv: Sequence[str]) -> Command | Compare:
@@ -142,14 +164,19 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     # The values belong to this call: absl's global FLAGS can be parsed only once in a process.
     values = flags.FlagValues()
     flags.DEFINE_string("job", "train", "", flag_values=values)
-    flags.DEFINE_boolean("dry_run", False, "", flag_values=values)
+    for name in ("dry_run", "scaling"):
+        flags.DEFINE_boolean(name, False, "", flag_values=values)
     # The short ones are replaced below, but a misspelt one should find them.
     for name in ("workdir", "models", *_SHORT):
         flags.DEFINE_string(name, None, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
-    if path is None and job in _STANDALONE and model and not _holds_run(folder):
+    if path is None and job in _WITHOUT_CONFIG:
+        config = config_lib.default()
+        if folder is None:
+            raise UserError(f"Say which sweep or folder of runs: --job={job} --workdir=DIR.")
+    elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
     elif path is None and folder is not None:
@@ -169,10 +196,14 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
-    if values.models is not None:
-        if values.job != "summarize":
-            raise UserError(f"--models goes with --job=summarize, not with --job={values.job}.")
-        return Compare(values.models)
+    for name in ("models", "scaling"):
+        if values[name].value and values.job != "summarize":
+            raise UserError(f"--{name} goes with --job=summarize, not with --job={values.job}.")
+    if values.models is not None or (values.scaling and config is not None):
+        return Compare(values.models, values.scaling, config)
+    if values.scaling:
+        raise UserError("--scaling of which network? Name an experiment with --config=FILE, or a "
+                        "model as published: --models=efficientnet_b0.")
     if config is None:
         raise UserError("No config: say which experiment, such as "
                         "--config=experiments/resnet50.py" + (
@@ -217,7 +248,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
     for word in argv:
         name, equals, value = word.lstrip("-").partition("=")
         if short is not None:
-            words, short = [*words, f"--config.{_SHORT[short][0]}={word}"], None
+            words, short = [*words, f"--config.{_SHORT[short][0].format(job=job)}={word}"], None
             continue
         if not word.startswith("-") or name not in _SHORT:
             words.append(word)
@@ -229,7 +260,7 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
                                                "--job=summarize takes --models=PATTERN."
                                                if name == "model" else ""))
         if equals:
-            words.append(f"--config.{key}={value}")
+            words.append(f"--config.{key.format(job=job)}={value}")
         else:
             short = name
     if short is not None:

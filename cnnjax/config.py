@@ -32,7 +32,7 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "seeds", "sweep.")
+                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
 _optional = config_dict.placeholder
 
 
@@ -115,6 +115,20 @@ def default() -> ConfigDict:
             "on_non_finite": "stop",  # Or rollback: to the last checkpoint, with a lower rate.
             "rollback_lr_factor": 0.5,  # What each rollback multiplies all rates by.
             "max_rollbacks": 3,
+            "remat": (),  # Regular expressions of parts that the backward pass computes again.
+            "progressive": (),  # ((0, 160), (75, 192)): from this percent on, this image size.
+            "ghost_batch_size": 0,  # Rows that share batch statistics; 0 is the whole batch.
+        },
+        "distill": {  # In the phase after the head's.
+            "weights": _optional(str),  # Of the teacher: as weights.path. None is no teacher.
+            "model": _optional(str),  # The teacher's name; None: that of its workdir.
+            "tag": _optional(str),  # As weights.tag.
+            "temperature": 1.0,
+            "weight": 0.5,  # Of the teacher in the loss; the labels have the rest.
+        },
+        "sharding": {  # Parameters and what belongs to them, divided among the devices.
+            "fsdp_min_size": 0,  # Those of at least this many numbers; 0 is none.
+            "rules": (),  # Regular expressions of others.
         },
         "optimizer": {
             "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
@@ -130,7 +144,7 @@ def default() -> ConfigDict:
             "layer_decay": 1.0,  # Of the rate, for each stage between a parameter and the head.
         },
         "schedule": {
-            "name": "cosine",  # constant, cosine, linear, step or exponential.
+            "name": "cosine",  # constant, cosine, linear, step, exponential or range_test.
             "lr": 0.1,
             "lr_batch_size": _optional(int),  # lr is for this batch size: scale it linearly.
             "final_lr": 0.0,  # Fraction of lr where cosine and linear end.
@@ -138,17 +152,39 @@ def default() -> ConfigDict:
             **{f"drop_{unit}": _optional(tuple) for unit in UNITS},  # step: when lr drops.
             **durations("drop_every"),  # exponential: the time between two drops.
             "drop_factor": 0.1,  # step, exponential: what a drop multiplies lr by.
+            "range_start": 1e-6,  # range_test: the fraction of lr where it begins to rise.
+        },
+        "lr_finder": {  # --job=lr_finder.
+            "lowest": 1e-5,
+            "highest": 10.0,
+            "steps": 100,
         },
         "eval": {
             "batch_size": 0,  # 0 is the training batch size.
             "image_size": 0,  # Pixels, square; 0 is the training size.
             **durations("every"),  # Default: every epoch. The last step always evaluates.
+            "tta": "none",  # Mean over views of an image: flip, five_crop or ten_crop.
             "checkpoint": "last",  # --job=evaluate: last, best, or a step.
+            "corruptions": (),  # --job=evaluate: kinds of ImageNet-C, or ("all",).
+            "probe": "none",  # --job=evaluate: knn, linear or all, of the frozen features.
+            "probe_neighbours": 20,  # knn.
         },
         "predict": {
             "images": _optional(str),  # A folder or a file; None labels the evaluation split.
             "batch_size": 32,
             "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+        },
+        "visualize": {
+            "images": _optional(str),  # A folder or a file; None takes the evaluation split.
+            "examples": 512,  # Of them, evenly spaced; the page is chosen and measured from these.
+            "shown": 6,  # Images whose evidence is drawn.
+            "endpoints": (),  # The maps to show, such as ("stem", "stage2"); () is all of them.
+            "channels": 4,  # Of each map.
+            "patches": 5,  # The strongest ones of each channel.
+            "steps": 128,  # Of activation maximisation; 0 leaves it out.
+            "integration_steps": 128,  # Of integrated gradients.
+            "batch_size": 32,
+            "umap": True,  # Where umap-learn is installed; its first call takes 10 s and more.
         },
         "export": {
             "input": "float32",  # Normalised images; uint8: bytes, the normalisation is built in.

@@ -74,14 +74,24 @@ def count(tree: PyTree) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(tree))
 
 
+def _whole(leaf: Any) -> np.ndarray:
+    """Returns an array as a whole, wherever its parts are."""
+    if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.process_allgather(leaf, tiled=True)
+    return np.asarray(jax.device_get(leaf))
+
+
 def sha256(tree: PyTree) -> str:
     """Returns a hex digest over path, dtype, shape and little-endian bytes, in sorted path order.
 
-    Equal digests mean bit-equal trees, on any machine and any number of devices.
+    Equal digests mean bit-equal trees, on any machine and any number of devices. Where several
+    processes hold parts of an array, all of them must ask.
     """
     digest = hashlib.sha256()
     for name, leaf in sorted(named_leaves(tree).items()):
-        array = np.asarray(jax.device_get(leaf))
+        array = _whole(leaf)
         little = array.astype(array.dtype.newbyteorder("<"), copy=False)
         digest.update(f"{name}\0{array.dtype.name}\0{array.shape}\0".encode())
         digest.update(np.ascontiguousarray(little).tobytes())

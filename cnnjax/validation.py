@@ -67,15 +67,19 @@ _CHOICES = {
     "train.loss": ("softmax", "sigmoid"),
     "train.norm_statistics": ("batch", "running"),
     "train.on_non_finite": ("stop", "rollback"),
+    "eval.tta": ("none", "flip", "five_crop", "ten_crop"),
+    "eval.probe": ("none", "knn", "linear", "all"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),
     "optimizer.name": _OPTIMIZERS,
-    "schedule.name": ("constant", "cosine", "linear", "step", "exponential"),
+    "schedule.name": ("constant", "cosine", "linear", "step", "exponential",
+                      "range_test"),
     "checkpoint.metric": ("top1", "top5", "loss"),
     "log.progress": ("auto", "bar", "plain", "none"),
     "sweep.executor": ("local", "slurm", "ray"),
 }
-_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable")
+_TUPLES_OF_TEXT = ("optimizer.decay", "train.trainable", "train.remat", "sharding.rules",
+                   "eval.corruptions", "visualize.endpoints")
 _PLAIN = (int, float, str, list, tuple, type(None))
 _LARGE = 2**31 - 1
 _RANGES = {
@@ -109,6 +113,10 @@ _RANGES = {
     "train.steps_per_call": (0, 10_000),
     "train.rollback_lr_factor": (1e-12, 1.0),
     "train.max_rollbacks": (0, 1000),
+    "train.ghost_batch_size": (0, _LARGE),
+    "distill.temperature": (0.01, 1e3),
+    "distill.weight": (0.0, 1.0),
+    "sharding.fsdp_min_size": (0, _LARGE),
     "optimizer.momentum": (0.0, 1.0),
     "optimizer.b1": (0.0, 1.0),
     "optimizer.b2": (0.0, 1.0),
@@ -120,10 +128,22 @@ _RANGES = {
     "schedule.lr_batch_size": (1, _LARGE),
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
+    "schedule.range_start": (1e-30, 1.0),
+    "lr_finder.lowest": (1e-30, 1e6),
+    "lr_finder.highest": (1e-30, 1e6),
+    "lr_finder.steps": (10, 1_000_000),
     "eval.batch_size": (0, _LARGE),
     "eval.image_size": (0, 8192),
+    "eval.probe_neighbours": (1, _LARGE),
     "predict.batch_size": (1, _LARGE),
     "predict.sheet": (0, 1000),
+    "visualize.examples": (2, 1_000_000),
+    "visualize.shown": (1, 64),
+    "visualize.channels": (1, 64),
+    "visualize.patches": (1, 64),
+    "visualize.steps": (0, 100_000),
+    "visualize.integration_steps": (1, 100_000),
+    "visualize.batch_size": (1, _LARGE),
     "checkpoint.keep_last": (1, 10_000),
     "checkpoint.keep_best": (0, 10_000),
     "seeds": (0, 10_000),
@@ -167,12 +187,27 @@ def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:
         raise UserError(f"{key} is {value}; it takes a finite number.")
     if key == "optimizer.lr_multipliers":
         return _check_pairs(key, value)
+    if key == "train.progressive":
+        return _check_sizes(key, value)
     element = str if key in _TUPLES_OF_TEXT else (int, float)
     if kind is tuple and not all(
             isinstance(item, element) and not isinstance(item, bool)
             and (element is str or math.isfinite(item)) for item in value):
         raise UserError(f"{key} is {tuple(value)!r}; it takes a tuple of "
                         f"{'texts' if element is str else 'finite numbers'}.")
+
+
+def _check_sizes(key: str, value: Any) -> None:
+    """Checks pairs of (percent of the run, image size): from 0 on, ascending."""
+    pairs = [tuple(pair) if isinstance(pair, (list, tuple)) else pair for pair in value]
+    right = all(isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[1], int)
+                and isinstance(pair[0], (int, float)) and 0 <= pair[0] < 100
+                and 0 < pair[1] <= 8192 for pair in pairs)
+    if not right or pairs and (pairs[0][0] != 0 or any(
+            a[0] >= b[0] for a, b in zip(pairs, pairs[1:], strict=False))):
+        raise UserError(f"{key} is {tuple(value)!r}; it takes pairs of a percentage of the run and "
+                        "the image size from there on, in order and the first at 0, such as "
+                        "((0, 160), (75, 192)).")
 
 
 def _check_pairs(key: str, value: Any) -> None:

@@ -58,16 +58,29 @@ def linear_cka(x: Any, y: Any) -> float:
 
     Source: Kornblith, Norouzi, Lee & Hinton, arXiv 1905.00414, section 3.
     """
-    x, y = (_rows(a) for a in (x, y))
-    if len(x) != len(y):
-        raise UserError(f"linear_cka compares the same examples in two layers; there are {len(x)} "
-                        f"and {len(y)}.")
+    return float(cka_matrix((x, y))[0, 1])
+
+
+def cka_matrix(layers: Sequence[Any]) -> np.ndarray:
+    """Returns (n, n), how alike each two of n layers are: `linear_cka` of all pairs.
+
+    Args:
+      layers: each (examples, …), of the same examples.
+
+    Raises:
+      UserError: as `linear_cka`.
+    """
+    counts = sorted({len(layer) for layer in layers})
+    if len(counts) > 1:
+        raise UserError(f"linear_cka compares the same examples in two layers; there are "
+                        f"{counts[0]} and {counts[-1]}.")
     # Products of examples rather than of features: there are fewer examples, as a rule.
-    gram_x, gram_y = x @ x.T, y @ y.T
-    norms = np.linalg.norm(gram_x) * np.linalg.norm(gram_y)
-    if norms == 0:
+    grams = [(rows @ rows.T).ravel() for rows in map(_rows, layers)]
+    norms = [np.linalg.norm(gram) for gram in grams]
+    if min(norms) == 0:
         raise UserError("linear_cka: the features of one layer are the same for all examples.")
-    return float((gram_x * gram_y).sum() / norms)
+    grams = np.stack([gram / norm for gram, norm in zip(grams, norms, strict=True)])
+    return grams @ grams.T
 
 
 def pca(features: Any, components: int = 2) -> Principal:

@@ -38,7 +38,7 @@ class Randomized(NamedTuple):
     """How alike a map is to that of a model whose last layers are randomised.
 
     Attributes:
-      layer: the first of those layers; all after it are randomised too.
+      layer: the first of those layers; all after it are randomised too, as far as they were given.
       correlation: Spearman's rank correlation of the two maps' magnitudes, mean over images.
     """
 
@@ -107,7 +107,8 @@ def insertion(module: nn.Module, variables: Any, images: jax.Array, maps: Any,
 
 
 def randomization_check(attribute: Callable[[Any], jax.Array], variables: Any,
-                        layers: Sequence[str], *, seed: int = 0) -> list[Randomized]:
+                        layers: Sequence[str | Sequence[str]], *, seed: int = 0
+                        ) -> list[Randomized]:
     """Returns how alike a map stays while a model's layers are randomised, from the last one on.
 
         check = randomization_check(lambda v: saliency(model, v, images, classes), variables,
@@ -119,7 +120,8 @@ def randomization_check(attribute: Callable[[Any], jax.Array], variables: Any,
     Args:
       attribute: variables -> (N, …), the maps.
       variables: of the model, with "params".
-      layers: the top-level names of the layers in `params`, first to last; or paths with "/".
+      layers: the top-level names of the layers in `params`, first to last; or paths with "/"; or
+        groups of such, which are randomised at once.
       seed: of the shuffles.
 
     Raises:
@@ -129,10 +131,13 @@ def randomization_check(attribute: Callable[[Any], jax.Array], variables: Any,
     """
     original = np.abs(np.asarray(attribute(variables)))
     rng, found = np.random.default_rng(seed), []
-    for layer in reversed(layers):
-        variables = {**variables, "params": _shuffled(variables["params"], layer.split("/"), rng)}
+    for group in reversed(layers):
+        group = (group,) if isinstance(group, str) else tuple(group)
+        for layer in group:
+            variables = {**variables,
+                         "params": _shuffled(variables["params"], layer.split("/"), rng)}
         maps = np.abs(np.asarray(attribute(variables)))
-        found.append(Randomized(layer, float(np.mean([
+        found.append(Randomized(group[0], float(np.mean([
             _rank_correlation(a, b) for a, b in zip(original, maps, strict=True)]))))
     return found
 

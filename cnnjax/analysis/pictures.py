@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnnjax.analysis.receptive_field import endpoint_fields
+from cnnjax.analysis.receptive_field import LayerField, endpoint_fields
 from cnnjax.analysis.rewrite import check_endpoint
 from cnnjax.analysis.summary import summarize
 from cnnjax.types import UserError
@@ -109,8 +109,30 @@ def strongest_patches(module: nn.Module, variables: Any, images: Any, endpoint: 
     for i in np.argsort(-flat.max(1), kind="stable")[:count]:
         position = tuple(map(int, np.unravel_index(flat[i].argmax(), found.shape[1:3])))
         patches.append(Patch(int(i), position, float(flat[i].max()),
-                             _crop(np.asarray(images[i]), field, position)))
+                             crop_field(images[i], field, position)))
     return patches
+
+
+def crop_field(image: Any, field: LayerField, position: tuple[int, int], fill: Any = 0
+               ) -> np.ndarray:
+    """Returns what a position of a map sees of an image, (height, width, C).
+
+    Args:
+      image: (H, W, C).
+      field: of the map's positions.
+      position: (row, column) on the map.
+      fill: what is beyond the image.
+    """
+    image = np.asarray(image)
+    patch = np.full((*field.size, image.shape[-1]), fill, image.dtype)
+    source, target = [], []
+    for axis in (0, 1):
+        start = field.start[axis] + position[axis] * field.stride[axis]
+        low, high = max(start, 0), min(start + field.size[axis], image.shape[axis])
+        source.append(slice(low, high))
+        target.append(slice(low - start, high - start))
+    patch[tuple(target)] = image[tuple(source)]
+    return patch
 
 
 def plot_filters(kernel: Any, path: str | Path, title: str = "first layer") -> None:
@@ -175,19 +197,6 @@ def _field(module: nn.Module, shape: Sequence[int], endpoint: str):
         raise UserError(f"{endpoint!r} is no map: every number of it sees the whole image. The "
                         f"endpoints are: {', '.join(module.endpoints)}.")
     return field
-
-
-def _crop(image: np.ndarray, field, position: tuple[int, int]) -> np.ndarray:
-    """The receptive field of a position, with zeros beyond the image."""
-    patch = np.zeros((*field.size, image.shape[-1]), image.dtype)
-    source, target = [], []
-    for axis in (0, 1):
-        start = field.start[axis] + position[axis] * field.stride[axis]
-        low, high = max(start, 0), min(start + field.size[axis], image.shape[axis])
-        source.append(slice(low, high))
-        target.append(slice(low - start, high - start))
-    patch[tuple(target)] = image[tuple(source)]
-    return patch
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

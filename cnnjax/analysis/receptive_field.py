@@ -148,6 +148,22 @@ def variable_shapes(module: nn.Module, input_shape: Sequence[int]) -> Any:
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), images)
 
 
+def shapes_of_calls(module: nn.Module, input_shape: Sequence[int],
+                    visit: Callable[[nn.Module, jax.Array], bool]) -> Any:
+    """Calls `visit(layer, output)` for every call that returns an array, without following it.
+
+    Returns what `variable_shapes` does, of the same one trace.
+    """
+    def see(next_call, args, kwargs, context):
+        output = next_call(*args, **kwargs)
+        if context.method_name == "__call__" and isinstance(output, jax.Array):
+            visit(context.module, output)
+        return output
+
+    with nn.intercept_methods(see), ops.using("xla"):
+        return variable_shapes(module, input_shape)
+
+
 def _tag(number: int, name: str, has_weights: bool = False) -> str:
     return f"{_TAG}{number}:{int(has_weights)}:{name}"
 

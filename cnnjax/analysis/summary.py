@@ -15,6 +15,7 @@ from cnnjax.analysis.receptive_field import (
     UnknownOperation,
     check_input_shape,
     fields_of_calls,
+    shapes_of_calls,
     variable_shapes,
 )
 from cnnjax.analysis.text import aligned
@@ -95,7 +96,7 @@ class Summary:
         return lines + (f"\n\n{self.note}" if self.note else "")
 
 
-def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
+def summarize(module: nn.Module, input_shape: Sequence[int], fields: bool = True) -> Summary:
     """Traces a model on shapes, without computing anything, and returns a row for each layer.
 
         print(cnnjax.summarize(cnnjax.create_model("lenet5", 10), (1, 28, 28, 1)).format_table())
@@ -103,6 +104,7 @@ def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
     Args:
       module: any module of `create_model`'s contract.
       input_shape: (N, H, W, C) of the images. N changes output shapes only.
+      fields: whether rows have receptive fields and `depth` is known: most of the time it takes.
 
     Raises:
       UserError: if `input_shape` is not four positive integers, or the model doesn't fit it.
@@ -118,6 +120,9 @@ def summarize(module: nn.Module, input_shape: Sequence[int]) -> Summary:
         seen.add(row.name)
         return True
 
+    if not fields:
+        variables = shapes_of_calls(module, shape, record)
+        return Summary(shape, tuple(rows), trees.count(variables.get("params", {})))
     variables, note = variable_shapes(module, shape), ""
     try:
         fields = fields_of_calls(module, shape, record, variables)

@@ -40,12 +40,12 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray], batch_size: int, axis: in
             for name, rows in batch.items()}
 
 
-def put_everywhere(mesh: Mesh, tree: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+def put_everywhere(mesh: Mesh, tree: Any) -> Any:
     """Puts the whole of each array onto every device; each process must give the same."""
     sharding = NamedSharding(mesh, PartitionSpec())
     # device_put would send the data over the network to check that all processes agree.
-    return {name: jax.make_array_from_process_local_data(sharding, array, array.shape)
-            for name, array in tree.items()}
+    return jax.tree.map(lambda array: jax.make_array_from_process_local_data(
+        sharding, np.asarray(array), array.shape), tree)
 
 
 def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int) -> Iterator[T]:
@@ -63,10 +63,18 @@ def resident_limit(mesh: Mesh) -> int:
     """Returns how many bytes of data may be kept on each device.
 
     A quarter of the memory of an accelerator, the rest being for the model; on CPU 2 GiB, over
-    all of the devices that share the memory.
+    all of the devices that share the memory. Of several processes the least counts, so that all
+    of them place the data alike.
     """
     device = mesh.local_devices[0]
     stats = None if device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
-        return stats["bytes_limit"] // 4
-    return 2 * 2**30 // len(mesh.local_devices)
+        limit = stats["bytes_limit"] // 4
+    else:
+        limit = 2 * 2**30 // len(mesh.local_devices)
+    if len({d.process_index for d in mesh.devices.flat}) > 1:
+        from jax.experimental import multihost_utils
+
+        # In KiB, because JAX's integers have 32 bits.
+        limit = 1024 * int(multihost_utils.process_allgather(np.int32(limit // 1024)).min())
+    return limit

@@ -12,10 +12,15 @@ JOBS = {
     "sweep": "run the trials that sweep() of the experiment yields, or go on with them",
     "evaluate": "measure a checkpoint of a workdir",
     "predict": "label images with a trained workdir or with pretrained weights",
+    "visualize": "write a page of what a model sees, looks for and gets wrong",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
+    "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
     "summarize": "print the model layer by layer",
+    "report": "tables, figures and a page of a sweep, or of a folder of runs",
     "prepare": "download and prepare a TFDS data set",
 }
+# Of a job that several processes were started for, all take part in these; of the others the first.
+ON_MANY_HOSTS = ("train", "evaluate")
 
 
 def run(job: str, config: ConfigDict, folder: Path, dry_run: bool = False) -> int:

@@ -1,21 +1,28 @@
-"""--job=evaluate: the accuracy of a checkpoint, each example counted once."""
+"""--job=evaluate: what a checkpoint is worth: accuracy, calibration, robustness, features."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from cnnjax.analysis.calibration import calibration_report, plot_calibration
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, workdir
+from cnnjax.jobs import console, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.evaluation import evaluator
+from cnnjax.jobs.evaluation import eval_module, evaluator
+from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import step as step_lib
+from cnnjax.train.features import compute_features
 from cnnjax.types import Preprocess, UserError
+
+PyTree = Any
+RESULT, PICTURE = "evaluate.json", "evaluate.png"
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
-    """Evaluates `config.eval.checkpoint` of a workdir and prints a table; changes nothing."""
+    """Evaluates `config.eval.checkpoint` of a workdir; writes evaluate.json and evaluate.png."""
     if not workdir.has_checkpoints(folder):
         workdir.load_config(folder)  # Says so if there is no run at all.
         raise UserError(f"The run in {folder} has no checkpoint yet.")
@@ -24,6 +31,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     step = checkpoints.find(config.eval.checkpoint)
     record = checkpoints.record(step)
     workdir.check_same_experiment(record["config"], config, folder, besides=("data.eval_split",))
+    kinds = robustness.kinds_of(config)
     experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]))
     if list(experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
@@ -34,13 +42,50 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return 0
     state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
-    values = evaluator(experiment)(state.eval_variables)
+    values = {"step": step, "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",
+              **evaluator(experiment)(state.eval_variables)}
+    values |= _calibration(experiment, state.eval_variables, folder, step)
+    if kinds:
+        values |= robustness.measure(experiment, state.eval_variables, kinds,
+                                     error=1 - values["eval_top1"])
+    if config.eval.probe != "none":
+        values |= probing.measure(experiment, state.eval_variables)
+    workdir.write_json(folder / RESULT, values)
     console.print_table(f"{folder} at step {step:,}", {
-        "model": config.model.name,
-        "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",
+        "model": config.model.name, "data": values["data"],
         "examples": f"{values['eval_examples']:,}",
         "loss": f"{values['eval_loss']:.4f}",
         "top-1": f"{values['eval_top1']:.4%}",
         **({"top-5": f"{values['eval_top5']:.4%}"} if "eval_top5" in values else {}),
+        **_rows(values), "more": f"{folder / RESULT}, {folder / PICTURE}",
     })
     return 0
+
+
+def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: int
+                 ) -> dict[str, Any]:
+    """Returns `calibration_report` of the evaluation split, having drawn it."""
+    feed = experiment_lib.make_eval_feed(experiment)
+    found = compute_features(eval_module(experiment), variables, feed.constants, feed.batches(),
+                             feed.fetch, experiment.prepare, experiment.mesh)
+    report = calibration_report(found["image"], found["label"])
+    plot_calibration(report, experiment.dataset.class_names, str(folder / PICTURE),
+                     f"{experiment.config.model.name} on {experiment.dataset.name}, step {step:,}")
+    return report
+
+
+def _rows(values: dict[str, Any]) -> dict[str, str]:
+    """Returns what there is beside the accuracy, for the table."""
+    accuracy = [a for a in values["per_class_accuracy"] if a is not None]
+    rows = {
+        "calibration": f"ECE {values['ece']:.2%}, NLL {values['nll']:.4f}; at temperature "
+                       f"{values['temperature']:.3f}: ECE {values['ece_scaled']:.2%}, NLL "
+                       f"{values['nll_scaled']:.4f} (fitted on other examples)",
+        "classes": f"from {min(accuracy):.2%} to {max(accuracy):.2%}",
+    }
+    for kind, accuracies in values.get("corruptions", {}).items():
+        rows[kind.replace("_", " ")] = " ".join(f"{a:.1%}" for a in accuracies)
+    for name, value in values.items():
+        if name.startswith(("corruption_", "mce", "probe_")) and isinstance(value, float):
+            rows[name.replace("_", " ")] = f"{value:.2%}"
+    return rows

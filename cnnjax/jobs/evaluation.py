@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
+
 from cnnjax import data
+from cnnjax.data import placement
 from cnnjax.jobs import console
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.experiment import Experiment
@@ -15,6 +18,7 @@ from cnnjax.jobs.phases import Phase
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
 from cnnjax.train.features import compute_features
+from cnnjax.train.views import OverViews, over_views
 
 PyTree = Any
 # (variables, should_stop) -> {"eval_loss": …, "eval_top1": …, …}, over the whole evaluation split;
@@ -24,20 +28,42 @@ Evaluate = Callable[..., dict[str, float]]
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """What a phase consumes."""
+    """What a phase consumes: batches, and what each step is given of them."""
 
     feed: data.Feed
     evaluate: Evaluate
 
 
-def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree) -> Inputs:
+    constants: PyTree
+    fetch: Callable[[PyTree, step_lib.Batch], step_lib.Batch]
+
+    @classmethod
+    def of(cls, experiment: Experiment, phase: Phase, feed: data.Feed, evaluate: Evaluate | None
+           ) -> Inputs:
+        """Returns the inputs of a phase, with its teacher's variables if it has one."""
+        if phase.task.distillation is None:
+            return cls(feed, evaluate, feed.constants, feed.fetch)
+        teacher = placement.put_everywhere(experiment.mesh, experiment.teacher.variables)
+        return cls(feed, evaluate, {"feed": feed.constants, "teacher": teacher},
+                   lambda constants, batch: {**feed.fetch(constants["feed"], batch),
+                                             "teacher": constants["teacher"]})
+
+
+def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree,
+                before: Inputs | None = None) -> Inputs:
     """Returns the batches and the evaluation of a phase: of images, or of features of them.
 
-    Features are those of the frozen trunk with the given variables, computed here, once.
+    Features are those of the frozen trunk with the given variables, computed here, once. A phase
+    that continues another takes what it can of the inputs before.
     """
+    if phase.continued and before is not None:
+        if experiment.dataset.train.image_shape is not None:  # Resized on the device.
+            return before
+        return Inputs.of(experiment, phase, experiment_lib.make_train_feed(experiment, phase),
+                         before.evaluate)
     if phase.cached_trunk is None:
-        return Inputs(experiment_lib.make_train_feed(experiment, phase.augmented),
-                      evaluator(experiment))
+        return Inputs.of(experiment, phase, experiment_lib.make_train_feed(experiment, phase),
+                         evaluator(experiment))
     start, config, mesh = time.perf_counter(), experiment.config, experiment.mesh
 
     def features(split):
@@ -50,7 +76,8 @@ def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree) -> Inpu
     count = len(train["label"]) + len(evaluation["label"])
     print(f"Features of {count:,} images: {console.duration(time.perf_counter() - start)}",
           flush=True)
-    return Inputs(
+    return Inputs.of(
+        experiment, phase,
         data.make_array_feed(train, batch_size=config.train.batch_size, seed=config.seed,
                              mesh=mesh),
         _evaluator(experiment, phase.task.module, lambda features: features,
@@ -60,8 +87,13 @@ def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree) -> Inpu
 
 def evaluator(experiment: Experiment) -> Evaluate:
     """Returns the evaluation of the whole model on the split to evaluate on."""
-    return _evaluator(experiment, experiment.module, experiment.prepare,
+    return _evaluator(experiment, eval_module(experiment), experiment.prepare,
                       experiment_lib.make_eval_feed(experiment))
+
+
+def eval_module(experiment: Experiment) -> nn.Module | OverViews:
+    """Returns the model as it is evaluated, over views of an image if the config says so."""
+    return over_views(experiment.module, experiment.config.eval.tta)
 
 
 def _evaluator(experiment, module, prepare, feed: data.EvalFeed) -> Evaluate:

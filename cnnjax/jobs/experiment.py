@@ -16,15 +16,24 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import data, models, ops, trees
+from cnnjax import data, models, ops
 from cnnjax.data import augment
 from cnnjax.jobs import memory, recipe
 from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.initial_weights import load as load_weights
+from cnnjax.jobs.model_input import (
+    at_eval_size,
+    check_input_size,
+    check_train_size,
+    make_preprocess,
+)
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
+from cnnjax.jobs.teacher import Teacher, load_teacher
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
+from cnnjax.train import step as step_lib
 from cnnjax.train.loop import Every, Schedule
+from cnnjax.train.sharding import shard_state
 from cnnjax.types import Preprocess, UserError
 
 
@@ -44,6 +53,7 @@ class Experiment:
       abstract_state: shapes and dtypes of the training state at step 0.
       weights: the weights to start from, if there are any and the run has not started.
       parts: what the phases are made of.
+      teacher: of whom the model learns, if there is one.
     """
 
     config: ConfigDict
@@ -57,6 +67,7 @@ class Experiment:
     abstract_state: state_lib.TrainState
     weights: InitialWeights | None = None
     parts: Parts | None = None
+    teacher: Teacher | None = None
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -84,6 +95,28 @@ class Experiment:
     def abstract_state_at(self, steps: int) -> state_lib.TrainState:
         """Returns shapes and dtypes of the state in a checkpoint after this number of steps."""
         return jax.eval_shape(functools.partial(begin, self.phase_of(steps)), self.abstract_state)
+
+    def state_sharding(self, state: state_lib.TrainState) -> Any:
+        """Returns where a state, or one of these shapes, lies: a sharding, or one for each array.
+        """
+        section = self.config.sharding
+        return shard_state(state, self.abstract_state.params, self.mesh, rules=section.rules,
+                           min_size=section.fsdp_min_size) or step_lib.replicated(self.mesh)
+
+    def placed_state_at(self, steps: int) -> state_lib.TrainState:
+        """Returns `abstract_state_at` with the sharding of every array."""
+        state = self.abstract_state_at(steps)
+        sharding = self.state_sharding(state)
+        if isinstance(sharding, jax.sharding.Sharding):
+            sharding = jax.tree.map(lambda _: sharding, state)
+        return jax.tree.map(lambda a, where: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=where),
+                            state, sharding)
+
+    def gather(self, tree: Any) -> Any:
+        """Returns the arrays of a state whole on every device."""
+        if not (self.config.sharding.fsdp_min_size or self.config.sharding.rules):
+            return tree
+        return jax.jit(lambda t: t, out_shardings=step_lib.replicated(self.mesh))(tree)
 
     def learning_rate(self, step: int) -> float:
         """Returns the rate with which a step, counted from 0, is made."""
@@ -122,19 +155,24 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
-    if config.eval.image_size:
+    if config.eval.image_size or config.train.progressive:
         check_train_size(config, module, preprocess, params)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
+    teacher = load_teacher(config, dataset, preprocess, dtype)
+    sharded = config.sharding.fsdp_min_size or config.sharding.rules
     parts = Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
-        augment=recipe.make_augment(config, dataset, preprocess, dtype, mesh))
+        train_size=recipe.train_size(config, preprocess),
+        augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),
+        gathered=step_lib.replicated(mesh) if sharded else None,
+        distillation=teacher and teacher.distillation)
     phases = make_phases(config, parts)
-    experiment = dataclasses.replace(experiment, phases=phases, parts=parts,
-                                     schedule=make_schedule(config, examples, phases[-1].stop))
+    experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
+                                     schedule=make_schedule(config, examples, phases))
     experiment = dataclasses.replace(experiment,
                                      abstract_state=jax.eval_shape(experiment.create_state))
     memory.check(experiment)
@@ -158,6 +196,9 @@ def make_mesh(devices: int) -> Mesh:
     if devices > len(found):
         raise UserError(f"devices is {devices}, but JAX sees {len(found)} "
                         f"({found[0].platform}): set --config.devices=0 to use all there are.")
+    if jax.process_count() > 1 and devices not in (0, len(found)):
+        raise UserError(f"devices is {devices}, but {jax.process_count()} processes share the run, "
+                        f"each with its own: set --config.devices=0, or start fewer processes.")
     return Mesh(np.asarray(found[:devices or None]), ("data",))
 
 
@@ -175,39 +216,6 @@ def open_dataset(config: ConfigDict) -> data.Dataset:
         raise UserError(f"{error} ({given})") from error
 
 
-def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preprocess | None = None
-                    ) -> Preprocess:
-    """Returns the preprocessing: the config's; else that of the weights; else the data set's.
-
-    Three means and standard deviations for grey images make RGB images of them, all channels alike.
-    """
-    size, shape = config.data.image_size, dataset.train.image_shape
-    if not size and shape is None and weights is None:
-        raise UserError(f"The images of {dataset.name} are of different sizes: set "
-                        "--config.data.image_size=224 (pixels), to which they are resized.")
-    mean, std = (config.data[key] or getattr(weights or dataset, key) for key in ("mean", "std"))
-    for key, value in (("mean", mean), ("std", std)):
-        if not all(isinstance(v, (int, float)) for v in value):
-            raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
-        if len(value) != dataset.channels and (dataset.channels, len(value)) != (1, 3):
-            whose = ("the weights take" if weights and not config.data[key]
-                     else f"data.{key} is for")
-            raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
-                            f"{whose} {len(value)}. Give --config.data.mean and std one number "
-                            "each.")
-    if len(mean) != len(std):
-        raise UserError(f"data.mean is {tuple(mean)} and data.std {tuple(std)}: give both one "
-                        "number for each channel.")
-    if min(std) <= 0:
-        raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
-    defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
-    # Images of one size are resized whole, and so is whatever the model labels later.
-    crop = (config.data.crop or defaults.crop) if shape is None else 1.0
-    return Preprocess(size=(size, size) if size else defaults.size, mean=tuple(mean),
-                      std=tuple(std), crop=crop,
-                      interpolation=config.data.interpolation or defaults.interpolation)
-
-
 def compute_dtype(precision: str) -> Any:
     """Returns the dtype of the computation; "auto" is bfloat16 except on CPUs."""
     if precision == "auto":
@@ -221,53 +229,6 @@ def make_module(config: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:
                                **({"dtype": dtype} | config_lib.model_overrides(config)))
 
 
-def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess) -> Any:
-    """Returns the shapes of the parameters.
-
-    Raises:
-      UserError: if the images are too small for the model; names the smallest size that is not.
-    """
-    def shapes(size):
-        return jax.eval_shape(functools.partial(
-            state_lib.init_variables, module, 0, (1, *size, preprocess.channels)))["params"]
-
-    try:
-        return shapes(preprocess.size)
-    except UserError as error:
-        side = min(preprocess.size)
-        for larger in range(side + 1, 513):
-            try:
-                shapes((larger, larger))
-            except UserError:
-                continue
-            raise UserError(
-                f"Images of {preprocess.size[0]}x{preprocess.size[1]} are too small for "
-                f"{config.model.name}: set --config.data.image_size={larger} or more. "
-                f"({error})") from None
-        raise
-
-
-def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
-    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
-    side = config.eval.image_size
-    if not side:
-        return preprocess
-    if not config.data.image_size:
-        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
-                        "to train on, such as --config.data.image_size=160.")
-    return dataclasses.replace(preprocess, size=(side, side))
-
-
-def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
-                     ) -> None:
-    """Raises a UserError if images of the training size need other parameters."""
-    size = recipe.train_size(config, preprocess)
-    if trees.count(check_input_size(config, module, dataclasses.replace(preprocess, size=size))
-                   ) != trees.count(params):
-        raise UserError(f"{config.model.name} has other parameters for images of another size: set "
-                        "--config.eval.image_size=0.")
-
-
 def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.Schedule:
     """Returns step -> learning rate."""
     steps = functools.partial(config_lib.in_steps, config.schedule, examples=examples, total=total,
@@ -277,7 +238,8 @@ def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.S
         config.schedule.name, total_steps=total, warmup_steps=steps("warmup") or 0.0,
         lr=peak_lr(config),
         final_lr=config.schedule.final_lr, drop_steps=drops or (),
-        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor)
+        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor,
+        range_start=config.schedule.range_start)
 
 
 def peak_lr(config: ConfigDict) -> float:
@@ -297,8 +259,10 @@ def steps_per_call(config: ConfigDict) -> int:
     return 1 if jax.default_backend() == "cpu" else 16
 
 
-def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
+def make_schedule(config: ConfigDict, examples: int, phases: tuple[Phase, ...]) -> Schedule:
     """Returns when the loop logs, evaluates, saves and stops."""
+    total = phases[-1].stop
+
     def every(section):
         interval = config_lib.in_steps(config[section], "every", examples=examples, total=total,
                                        batch_size=config.train.batch_size, where=section)
@@ -313,24 +277,25 @@ def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
         log=Every(every("log"), total, ends), evaluate=Every(evaluate, total, ends),
         # At every evaluation too, or the best one might not be among those that were saved.
         save=Every(every("checkpoint") + evaluate, total, ends),
-        stop=_stop(config, head, total))
+        stop=_stop(config, phases))
 
 
-def _stop(config: ConfigDict, head: int, total: int) -> int:
+def _stop(config: ConfigDict, phases: tuple[Phase, ...]) -> int:
     """Returns the step at which the run ends: of `stop_after_steps` the end of that call."""
     k, stop = steps_per_call(config), config.train.stop_after_steps
     if stop is None:
-        return total
-    start, end = (0, head) if stop <= head else (head, total)  # Calls start anew with a phase.
-    return min(end, start - (start - stop) // k * k)
+        return phases[-1].stop
+    # Calls start anew with a phase.
+    phase = next((phase for phase in phases if stop <= phase.stop), phases[-1])
+    return min(phase.stop, phase.start - (phase.start - stop) // k * k)
 
 
-def make_train_feed(experiment: Experiment, augmented: bool = True) -> data.Feed:
-    """Returns the training batches of the experiment, random crops only if `augmented`."""
-    config = experiment.config
+def make_train_feed(experiment: Experiment, phase: Phase) -> data.Feed:
+    """Returns the training batches of a phase of the experiment."""
+    config, augmented = experiment.config, phase.augmented
     return data.make_train_feed(
         experiment.dataset.train, batch_size=config.train.batch_size, seed=config.seed,
-        mesh=experiment.mesh, image_size=recipe.train_size(config, experiment.preprocess),
+        mesh=experiment.mesh, image_size=phase.image_size,
         crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
         random_resized_crop=config.augment.random_resized_crop if augmented else None,
         placement=config.data.placement, threads=config.data.threads,

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 import cnnjax
@@ -65,6 +65,9 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
     Raises:
       UserError: if a parameter or a statistic is not among the weights, or of another shape.
     """
+    def put(array):  # Each process has read the same.
+        return jax.make_array_from_process_local_data(sharding, array, array.shape)
+
     linear = state.params["head"]["kernel"].ndim == 2
 
     def replaced(ours, theirs, kind):
@@ -80,9 +83,9 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
         leaves = []
         for name, leaf in ours_by_name.items():
             if name.startswith("head/"):
-                leaf = jnp.zeros_like(leaf) if linear else leaf
+                leaf = put(np.zeros(leaf.shape, leaf.dtype)) if linear else leaf
             elif fits[name]:
-                leaf = jax.device_put(theirs[name], sharding).astype(leaf.dtype)
+                leaf = put(np.asarray(theirs[name]).astype(leaf.dtype))
             leaves.append(leaf)
         return jax.tree.unflatten(jax.tree.structure(ours), leaves)
 

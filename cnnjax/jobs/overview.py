@@ -13,6 +13,7 @@ from cnnjax import data, trees
 from cnnjax.analysis import summarize
 from cnnjax.jobs import backend, console
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import step as step_lib
 
@@ -70,16 +71,16 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
 def dry_run(experiment: Experiment) -> None:
     """Does everything up to the first step, writes nothing, and prints what there is to know."""
     config, phase = experiment.config, experiment.phases[-1]
-    feed = (experiment_lib.make_train_feed(experiment) if phase.cached_trunk is None
+    feed = (experiment_lib.make_train_feed(experiment, phase) if phase.cached_trunk is None
             else _blank_features(experiment))
+    inputs = Inputs.of(experiment, phase, feed, None)
     k = experiment_lib.steps_per_call(config)
     _, batch = next(iter(feed.batches(phase.start, phase.stop, k)))
-    call = step_lib.make_train_call(phase.task, feed.fetch, experiment.mesh)
-    sharding = step_lib.replicated(experiment.mesh)
-    state = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding),
-                         experiment.abstract_state_at(phase.stop))
+    state = experiment.placed_state_at(phase.stop)
+    call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
+                                    experiment.state_sharding(state))
     start = time.perf_counter()
-    compiled = call.lower(state, feed.constants, batch).compile()
+    compiled = call.lower(state, inputs.constants, batch).compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     console.print_table("Dry run: nothing is trained and nothing is written", rows(

@@ -8,6 +8,7 @@ A checkpoint belongs to the phase whose last step it was saved after.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from cnnjax.jobs import recipe
 from cnnjax.models import depth, frozen
 from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import step as step_lib
+from cnnjax.train.distillation import Distillation
 from cnnjax.train.optimizer import make_optimizer, rate_multipliers
 from cnnjax.train.state import start_average
 from cnnjax.types import UserError
@@ -44,6 +46,9 @@ class Phase:
       cached_trunk: the frozen part, images -> features, if the features are computed once and
         `task.module` trains on them; None if the phase trains on images.
       summary: what it does, for the table before a run.
+      image_size: (H, W) that it trains on.
+      continued: whether it goes on with the state of the phase before as it is: progressive
+        resizing divides one phase into several, of which the images alone differ.
     """
 
     start: int
@@ -53,6 +58,8 @@ class Phase:
     augmented: bool
     cached_trunk: nn.Module | None
     summary: str
+    image_size: tuple[int, int]
+    continued: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +73,11 @@ class Parts:
       examples: to train on and to evaluate on.
       mesh: the devices.
       learning_rate: steps -> schedule of the phase after the head's.
-      augment: (key, images) -> the model's input.
+      train_size: (H, W) of the images to train on.
+      augment: size -> (key, images) -> the model's input.
       prepare: images -> the model's input, without augmentation.
+      gathered: where a step computes with parameters that are sharded; None if none are.
+      distillation: the teacher, or None.
     """
 
     module: nn.Module
@@ -76,8 +86,11 @@ class Parts:
     examples: tuple[int, int]
     mesh: Mesh
     learning_rate: Callable[[int], optax.Schedule]
-    augment: step_lib.Augment
+    train_size: tuple[int, int]
+    augment: Callable[[tuple[int, int]], step_lib.Augment]
     prepare: Callable[[jax.Array], jax.Array]
+    gathered: jax.sharding.Sharding | None = None
+    distillation: Distillation | None = None
 
 
 def make_phases(config: ConfigDict, parts: Parts) -> tuple[Phase, ...]:
@@ -92,7 +105,7 @@ def make_phases(config: ConfigDict, parts: Parts) -> tuple[Phase, ...]:
     if head_steps:
         found.append(_head_phase(config, parts, head_steps))
     if steps:
-        found.append(_main_phase(config, parts, head_steps, steps))
+        found += _resized(config, parts, _main_phase(config, parts, head_steps, steps))
     if config.weights.path is None and any(p.task.trainable is not None for p in found):
         raise UserError(
             "This run freezes a part of the model (by head.*, train.trainable or "
@@ -105,6 +118,8 @@ def make_phases(config: ConfigDict, parts: Parts) -> tuple[Phase, ...]:
 
 def begin(phase: Phase, state: step_lib.TrainState) -> step_lib.TrainState:
     """Returns the state with which a phase starts: the optimiser's part and the averages new."""
+    if phase.continued:
+        return state
     trainable, _ = phase.task.split(state.params)
     return state.replace(
         opt_state=phase.task.optimizer.init(trainable),
@@ -118,7 +133,8 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
     optimizer = make_optimizer(head.optimizer, learning_rate, _only(parts.params, names),
                                weight_decay=head.weight_decay)
     module, trunk, cached_trunk, features = parts.module, None, None, "computed at every step"
-    augment = parts.augment if head.augment else lambda key, images: parts.prepare(images)
+    augment = (parts.augment(parts.train_size) if head.augment
+               else lambda key, images: parts.prepare(images))
     if halves := frozen.split_at_head(parts.module, parts.input_shape):
         trunk, module = halves
         width = parts.params["head"]["kernel"].shape[0]
@@ -128,10 +144,10 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
             augment = lambda key, features: features  # noqa: E731
     task = step_lib.Task(
         module=module, trunk=trunk, optimizer=optimizer, augment=augment, seed=config.seed,
-        label_smoothing=config.train.label_smoothing, trainable=names)
+        label_smoothing=config.train.label_smoothing, trainable=names, gathered=parts.gathered)
     return Phase(0, steps, learning_rate, task, head.augment, cached_trunk,
                  f"head alone, {steps:,} steps, {head.optimizer} {head.lr:.3g} ({head.schedule}), "
-                 f"features {features}")
+                 f"features {features}", parts.train_size)
 
 
 def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Phase:
@@ -145,7 +161,7 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
                                        depth.heights(parts.module, parts.input_shape), decay)
     learning_rate = parts.learning_rate(steps)
     task = step_lib.Task(
-        module=parts.module, augment=parts.augment, seed=config.seed,
+        module=parts.module, augment=parts.augment(parts.train_size), seed=config.seed,
         optimizer=make_optimizer(learning_rate=learning_rate, params=params,
                                  multipliers=multipliers, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
@@ -153,11 +169,40 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
         mix=recipe.make_mix(config), loss=config.train.loss,
         target_threshold=config.train.target_threshold,
         accumulate=recipe.check_accumulate(config, parts.mesh),
-        average_decay=recipe.average_decay(config), average_start=start)
+        average_decay=recipe.average_decay(config), average_start=start,
+        remat=recipe.make_remat(config, parts.params),
+        ghost_batch_size=recipe.check_ghost_batch_size(config), gathered=parts.gathered,
+        distillation=parts.distillation)
     return Phase(start, start + steps, learning_rate, task, True, None,
                  f"{trees.count(params):,} of {trees.count(parts.params):,} parameters, "
                  f"{steps:,} steps, {options['name']} {config.schedule.lr:.3g} "
-                 f"({config.schedule.name})" + (f", layer decay {decay:g}" if decay != 1 else ""))
+                 f"({config.schedule.name})" + (f", layer decay {decay:g}" if decay != 1 else ""),
+                 parts.train_size)
+
+
+def _resized(config: ConfigDict, parts: Parts, phase: Phase) -> list[Phase]:
+    """Returns a phase as several, one for each image size of `train.progressive`."""
+    if not config.train.progressive:
+        return [phase]
+    percents, sides = zip(*config.train.progressive, strict=True)
+    length = phase.stop - phase.start
+    starts = [phase.start + round(percent / 100 * length) for percent in percents]
+    if len(set(starts)) < len(starts):
+        raise UserError(f"train.progressive has {len(starts)} image sizes, too many for a run of "
+                        f"{length} steps: give fewer, or train longer.")
+    found = []
+    for start, stop, side in zip(starts, [*starts[1:], phase.stop], sides, strict=True):
+        found.append(dataclasses.replace(
+            phase, start=start, stop=stop, image_size=(side, side), continued=bool(found),
+            learning_rate=functools.partial(_later, phase.learning_rate, start - phase.start),
+            task=dataclasses.replace(phase.task, augment=parts.augment((side, side))),
+            summary=f"{phase.summary}, {side} px" if not found
+            else f"the same, {stop - start:,} steps, {side} px"))
+    return found
+
+
+def _later(learning_rate: optax.Schedule, passed: int, step: jax.Array) -> jax.Array:
+    return learning_rate(step + passed)
 
 
 def _trainable(config: ConfigDict, parts: Parts) -> frozenset[str] | None:

@@ -6,42 +6,24 @@ import csv
 import dataclasses
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax import data, ops
-from cnnjax.data import augment
+from cnnjax import ops
 from cnnjax.data.dataset import available_cores
-from cnnjax.data.folder import list_images
 from cnnjax.jobs import console, contact_sheet, pretrained, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.types import Preprocess, UserError
+from cnnjax.jobs.images import Images, fitted, normalized, open_images
+from cnnjax.types import UserError
 from cnnjax.weights import Pretrained
 
 TABLE, SHEET = "predictions.csv", "predictions.png"
 _SHOWN = 10
-
-
-@dataclasses.dataclass(frozen=True)
-class Images:
-    """What is to be labelled.
-
-    Attributes:
-      names: of the images, as the table has them.
-      read: index -> (uint8 [h, w, C], the true class or None); raises a `UserError` for an image
-        that cannot be read.
-      what: in words.
-    """
-
-    names: Sequence[str]
-    read: Callable[[int], tuple[np.ndarray, str | None]]
-    what: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,16 +42,16 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """
     ops.set_default(config.ops)
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
-    images, names = _open(config, model)
+    images = open_images(config, model, config.predict.images)
     size = config.predict.batch_size
     if dry_run:
         print(f"Would label {len(images.names):,} images ({images.what}) by {model.where}, "
-              f"{len(names):,} classes, input {model.preprocess}.")
+              f"{len(images.classes):,} classes, input {model.preprocess}.")
         return 0
     workdir.check_writable(folder)
     guesses, thumbnails, bad = {}, [], {}
     display = console.Display(config.log.progress, len(images.names), 0, size)
-    for indices, batch, errors, found in _label(model, names, images, size):
+    for indices, batch, errors, found in _label(model, images, size):
         guesses |= dict(zip(indices, found, strict=True))
         bad |= errors
         left = config.predict.sheet - len(thumbnails)
@@ -92,40 +74,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     return 0
 
 
-def _open(config: ConfigDict, model: Pretrained) -> tuple[Images, tuple[str, ...]]:
-    """Returns `config.predict.images`, or the evaluation split if that is None, and the classes."""
-    if path := config.predict.images:
-        files = list_images(path)
-        channels = model.preprocess.channels
-        if channels not in (1, 3):
-            raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
-        return Images([str(file) for file in files],
-                      lambda i: (data.read_image(files[i], channels=channels), None), path
-                      ), pretrained.names_of(model)
-    dataset = experiment_lib.open_dataset(config)
-    # Weights without names may be those of a data set of as many classes.
-    same = dataset.class_names == (model.class_names or dataset.class_names) and (
-        dataset.num_classes == model.module.num_classes)
-    if not same or dataset.channels not in (1, model.preprocess.channels):
-        raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
-                        f"the config is labelled, but the classes or channels of "
-                        f"{dataset.name} are not those of {model.where}.)")
-    split = dataset.eval
-
-    def read(index):
-        image, label = split.source[index]
-        return image, dataset.class_names[label]
-
-    names = getattr(split.source, "paths", None) or [
-        f"{split.name}[{i}]" for i in range(len(split))]
-    return Images(names, read, f"{dataset.name}, {split.name}"), dataset.class_names
-
-
-def _label(model: Pretrained, names: Sequence[str], images: Images, size: int
+def _label(model: Pretrained, images: Images, size: int
            ) -> Iterator[tuple[list[int], np.ndarray, dict[int, str], list[Guess]]]:
     """Yields, a batch at a time: indices, uint8 images of the model's size, errors, guesses."""
+    names = images.classes
+
     def top(pixels):
-        logits = model.module.apply(model.variables, _normalized(pixels, model), train=False)
+        logits = model.module.apply(model.variables, normalized(pixels, model.preprocess),
+                                    train=False)
         return jax.lax.top_k(jax.nn.softmax(logits), min(5, len(names)))
 
     top = jax.jit(top)
@@ -133,7 +89,7 @@ def _label(model: Pretrained, names: Sequence[str], images: Images, size: int
     def read(index):
         try:
             image, truth = images.read(index)
-            return _fitted(image, model.preprocess), truth
+            return fitted(image, model.preprocess), None if truth is None else names[truth]
         except UserError as error:
             return error
 
@@ -153,21 +109,6 @@ def _label(model: Pretrained, names: Sequence[str], images: Images, size: int
             yield good, batch, errors, [
                 Guess(tuple(names[k] for k in row), tuple(map(float, p)), found[i][1])
                 for i, row, p in zip(good, classes, probabilities, strict=False)]
-
-
-def _normalized(pixels: jax.Array, model: Pretrained) -> jax.Array:
-    preprocess = model.preprocess
-    return augment.normalize(pixels, preprocess.mean, preprocess.std, jnp.float32)
-
-
-def _fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns the image in the model's size and channels: grey ones become RGB."""
-    if image.shape[-1] != preprocess.channels:
-        image = np.repeat(image, preprocess.channels, -1)
-    if image.shape[:2] == preprocess.size:
-        return image
-    return data.resize_center_crop(image, preprocess.size, preprocess.crop,
-                                   preprocess.interpolation)
 
 
 def _as_csv(images: Images, guesses: dict[int, Guess]) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cnnjax import data
+from cnnjax import data, trees
 from cnnjax.data import augment
+from cnnjax.models.remat import modules_to_rematerialise
 from cnnjax.train import average as average_lib
 from cnnjax.train import step as step_lib
 from cnnjax.types import Preprocess, UserError
@@ -17,13 +19,15 @@ from cnnjax.types import Preprocess, UserError
 
 def train_size(config: ConfigDict, preprocess: Preprocess) -> tuple[int, int]:
     """Returns (H, W) of the images that the model trains on: `eval.image_size` leaves them."""
+    if config.train.progressive:
+        return (config.train.progressive[-1][1],) * 2
     side = config.data.image_size
     return (side, side) if config.eval.image_size else preprocess.size
 
 
 def make_augment(config: ConfigDict, dataset: data.Dataset, preprocess: Preprocess, dtype: Any,
-                 mesh: Mesh) -> step_lib.Augment:
-    """Returns the (key, uint8 images) -> the model's input of a training step."""
+                 mesh: Mesh, size: tuple[int, int]) -> step_lib.Augment:
+    """Returns the (key, uint8 images) -> the model's input, of `size`, of a training step."""
     section, policy = config.augment, None
     _check_augment(section, dataset.channels)
     if section.policy != "none":
@@ -37,7 +41,7 @@ def make_augment(config: ConfigDict, dataset: data.Dataset, preprocess: Preproce
     # Images of different sizes come from the host, which has cut them.
     cut_here = dataset.train.image_shape is not None
     return functools.partial(
-        augment.pipeline, size=train_size(config, preprocess), mean=preprocess.mean,
+        augment.pipeline, size=size, mean=preprocess.mean,
         std=preprocess.std, dtype=dtype, interpolation=preprocess.interpolation, flip=section.flip,
         resized_crop=section.random_resized_crop if cut_here else None, pad_crop=section.pad_crop,
         jitter=section.jitter, policy=policy, erase=section.erase,
@@ -71,6 +75,21 @@ def average_decay(config: ConfigDict) -> float:
     """Returns the decay a step of the averages, scaled to the batch if the config says so."""
     return average_lib.scaled_decay(config.train.ema_decay, config.train.batch_size,
                                     config.train.ema_batch_size)
+
+
+def make_remat(config: ConfigDict, params: Any) -> frozenset[str]:
+    """Returns the paths of the modules that the backward pass computes again."""
+    return modules_to_rematerialise(trees.named_leaves(params), config.train.remat)
+
+
+def check_ghost_batch_size(config: ConfigDict) -> int:
+    """Returns `train.ghost_batch_size`, which divides the rows of a part of a batch."""
+    size, rows = config.train.ghost_batch_size, config.train.batch_size // config.train.accumulate
+    if size and rows % size:
+        raise UserError(f"train.ghost_batch_size is {size}, but it must divide the {rows} examples "
+                        "of a batch (of a part of one, with train.accumulate): set "
+                        f"--config.train.ghost_batch_size={math.gcd(size, rows)}.")
+    return size
 
 
 def check_accumulate(config: ConfigDict, mesh: Mesh) -> int:

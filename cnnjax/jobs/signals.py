@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from cnnjax import interrupts
+from cnnjax.jobs import hosts
 
 # What schedulers send before they kill (SLURM can send USR1 early), and Ctrl-C.
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
@@ -18,9 +19,13 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether a stop was asked for; a second Ctrl-C interrupts at once.
 
     Until then `interrupts` ends the process at once, and again where `interrupts.hold(False)` says
-    that there is nothing to save. Outside the main thread, where Python delivers no signals,
-    nothing ever asks.
+    that there is nothing to save. Of a run over several processes all are told at the same call
+    (`hosts`). Outside the main thread, where Python delivers no signals, nothing ever asks.
     """
+    if hosts.several():
+        with hosts.stop_requests() as should_stop:
+            yield should_stop
+        return
     asked, before = threading.Event(), {}
 
     def ask(number, frame):

@@ -1,4 +1,4 @@
-"""--job=summarize: the layers of the config's model, or with --models, models side by side."""
+"""--job=summarize: the layers of the config's model, models side by side, or how one scales."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis import summarize
 from cnnjax.analysis.comparison import compare, format_comparison
+from cnnjax.analysis.scaling import BaseNetwork
+from cnnjax.analysis.scaling_tables import format_all
+from cnnjax.config import model_overrides
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.models import list_models
+from cnnjax.models import list_models, lookup
 from cnnjax.types import UserError, did_you_mean
+from cnnjax.validation import validate
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -38,4 +42,31 @@ def run_comparison(pattern: str) -> int:
         raise UserError(f"--models={pattern} matches no model.{did_you_mean(pattern, every)} "
                         f"The models are: {', '.join(every)}.")
     print(format_comparison(compare(names)))
+    return 0
+
+
+def run_scaling(name: str | None, config: ConfigDict | None) -> int:
+    """Prints how a network scales: a table of phi, families at equal cost, the constraint search.
+
+    Args:
+      name: of a model, with the images it was published for; or None for the config's.
+      config: of an experiment, or None.
+
+    Raises:
+      UserError: if the model has no depth and width to scale, or its images are not square.
+    """
+    if name is not None:
+        lookup(name)
+        base = BaseNetwork.published(name)
+    else:
+        validate(config)
+        dataset = experiment_lib.open_dataset(config)
+        preprocess = experiment_lib.make_preprocess(config, dataset)
+        if len(set(preprocess.size)) > 1:
+            raise UserError(f"The images are {preprocess.size[0]}x{preprocess.size[1]}; scaling "
+                            "takes square ones: set --config.data.image_size=N.")
+        base = BaseNetwork(config.model.name, preprocess.size[0], preprocess.channels,
+                           dataset.num_classes, model_overrides(config))
+    for table in format_all(base):
+        print(table, flush=True)
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class _Sweep:
                            if key not in ("seed", "seeds") and not key.startswith("sweep.")}
         self._seeds = range(config.seed, config.seed + max(1, config.seeds))
         self._trials: list[Trial] = []
+        self._halving, self._examples = None, {}
+        if config.sweep.asha and len(self._seeds) > 1:
+            raise UserError("sweep.asha compares trials by one seed each: leave out seeds, and run "
+                            "the best trial with several afterwards.")
 
     def check_folder(self) -> None:
         """Creates the folder, unless it holds something else."""
@@ -110,7 +114,7 @@ class _Sweep:
                     display = display or Display(0, plain=self._plain())
                     engine = Engine(executor, Path.cwd(), self._config.sweep.retries,
                                     watch=self._folder / LOCK, show=display.update,
-                                    should_stop=should_stop)
+                                    should_stop=should_stop, advance=self._advance(runs))
                     if not engine.run(runs):
                         display.close()
                         print("Stopped; what ran has saved. Run the same command to go on."
@@ -156,18 +160,20 @@ class _Sweep:
             raise UserError(f"The sweep has two trials of the name {twice[0]!r}.")
         for trial in wave:
             try:
-                config = copy.deepcopy(self._config)
-                effective = self._effective(trial)
-                for key, value in effective.items():
-                    section, _, name = key.rpartition(".")
-                    (config[section] if section else config)[name] = value
-                config_lib.let_overrides_replace_units(config, effective)
-                validate(config)
+                validate(self._with_overrides(trial))
             except UserError as error:
                 raise UserError(f"Trial {trial.name!r}: {error}") from None
             except (AttributeError, KeyError, TypeError) as error:
                 raise UserError(f"Trial {trial.name!r} has overrides that do not fit the config: "
                                 f"{' '.join(str(error).split())}.") from None
+
+    def _with_overrides(self, trial: Trial) -> ConfigDict:
+        config, effective = copy.deepcopy(self._config), self._effective(trial)
+        for key, value in effective.items():
+            section, _, name = key.rpartition(".")
+            (config[section] if section else config)[name] = value
+        config_lib.let_overrides_replace_units(config, effective)
+        return config
 
     def _effective(self, trial: Trial) -> dict[str, Any]:
         """Returns the overrides of a trial: its own, and over them those of the command line."""
@@ -185,6 +191,28 @@ class _Sweep:
                 f"--workdir={folder}",
                 *(word(key, value, self._config) for key, value in self._effective(trial).items()),
                 f"--config.seed={seed}", "--config.seeds=0")
+
+    def _advance(self, runs: list[Run]) -> Callable[[Run], bool]:
+        if not self._config.sweep.asha:
+            return lambda run: False
+        if self._halving is None:
+            from cnnjax.jobs.sweeping.halving import Halving
+
+            sweep = self._config.sweep
+            self._halving = Halving(self._folder, sweep.asha_rungs, sweep.asha_reduction,
+                                    lambda run: self._total_steps(run.trial))
+        for run in runs:
+            self._halving.start(run)
+        return self._halving.advance
+
+    def _total_steps(self, trial: Trial) -> int:
+        from cnnjax.jobs.experiment import open_dataset  # Imports what trains, which takes a while.
+
+        config = self._with_overrides(trial)
+        which = tuple(config.data.values())
+        if which not in self._examples:
+            self._examples[which] = len(open_dataset(config).train.source)
+        return config_lib.total_steps(config, self._examples[which])
 
     def _plain(self) -> bool | None:
         return {"plain": True, "bar": False}.get(self._config.log.progress)

@@ -18,13 +18,13 @@ from cnnjax import interrupts, trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, faults, initial_weights, overview, record, signals, workdir
+from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.evaluation import Inputs, make_inputs
+from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.new_state import new_state
 from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import loop
-from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
@@ -42,6 +42,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
       4. Otherwise training starts from scratch.
     A checkpoint that is damaged is told of, and the one before it is the last.
     """
+    workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
@@ -55,16 +56,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
+    hosts.meet_in(folder)  # All have read what is there, before any changes it.
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
-    try:
-        with signals.stop_requests() as should_stop:
-            while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
-                pass  # Rolled back: again, from the last checkpoint.
-            return code
-    finally:
-        checkpoints.close()
+    with hosts.closing(checkpoints), signals.stop_requests() as should_stop:
+        while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
+            pass  # Rolled back: again, from the last checkpoint.
+        return code
 
 
 def _saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
@@ -88,13 +87,10 @@ class _Start:
 
 
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
-    sharding = step_lib.replicated(experiment.mesh)
     steps = checkpoints.steps()
     if not steps:
-        state = jax.jit(experiment.create_state, out_shardings=sharding)()
-        if experiment.weights:
-            state = initial_weights.put_into(state, experiment.weights, sharding)
-        return _Start(state, 0, 0.0, faults.rollbacks(experiment.config, folder, 0, {}), [])
+        return _Start(new_state(experiment), 0, 0.0,
+                      faults.rollbacks(experiment.config, folder, 0, {}), [])
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
@@ -107,7 +103,8 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
                         f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
                         f"is {experiment.dataset.fingerprint}. Use another --workdir.")
-    state = checkpoints.restore(step, experiment.abstract_state_at(step), sharding)
+    abstract = experiment.abstract_state_at(step)
+    state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
     if following is not experiment.phase_of(step):
         state = _begin(experiment, following, state)
@@ -124,13 +121,15 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     start = _start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     first = experiment.phase_of(start.step + 1)
-    inputs = make_inputs(experiment, first, start.state.variables)
+    inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
     workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
-    (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
+    if hosts.is_first():
+        (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
     console.print_table("Training", overview.rows(experiment, inputs.feed) | {
         "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
-    writer = MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
+    writer = (MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
+              if hosts.is_first() else None)
     display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
                               config.train.batch_size)
     began, rates = time.perf_counter(), []
@@ -147,7 +146,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
                    "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
         if "images_per_second" in values:
             rates.append(values["images_per_second"])
-        writer.write(step, values)
+        if writer:
+            writer.write(step, values)
         display.record(step, values)
         checkpoints.check()
 
@@ -174,7 +174,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return _say_stopped(stop.step, total, checkpoints)
     finally:
         display.close()
-        writer.close()
+        if writer:
+            writer.close()
     if not _saved(state, folder, checkpoints, save):
         return EXIT_FAILED
     _finish(run_record | {"checkpoint_errors": start.errors + checkpoints.errors}, folder, state,
@@ -211,32 +212,53 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
                 hooks: loop.Hooks, rates: list[float]) -> TrainState:
     """Trains through the phases from `first` on, of which these are the inputs."""
     state, step, schedule = start.state, start.step, experiment.schedule
-    for phase in experiment.phases[experiment.phases.index(first):]:
+    phases = [phase for phase in experiment.phases[experiment.phases.index(first):]
+              if phase is first or phase.start < schedule.stop]
+    ready = None
+    for phase, following in zip(phases, [*phases[1:], None], strict=True):
         if phase is not first:
-            if phase.start >= schedule.stop:
-                break
             state = _begin(experiment, phase, state)
-            inputs = make_inputs(experiment, phase, state.variables)
+            inputs = make_inputs(experiment, phase, experiment.gather(state.variables), inputs)
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
-        call = step_lib.make_train_call(phase.task, inputs.feed.fetch, experiment.mesh)
+        call = ready or ahead.make_call(experiment, phase, inputs.fetch)
+        ready = None
+        if following is not None and following.continued:
+            ready = ahead.make_call(experiment, following, inputs.fetch)
+            call = ahead.compiling(call, ready, following.image_size)
         batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
                                       experiment_lib.steps_per_call(experiment.config))
-        hooks.evaluate = lambda state, should_stop, evaluate=inputs.evaluate: evaluate(
-            state.eval_variables, should_stop)
-        state = loop.fit(call, state, inputs.feed.constants, batches, schedule, hooks,
+        hooks.evaluate = functools.partial(_evaluate, experiment, inputs.evaluate)
+        state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size,
                          unmeasured_since=start.unmeasured_since if phase is first else None)
     return state
 
 
+def _evaluate(experiment: Experiment, evaluate: Evaluate, state: TrainState,
+              should_stop: Callable[[], bool]) -> dict[str, float]:
+    # With several processes the others would have to agree on the batch to stop at.
+    variables = experiment.gather(state.eval_variables)
+    return evaluate(variables) if hosts.several() else evaluate(variables, should_stop)
+
+
 def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:
+    if phase.continued:
+        return state
+    sharding = experiment.state_sharding(experiment.abstract_state_at(phase.start + 1))
     return jax.jit(functools.partial(begin, phase), donate_argnums=0,
-                   out_shardings=step_lib.replicated(experiment.mesh))(state)
+                   out_shardings=sharding)(state)
 
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
             seconds: float, rate: float | None) -> None:
+    # All processes take part in these, each of which may hold a part.
+    state = experiment.gather(state)
+    digests = {"params_sha256": trees.sha256(state.params),
+               # The window is empty at the end, and only says when the last line was logged.
+               "state_sha256": trees.sha256(dataclasses.replace(state, window={}))}
+    if not hosts.is_first():
+        return
     records = read_metrics(folder)
     last = next((r for r in reversed(records) if "eval_top1" in r), {})
     step = int(state.step)
@@ -253,9 +275,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "examples_evaluated": last.get("eval_examples"),
         "images_per_second": rate,
         "seconds": seconds,
-        "params_sha256": trees.sha256(state.params),
-        # The window is empty at the end of a run, and only says when the last line was logged.
-        "state_sha256": trees.sha256(dataclasses.replace(state, window={})),
+        **digests,
         "rollbacks": run_record["rollbacks"],
         "checkpoint_errors": run_record["checkpoint_errors"],
         "versions": run_record["versions"],

@@ -12,6 +12,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
+from cnnjax import sweeps
+from cnnjax.jobs import hosts
 from cnnjax.types import UserError
 
 CONFIG = "config.json"
@@ -20,7 +22,9 @@ CHECKPOINTS = "checkpoints"
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Writes a file that is either whole or not there."""
+    """Writes a file that is either whole or not there; of several processes, the first does."""
+    if not hosts.is_first():
+        return
     beside = path.with_name(path.name + ".new")
     beside.write_text(json.dumps(values, indent=1) + "\n")
     os.replace(beside, path)
@@ -59,6 +63,13 @@ def check_writable(workdir: Path) -> None:
                         "Give another: --workdir=DIR.") from None
 
 
+def check_no_sweep(workdir: Path) -> None:
+    """Raises a UserError if the folder is that of a sweep, whose runs lie in folders below it."""
+    if (workdir / sweeps.SWEEP).exists():
+        raise UserError(f"{workdir} holds a sweep, or several seeds of a run: give a run another "
+                        "--workdir, or --config.seeds=N as before.")
+
+
 def has_checkpoints(workdir: Path) -> bool:
     """Whether a finished checkpoint lies in a workdir, without waiting for Orbax."""
     folder = workdir / CHECKPOINTS
@@ -79,7 +90,9 @@ def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir:
       UserError: lists the differences that would make it another experiment, and what may differ.
     """
     allowed = (*config_lib.MAY_CHANGE_ON_RESUME, *besides)
-    old, new = config_lib.flatten(saved), config_lib.flatten(config)
+    # A run from before there was a key did what is that key's default.
+    old = config_lib.flatten(config_lib.default()) | config_lib.flatten(saved)
+    new = config_lib.flatten(config)
     differing = [key for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key) and not any(
                      key == name or (name.endswith(".") and key.startswith(name))

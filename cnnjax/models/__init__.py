@@ -5,8 +5,8 @@ states.
 """
 
 from cnnjax.models.create import create_model, list_models, lookup, model_arguments
-from cnnjax.models.scaling import Scaling, compound_scaling
+from cnnjax.models.scaling import Scaling, compound_scaling, constraint_candidates
 from cnnjax.models.table import Entry
 
-__all__ = ["Entry", "Scaling", "compound_scaling", "create_model", "list_models", "lookup",
-           "model_arguments"]
+__all__ = ["Entry", "Scaling", "compound_scaling", "constraint_candidates", "create_model",
+           "list_models", "lookup", "model_arguments"]

@@ -10,7 +10,6 @@ other than ReLU6.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -26,14 +25,9 @@ from cnnjax.models.layers import (
     endpoint_names,
     torch_uniform_bias,
 )
-from cnnjax.models.mbconv import (
-    FusedMBConv,
-    MBConv,
-    check_multipliers,
-    makers,
-    round_channels,
-)
+from cnnjax.models.mbconv import FusedMBConv, MBConv, makers
 from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates
+from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats
 
 
 class Stage(NamedTuple):
@@ -134,22 +128,30 @@ class EfficientNet(nn.Module):
         kept = () if self.scale_ends else (0, len(rows) - 1)
         return tuple(row._replace(
             channels=round_channels(row.channels * self.width),
-            repeats=row.repeats if i in kept else math.ceil(row.repeats * self.depth))
+            repeats=row.repeats if i in kept else round_repeats(row.repeats * self.depth))
             for i, row in enumerate(rows))
+
+    @property
+    def sizes(self) -> tuple:
+        """What width and depth leave after rounding: stem, (channels, repeats) of stages, head."""
+        ends = self.width if self.scale_ends else 1.0
+        return (round_channels(TRUNKS[self.trunk][0] * ends),
+                tuple((row.channels, row.repeats) for row in self.stages()),
+                round_channels(_HEAD * ends))
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, capture: Sequence[str] = ()):
         """Maps images (B, H, W, 3) to logits (B, num_classes)."""
         end = Endpoints(self.endpoints, capture)
-        stem, stages = TRUNKS[self.trunk][0], self.stages()
-        activation, ends = ACTIVATIONS[self.activation], self.width if self.scale_ends else 1.0
+        (stem, _, head), stages = self.sizes, self.stages()
+        activation = ACTIVATIONS[self.activation]
         layers = makers(train=train, dtype=self.dtype, bn_momentum=self.bn_momentum,
                         bn_epsilon=self.bn_epsilon, squeeze_activation=activation,
                         same_padding=self.padding == "same", depthwise_init=self.depthwise_init)
         conv, norm = layers["conv"], layers["norm"]
         rates = iter(drop_path_rates(self.drop_path_rate, sum(row.repeats for row in stages)))
 
-        x = conv(round_channels(stem * ends), 3, 2, name="stem_conv")(x)
+        x = conv(stem, 3, 2, name="stem_conv")(x)
         x = end("stem", activation(norm(name="stem_norm")(x)))
         for i, row in enumerate(stages, 1):
             for j in range(1, row.repeats + 1):
@@ -158,7 +160,7 @@ class EfficientNet(nn.Module):
                            drop_path, name=f"stage{i}_block{j}")(x)
             x = end(f"stage{i}", x)
 
-        x = conv(round_channels(_HEAD * ends), 1, name="head_conv")(x)
+        x = conv(head, 1, name="head_conv")(x)
         x = GlobalAvgPool(name="pool")(activation(norm(name="head_norm")(x)))
         return classify(x, end, num_classes=self.num_classes, dropout_rate=self.dropout_rate,
                         train=train, kernel_init=torch_uniform_bias(self.num_classes),

@@ -6,9 +6,8 @@ initial values open: they are here those of Caffe's replication (bvlc_googlenet)
 which the published weights are, has batch norm after every convolution, 3x3 in place of 5x5, which
 is a slip that was kept for the weights' sake, and a 2x2 window in the last max-pooling.
 
-torchvision's published weights take images normalised with mean and std 0.5, whatever its own
-preprocessing says: its `transform_input` undoes that one first. That belongs to the weights'
-preprocessing, so there is no such argument here.
+torchvision's weights take images normalised with mean and std 0.5, whatever its preprocessing says:
+its `transform_input` undoes that one, which belongs to the weights here.
 """
 
 from __future__ import annotations
@@ -40,6 +39,7 @@ from cnnjax.models.layers import (
     torch_uniform_bias,
 )
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
+from cnnjax.models.scaling import check_multipliers, round_channels
 from cnnjax.types import UserError
 
 # Table 1 of the paper, the rows of inception (3a) to (5b) in three stages. Columns: 1x1; before and
@@ -94,19 +94,17 @@ class GoogLeNet(nn.Module):
 
     6,624,904 parameters, 13,004,888 with auxiliary heads; the paper's 6,998,552 and 13,378,280.
 
-    Endpoints: stem (after its second pooling), inception3a, inception3b, stage1, inception4a, …,
-    stage2, …, stage3, features. stage1 is inception3b, and so on.
+    Endpoints: stem (after its second pooling), inception3a, …, stage1 (inception3b), …, features.
 
     Attributes:
       num_classes: outputs; 0 gives the features, and no auxiliary heads either.
-      stage_sizes: blocks of each stage; fewer than (2, 5, 2) leave out a stage's last ones. An
-        auxiliary head goes with its block.
+      stage_sizes: blocks of each stage; fewer than (2, 5, 2) leave out the last, with their heads.
+      width: multiplies all channels, which are then rounded by `round_channels`.
       norm: "batch", or "local_response" for the paper's two, with biases in the convolutions.
       large_kernel: of the branch that the paper calls 5x5: 5 in the paper, 3 in torchvision.
       last_pool: window of the max-pooling before the last stage: 3 in the paper, 2 in torchvision.
       aux_logits: whether there are two auxiliary heads, whose losses the paper adds with weight 0.3
-        while training. False, since what is deployed and counted as GoogLeNet has none, and nothing
-        of them is used in evaluation.
+        while training. False, since what is deployed and counted as GoogLeNet has none.
       aux_pool: how their input is averaged to 4x4: "adaptive", at any size of the image, or
         "strided", 5x5 with stride 3 as in the paper, which gives 4x4 for images of 224 px.
       dropout_rate: before the head: 0.4 in the paper, 0.2 in torchvision.
@@ -117,6 +115,7 @@ class GoogLeNet(nn.Module):
 
     num_classes: int
     stage_sizes: tuple[int, ...] = (2, 5, 2)
+    width: float = 1.0
     norm: Literal["batch", "local_response"] = "batch"
     large_kernel: int = 3
     last_pool: int = 2
@@ -128,12 +127,12 @@ class GoogLeNet(nn.Module):
     dtype: np.dtype = FLOAT32
 
     def __post_init__(self):
+        check_multipliers(self, "width")
         most = tuple(map(len, TABLE_1))
         if len(self.stage_sizes) != 3 or any(map(int.__gt__, self.stage_sizes, most)):
             raise UserError(f"GoogLeNet: stage_sizes={self.stage_sizes} must be at most {most}.")
         if self.large_kernel < 1 or self.large_kernel % 2 == 0:
-            raise UserError(f"GoogLeNet: large_kernel={self.large_kernel} must be odd, or the "
-                            "branches' maps would differ in size.")
+            raise UserError(f"GoogLeNet: large_kernel={self.large_kernel} must be odd, as 3x3 is.")
         super().__post_init__()
 
     @property
@@ -179,13 +178,17 @@ class GoogLeNet(nn.Module):
                 (Unit(before5), Unit(five, self.large_kernel)), (Pool("max"), Unit(after_pool)))
 
     def _makers(self, train):
-        """The convolution unit, and the dense layer."""
+        """The convolution unit, its channels multiplied by `width`, and the dense layer."""
         batch_norm = self.norm == "batch"
         kernel_init = normal(0.01) if batch_norm else _caffe_xavier
         conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init,
                                  use_bias=not batch_norm, bias_init=nn.initializers.constant(0.2))
         norm = functools.partial(BatchNorm, train, self.bn_momentum, epsilon=1e-3)
-        unit = functools.partial(conv_unit, conv=conv, norm=norm if batch_norm else None)
+
+        def unit(x, features, *shape, **named):
+            return conv_unit(x, round_channels(features * self.width), *shape, **named,
+                             conv=conv, norm=norm if batch_norm else None)
+
         return unit, functools.partial(Dense, kernel_init=kernel_init)
 
     def _auxiliary(self, name, x, end, train, unit, dense):

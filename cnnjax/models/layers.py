@@ -163,7 +163,8 @@ class BatchNorm(nn.Module):
     the running variance; otherwise the running statistics normalise. Statistics are float32 at
     least, whatever x's dtype. In a jitted computation over sharded arrays the batch is the global
     one. A call with frozen=True (see `frozen.as_in_evaluation`) is one of evaluation, whatever
-    `train` is.
+    `train` is; with ghost_size=n (see `ghost.ghost_batches`), n consecutive rows each are a batch
+    of their own, and the running statistics move towards the mean of theirs.
 
     Parameters: scale and bias, (channels,) float32. Collection "batch_stats": mean and var, the
     same, which `train` updates: pass mutable=["batch_stats"].
@@ -181,7 +182,7 @@ class BatchNorm(nn.Module):
     scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, frozen: bool = False) -> jax.Array:
+    def __call__(self, x: jax.Array, frozen: bool = False, ghost_size: int = 0) -> jax.Array:
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape, FLOAT32)
         bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
@@ -190,11 +191,25 @@ class BatchNorm(nn.Module):
         if frozen or not self.train:
             factor = lax.rsqrt(var.value + self.epsilon) * scale
             return ((x - mean.value) * factor + bias).astype(x.dtype)
-        y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)
+        group = self._group_of(x, ghost_size)
+        if group.shape == x.shape:
+            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)
+        else:
+            y, means, variances = jax.vmap(lambda part: ops.batch_norm(
+                part, scale, bias, mean.value, self.epsilon))(x.reshape(-1, *group.shape))
+            y, batch_mean, batch_var = y.reshape(x.shape), means.mean(0), variances.mean(0)
         if not self.is_initializing():
             self._update(mean, batch_mean)
-            self._update(var, batch_var * self._unbiased(x))
+            self._update(var, batch_var * self._unbiased(group))
         return y
+
+    def _group_of(self, x, ghost_size):
+        """Returns the shape and dtype of what shares its statistics."""
+        rows = x.shape[0] if self.is_initializing() else ghost_size or x.shape[0]
+        if x.shape[0] % rows:
+            raise UserError(f"{'/'.join(self.path)}: groups of {rows} do not divide a batch of "
+                            f"{x.shape[0]}.")
+        return jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype)
 
     def _update(self, running, batch):
         kept = self.momentum * running.value + (1 - self.momentum) * batch

@@ -8,7 +8,6 @@ MobileNetV3 (1905.02244) and EfficientNet (1905.11946) add squeeze-excitation; E
 from __future__ import annotations
 
 import functools
-import math
 from typing import Literal
 
 import flax.linen as nn
@@ -17,25 +16,6 @@ import numpy as np
 
 from cnnjax.models.layers import BatchNorm, Conv, ModuleDef, he_normal
 from cnnjax.models.parts import Activation, SqueezeExcite
-from cnnjax.types import UserError
-
-
-def round_channels(channels: float, divisor: int = 8) -> int:
-    """Returns the multiple of `divisor` nearest to `channels`, but not below 90 % of it.
-
-    The rule of the MobileNets' and EfficientNets' reference code; at least one `divisor`.
-    """
-    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
-    return rounded if rounded >= 0.9 * channels else rounded + divisor
-
-
-def check_multipliers(net: nn.Module, *names: str) -> None:
-    """Raises a UserError if one of a network's multipliers is not a finite number above 0."""
-    for name in names:
-        value = getattr(net, name)
-        if not (math.isfinite(value) and value > 0):
-            raise UserError(f"{type(net).__name__}: {name} multiplies that of the published "
-                            f"network and must be a finite number above 0, got {value}.")
 
 
 class MBConv(nn.Module):

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 
 from cnnjax.models.layers import FLOAT32, Endpoints, GlobalAvgPool, classify, endpoint_names
-from cnnjax.models.mbconv import MBConv, check_multipliers, makers, round_channels
+from cnnjax.models.mbconv import MBConv, makers
 from cnnjax.models.parts import DropPath, drop_path_rates
+from cnnjax.models.scaling import check_multipliers, round_channels
 from cnnjax.types import UserError
 
 # The initialisers of the head, as in torchvision.

@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from cnnjax.models.layers import FLOAT32, Dense, Endpoints, GlobalAvgPool, classify, endpoint_names
-from cnnjax.models.mbconv import MBConv, check_multipliers, makers, round_channels
+from cnnjax.models.mbconv import MBConv, makers
 from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates
+from cnnjax.models.scaling import check_multipliers, round_channels
 
 # The initialisers of the two dense layers, as in torchvision.
 _HEAD = dict(kernel_init=nn.initializers.normal(0.01), bias_init=nn.initializers.zeros)

@@ -23,17 +23,21 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
+from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats
 from cnnjax.types import UserError
 
 
 class SimpleCNN(nn.Module):
     """Blocks of a 3x3 convolution with bias, batch norm, ReLU and 2x2 max-pooling, then dense.
 
-    Endpoints: conv1, stage1, conv2, stage2, … (after the ReLU, and after the pooling), features.
+    Endpoints: conv1, stage1, conv2, stage2, … (after the block's last ReLU, and after its
+    pooling), features.
 
     Attributes:
       num_classes: outputs; 0 gives the features.
-      widths: channels of each block; their number is the depth.
+      widths: channels of each block.
+      width: multiplies `widths`, which are then rounded to multiples of 8; with 1 they stay.
+      depth: convolutions of each block, rounded up.
       hidden: units of the dense layers with ReLU before the head, none by default.
       batch_norm: whether blocks normalise.
       global_pool: whether the last block averages over the whole map instead of max-pooling. If
@@ -45,6 +49,8 @@ class SimpleCNN(nn.Module):
 
     num_classes: int
     widths: tuple[int, ...] = (32, 64, 128)
+    width: float = 1.0
+    depth: float = 1.0
     hidden: tuple[int, ...] = ()
     batch_norm: bool = True
     global_pool: bool = True
@@ -53,6 +59,7 @@ class SimpleCNN(nn.Module):
     dtype: np.dtype = FLOAT32
 
     def __post_init__(self):
+        check_multipliers(self, "width", "depth")
         if not self.widths:
             raise UserError("SimpleCNN: widths=() leaves no block; give at least one width, such "
                             "as widths=(32,).")
@@ -65,15 +72,24 @@ class SimpleCNN(nn.Module):
         stages = [name for i in blocks for name in (f"conv{i}", f"stage{i}")]
         return endpoint_names(stages, self.num_classes)
 
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(convolutions, width) of each block: what depth and width leave after rounding."""
+        return tuple((round_repeats(self.depth), w if self.width == 1 else
+                      round_channels(w * self.width)) for w in self.widths)
+
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, capture: Sequence[str] = ()):
         """Maps images (B, H, W, C) to logits (B, num_classes)."""
         end = Endpoints(self.endpoints, capture)
-        for i, width in enumerate(self.widths, 1):
-            x = Conv(width, 3, use_bias=True, dtype=self.dtype, name=f"conv{i}")(x)
-            if self.batch_norm:
-                x = BatchNorm(train, self.bn_momentum, name=f"norm{i}")(x)
-            x = end(f"conv{i}", nn.relu(x))
+        for i, (convolutions, width) in enumerate(self.sizes, 1):
+            for j in range(1, convolutions + 1):
+                number = f"{i}" if j == 1 else f"{i}_{j}"
+                x = Conv(width, 3, use_bias=True, dtype=self.dtype, name=f"conv{number}")(x)
+                if self.batch_norm:
+                    x = BatchNorm(train, self.bn_momentum, name=f"norm{number}")(x)
+                x = nn.relu(x)
+            x = end(f"conv{i}", x)
             if i < len(self.widths) or not self.global_pool:
                 x = MaxPool(2, name=f"pool{i}")(x)
             x = end(f"stage{i}", x)

@@ -1,4 +1,4 @@
-"""What a frozen trunk makes of a data set, computed once instead of once an epoch."""
+"""What a frozen model makes of a data set: features, computed once instead of once an epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
     They stand under the name of the images because they take their place in a feed.
 
     Args:
-      trunk: images [B, H, W, C] -> features [B, C]; runs as in evaluation.
+      trunk: images [B, H, W, C] -> features [B, C], or logits; runs as in evaluation.
       variables: {"params": …, "batch_stats": …}, of the whole model or of the trunk.
       constants: passed to `fetch`, such as resident images.
       batches: of an evaluation: each example once; "mask" is 0 in rows of padding.

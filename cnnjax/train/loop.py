@@ -145,8 +145,7 @@ def _measure(state: TrainState, before: int, step: int, schedule: Schedule, hook
     record, unlogged = {}, state
     if log:
         record = _read(state.window) | (meter.read(step) if meter else {})
-        state = state.replace(window=jax.device_put(
-            state_lib.empty_window(), jax.tree.map(lambda a: a.sharding, state.window)))
+        state = state.replace(window=_empty_window(state.window["loss"].sharding))
     with meter.paused() if meter else contextlib.nullcontext():
         if evaluate:
             # The end of a phase is measured by that phase alone, so there is no coming back to it.
@@ -193,6 +192,11 @@ def evaluate(call: Callable, variables: PyTree, constants: PyTree,
     count = int(sums["count"])
     return {"loss": float(sums["loss"]) / count, "top1": int(sums["top1"]) / count,
             "top5": int(sums["top5"]) / count, "examples": count}
+
+
+def _empty_window(sharding: jax.sharding.Sharding) -> PyTree:
+    # Made where it is to be: device_put would have all processes compare what they put.
+    return jax.jit(state_lib.empty_window, out_shardings=sharding)()
 
 
 def _read(window: PyTree) -> dict[str, float]:

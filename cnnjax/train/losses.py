@@ -18,11 +18,13 @@ class Targets(NamedTuple):
       label: int [B].
       other: int [B], of the image that mixup or CutMix mixed in; None without them.
       weight: float32 [B], of `label`; `other` has the rest.
+      teacher: float32 [B, K], a teacher's logits; None without one.
     """
 
     label: jax.Array
     other: jax.Array | None = None
     weight: jax.Array | None = None
+    teacher: jax.Array | None = None
 
     @property
     def main(self) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: warm-up, then constant, cosine, linear, step or exponential decay."""
+"""Learning-rate schedules: warm-up, then one of several ways to decay; and the range test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def scaled_lr(lr: float, batch_size: int, reference_batch_size: int | None) -> f
 
 def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float = 0.0,
                   final_lr: float = 0.0, drop_steps: Sequence[float] = (),
-                  drop_every_steps: float = 0.0, drop_factor: float = 0.1) -> optax.Schedule:
+                  drop_every_steps: float = 0.0, drop_factor: float = 0.1,
+                  range_start: float = 1e-6) -> optax.Schedule:
     """Returns step -> learning rate, float32. All lengths are in steps.
 
     The warm-up rises linearly from lr / (warmup + 1) at step 0, so that the first step already
@@ -29,7 +30,8 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
     Args:
       name: "constant"; "cosine", lr · (f + (1 − f) · (1 + cos πt) / 2) (arXiv 1608.03983);
         "linear", lr · (1 − t + f·t); "step", lr · drop_factor^(number of drops passed);
-        "exponential", lr · drop_factor^⌊step / drop_every_steps⌋. t runs from 0 at the end of the
+        "exponential", lr · drop_factor^⌊step / drop_every_steps⌋; "range_test", which rises,
+        lr · range_start^(1 − t) (arXiv 1506.01186, section 3.3). t runs from 0 at the end of the
         warm-up to 1 at `total_steps`, and f is `final_lr`.
       lr: the peak.
       total_steps: steps of the whole run.
@@ -40,6 +42,7 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
         the run, its warm-up included, as in the TensorFlow code of the nets that are trained so
         (Inception, MobileNet, EfficientNet).
       drop_factor: what a drop multiplies the rate by.
+      range_start: the fraction of `lr` where "range_test" begins.
 
     Raises:
       UserError: for an unknown name, a warm-up as long as the run, or "step" or "exponential"
@@ -64,6 +67,7 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
         "step": lambda step, t: drop_factor ** jnp.sum(
             step[..., None] >= jnp.asarray(drop_steps, jnp.float32), axis=-1),
         "exponential": lambda step, t: drop_factor ** jnp.floor(step / drop_every_steps),
+        "range_test": lambda step, t: range_start ** (1 - t),
     }
     if name not in shapes:
         raise UserError(f"There is no schedule {name!r}; there are {', '.join(shapes)}.")

@@ -6,7 +6,6 @@ resumes at `s` needs only the number.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,74 +15,17 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from cnnjax import ops, trees
-from cnnjax.models.frozen import as_in_evaluation, frozen_modules
+from cnnjax import trees
 from cnnjax.train.average import update_average
-from cnnjax.train.losses import Targets, cross_entropy, loss_of
+from cnnjax.train.losses import Targets, cross_entropy
 from cnnjax.train.state import NO_STEP, TrainState
+from cnnjax.train.task import Augment, Mix, Task
+
+__all__ = ["Augment", "Batch", "Mix", "Task", "empty_sums", "eval_step", "make_eval_call",
+           "make_train_call", "replicated", "train_step"]
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
-# (key, images as they come from the data set) -> float images as the model takes them.
-Augment = Callable[[jax.Array, jax.Array], jax.Array]
-# (key, float images, labels) -> images, the other labels [B], the weight of the first [B].
-Mix = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Task:
-    """What a training step is bound to: everything that is not an array.
-
-    Attributes:
-      module: the model.
-      optimizer: the optax chain.
-      augment: applied to the images inside the step, with a key of the step's own.
-      seed: root of all randomness after initialisation.
-      label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
-        section 7).
-      aux_weight: of the loss of each auxiliary head, for models that have them (arXiv 1409.4842,
-        section 5).
-      trainable: names of the parameters that train; None for all. No gradient is computed for the
-        others, and what is made of them alone behaves as in evaluation (`models.frozen`).
-      running_statistics: whether batch norms whose parameters train, too, normalise by their
-        running statistics and keep them.
-      trunk: of a module that is only a head, the frozen model before it: it runs as in evaluation,
-        and its features are the module's input.
-      mix: mixup or CutMix, applied to the augmented images; None for neither.
-      loss: "softmax" or "sigmoid" (`losses`).
-      target_threshold: of the sigmoid loss.
-      accumulate: parts that the batch is taken in, one after the other, before the update: memory
-        for a part, and the gradient of the whole. Equal to the whole batch at once but for what
-        looks at other rows or draws: batch norm normalises with each part's own statistics (and
-        updates the running ones once a part), and dropout draws anew.
-      average_decay: of the averages in the state, a step; 0 where it has none.
-      average_start: the steps before the first that they take in.
-    """
-
-    module: nn.Module
-    optimizer: optax.GradientTransformation
-    augment: Augment
-    seed: int
-    label_smoothing: float = 0.0
-    aux_weight: float = 0.3
-    trainable: frozenset[str] | None = None
-    running_statistics: bool = False
-    trunk: nn.Module | None = None
-    mix: Mix | None = None
-    loss: str = "softmax"
-    target_threshold: float | None = None
-    accumulate: int = 1
-    average_decay: float = 0.0
-    average_start: int = 0
-
-    def loss_of(self, logits: jax.Array, targets: Targets) -> jax.Array:
-        """Returns the mean loss of a batch, a float32 scalar."""
-        return jnp.mean(loss_of(self.loss, logits, targets, self.label_smoothing,
-                                self.target_threshold))
-
-    def split(self, params: PyTree) -> tuple[PyTree, PyTree]:
-        """Returns the parameters that train, and the others; `trees.merge` joins them."""
-        return (params, {}) if self.trainable is None else trees.partition(params, self.trainable)
 
 
 def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState, jax.Array]:
@@ -93,7 +35,9 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
       task: what the step is bound to.
       state: before the step.
       batch: "image" uint8 [B, H, W, C] and "label" int32 [B]. Batch statistics are those of the
-        whole of B, however it is sharded, or of each of the parts of `task.accumulate`.
+        whole of B, however it is sharded, or of each of the parts of `task.accumulate`, or of the
+        groups of `task.ghost_batch_size` in them. "teacher", the variables of the teacher, if
+        there is one.
 
     Returns:
       The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
@@ -107,23 +51,21 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
         targets = Targets(batch["label"], other, weight)
     if task.trunk is not None:
         images = task.trunk.apply(state.variables, images, train=False)
+    if task.distillation is not None:
+        targets = targets._replace(teacher=task.distillation.logits(batch["teacher"], images))
     trainable, fixed = task.split(state.params)
-    frozen = frozen_modules(trees.named_leaves(state.params), trees.named_leaves(trainable))
-    if task.running_statistics:
-        frozen |= {name.rpartition("/")[0] for name in trees.named_leaves(state.batch_stats)}
+    frozen = task.frozen_modules(state.params, state.batch_stats)
 
     def part(batch_stats, images, targets, key):
         def loss_fn(trainable):
-            variables = {"params": trees.merge(trainable, fixed), "batch_stats": batch_stats}
-            with ops.training(), as_in_evaluation(frozen):
+            variables = {"params": task.gather(trees.merge(trainable, fixed)),
+                         "batch_stats": batch_stats}
+            with task.behaviour(frozen):
                 output, updates = task.module.apply(variables, images, train=True,
                                                     mutable=["batch_stats"], rngs={"dropout": key})
-            # A model with auxiliary heads returns their logits beside its own while it trains.
-            logits, auxiliary = output if isinstance(output, tuple) else (output, {})
-            loss = task.loss_of(logits, targets)
-            loss += task.aux_weight * sum(task.loss_of(a, targets) for a in auxiliary.values())
+            logits = output[0] if isinstance(output, tuple) else output
             right = _in_top(logits, targets.main, 1).sum()
-            return loss, (right, updates.get("batch_stats", {}))
+            return task.objective(output, targets), (right, updates.get("batch_stats", {}))
 
         return jax.value_and_grad(loss_fn, has_aux=True)(trainable)
 
@@ -212,12 +154,16 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def make_train_call(task: Task, fetch: Callable[[PyTree, Batch], Batch], mesh: Mesh):
+def make_train_call(task: Task, fetch: Callable[[PyTree, Batch], Batch], mesh: Mesh,
+                    state_sharding: PyTree | None = None):
     """Returns the jitted (state, constants, batches) -> (state, losses [k]); `state` is donated.
 
     `batches` has leading axes [k, B]: one call makes k steps. On GPU and TPU they are a `scan`, so
     that the host is out of the way; on CPU they are unrolled, because a convolution inside an
     XLA:CPU loop runs about twenty times slower than outside one.
+
+    `state_sharding` is the state's, before and after (`sharding`); None has all of it on every
+    device.
     """
 
     def one(constants, state, batch):
@@ -233,7 +179,8 @@ def make_train_call(task: Task, fetch: Callable[[PyTree, Batch], Batch], mesh: M
             losses.append(loss)
         return state, jnp.stack(losses)
 
-    return jax.jit(call, donate_argnums=0, out_shardings=replicated(mesh))
+    whole = replicated(mesh)
+    return jax.jit(call, donate_argnums=0, out_shardings=(state_sharding or whole, whole))
 
 
 def make_eval_call(module: nn.Module, fetch: Callable[[PyTree, Batch], Batch],
@@ -253,6 +200,9 @@ def make_eval_call(module: nn.Module, fetch: Callable[[PyTree, Batch], Batch],
 
 def empty_sums(mesh: Mesh) -> dict[str, jax.Array]:
     """Returns the sums of `eval_step` before the first batch, placed as those after it are."""
-    sums = {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32),
+    return jax.jit(_no_sums, out_shardings=replicated(mesh))()
+
+
+def _no_sums() -> dict[str, jax.Array]:
+    return {"loss": jnp.zeros((), jnp.float32), "count": jnp.zeros((), jnp.int32),
             "top1": jnp.zeros((), jnp.int32), "top5": jnp.zeros((), jnp.int32)}
-    return jax.device_put(sums, replicated(mesh))

@@ -87,6 +87,10 @@ def test_the_presets_of_efficientnet_scale_the_digits_or_imagenet():
     digits, scaled = get_config(), get_config("phi=1")
     assert scaled.model.width == pytest.approx(1.1 * digits.model.width)
     assert scaled.data.image_size == round(1.15 * digits.data.image_size)
+    # "Linearly from 0.2 for EfficientNet-B0 to 0.5 for B7", section 5.2 of the paper.
+    assert b4.model.dropout_rate == 0.4
+    rates = [get_config(f"imagenet,phi={phi}").model.dropout_rate for phi in (0, 3.5, 7, 9)]
+    assert rates == [0.2, 0.35, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(("preset", "message"), [
@@ -99,6 +103,8 @@ def test_a_mistaken_preset_of_efficientnet_is_a_user_error(preset, message):
 
 def test_the_imagenet_recipe_of_efficientnet_decays_by_3_percent_every_2_4_epochs():
     config = load(ROOT / "experiments" / "efficientnet.py").get_config("imagenet")
+    assert (config.augment.policy, config.train.ema_decay) == ("auto_augment", 0.9999)
+    assert (config.model.drop_path_rate, config.model.bn_momentum) == (0.2, 0.99)
     total = config_lib.total_steps(config, 1_281_167)
     rate = experiment_lib.make_learning_rate(config, 1_281_167, total)
     steps = 1_281_167 / 4096

@@ -60,3 +60,13 @@ def test_eight_devices_augment_mix_and_accumulate_as_one_does(root, tmp_path):
     (one, losses), (eight, same) = (train(tmp_path / f"{n}", root, n, *recipe) for n in (1, 8))
     assert same == pytest.approx(losses, rel=2e-4)
     assert eight["top1"] == pytest.approx(one["top1"], abs=2 / 360)
+
+
+def test_divided_parameters_give_the_losses_of_one_device_and_move_between_both(
+        one, root, tmp_path):
+    folder, divide = tmp_path / "run", "--config.sharding.fsdp_min_size=64"
+    train(folder, root, 8, divide, "--config.train.stop_after_steps=4")
+    train(folder, root, 1, "--config.train.stop_after_steps=8")
+    summary, losses = train(folder, root, 8, divide)
+    assert losses == pytest.approx(one[1], rel=2e-4)
+    assert summary["top1"] == pytest.approx(one[0]["top1"], abs=2 / 360)

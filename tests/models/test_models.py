@@ -252,8 +252,8 @@ def test_names_are_listed_by_pattern_in_the_order_of_the_table():
 
 def test_model_arguments_are_plain_values_of_this_variant():
     assert model_arguments("simple_cnn") == {
-        "widths": (32, 64, 128), "hidden": (), "batch_norm": True, "global_pool": True,
-        "dropout_rate": 0.0, "bn_momentum": 0.9, "dtype": "float32"}
+        "widths": (32, 64, 128), "width": 1.0, "depth": 1.0, "hidden": (), "batch_norm": True,
+        "global_pool": True, "dropout_rate": 0.0, "bn_momentum": 0.9, "dtype": "float32"}
     assert model_arguments("resnet50")["block"] == "bottleneck"
     assert model_arguments("plain56_cifar")["stage_sizes"] == (9, 9, 9)
     for name in list_models():

@@ -9,8 +9,11 @@ import cnnjax
 from cnnjax import trees
 from cnnjax.models import create_model, lookup
 from cnnjax.models.efficientnet import TRUNKS
-from cnnjax.models.mbconv import makers, round_channels
-from cnnjax.models.scaling import compound_scaling
+from cnnjax.models.mbconv import makers
+from cnnjax.models.scaling import (
+    compound_scaling,
+    round_channels,
+)
 from cnnjax.types import UserError
 
 

@@ -103,8 +103,9 @@ class Engine:
                  for _ in range(min(len(waiting), self.executor.free(len(active))))]
         if not batch:
             return
+        watch = None if self.watch is None or self.executor.detached else self.watch.absolute()
         tasks = [trial.Task(run.command, run.folder.absolute(), self.cwd, self.retries,
-                            watch=self.watch and self.watch.absolute()) for run in batch]
+                            watch=watch) for run in batch]
         for run, job in zip(batch, self.executor.submit(tasks), strict=True):
             active[run] = job
             if self.executor.detached:

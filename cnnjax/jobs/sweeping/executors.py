@@ -25,6 +25,7 @@ from cnnjax.types import UserError
 
 SUBMITIT = ".submitit"
 _FOREVER = 60 * 24 * 365  # Minutes.
+_LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster sets another.
 
 
 class Adopted:
@@ -150,7 +151,7 @@ def cores() -> list[int]:
 
 
 class Slurm:
-    """Jobs of SLURM, as many as there are trials to submit in one array.
+    """Jobs of SLURM, those that are submitted together in one array.
 
     Args:
       folder: of the sweep, which the nodes see too.
@@ -173,7 +174,7 @@ class Slurm:
         self._poll, self._looked, self._queue = poll, float("-inf"), frozenset()
 
     def free(self, active: int) -> int:
-        return 1_000_000
+        return _LARGEST_ARRAY
 
     def submit(self, tasks: Sequence[Task]) -> list[_SlurmJob]:
         try:

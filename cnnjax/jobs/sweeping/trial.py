@@ -110,6 +110,7 @@ class _Runner:
 
     def __init__(self, task: Task):
         self._task, self._process, self._asked = task, None, False
+        self._began, self._seconds = time.time(), 0.0  # Of the attempt; of those before it.
 
     def run(self) -> str:
         task, lock = self._task, Lock(self._task.folder / LOCK)
@@ -136,6 +137,8 @@ class _Runner:
         while self._process and time.monotonic() < until and not os.waitid(
                 os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             time.sleep(0.05)
+        update(self._task.folder, state="waiting", pid=None, message="out of time, and requeued",
+               seconds=round(self._seconds + time.time() - self._began, 3))
 
     def _ask(self) -> None:
         self._asked = True
@@ -164,6 +167,7 @@ class _Runner:
     def _attempt(self, lock: Lock, state: Mapping[str, Any]) -> tuple[int, float, str]:
         """Returns exit code, seconds, and the end of what the trial said on stderr."""
         task, began = self._task, time.time()
+        self._began, self._seconds = began, state.get("seconds", 0.0)
         update(task.folder, state="running", attempts=state.get("attempts", 0) + 1,
                command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
                started=round(began, 3), message="")

@@ -1,0 +1,155 @@
+"""Whether a model's probabilities are right, and which classes it takes for which.
+
+All of it from logits [N, K] and labels [N], as NumPy arrays.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import optimize, special
+
+
+class Reliability(NamedTuple):
+    """Examples by the confidence of their prediction, in bins of equal width over (0, 1].
+
+    Attributes:
+      count: of examples, int [bins].
+      confidence: mean probability of the predicted class, [bins]; 0 where there is no example.
+      accuracy: share of right predictions, [bins]; likewise.
+    """
+
+    count: np.ndarray
+    confidence: np.ndarray
+    accuracy: np.ndarray
+
+    @property
+    def ece(self) -> float:
+        """The expected calibration error, the mean over examples of |accuracy - confidence|."""
+        gaps = np.abs(self.accuracy - self.confidence)
+        return float(np.sum(self.count * gaps) / max(1, self.count.sum()))
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Reliability:
+    """Returns accuracy against confidence (Guo et al., arXiv 1706.04599, eqs. 1 to 3).
+
+    Args:
+      logits: [N, K].
+      labels: int [N].
+      bins: bin m holds the confidences in ((m - 1) / bins, m / bins].
+    """
+    probabilities = special.softmax(np.asarray(logits, np.float64), axis=-1)
+    confidence = probabilities.max(-1)
+    right = probabilities.argmax(-1) == labels
+    number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(number, minlength=bins)
+
+    def means(values):
+        return np.bincount(number, values, bins) / np.maximum(count, 1)
+
+    return Reliability(count, means(confidence), means(right.astype(float)))
+
+
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the mean of -log p(label), in nats."""
+    logs = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
+    return float(-logs[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Returns the T > 0 for which logits / T have the least negative log-likelihood.
+
+    Temperature scaling (arXiv 1706.04599, section 4.2). The likelihood is convex in 1 / T, so
+    there is one minimum; it is looked for between 0.01 and 100.
+    """
+    found = optimize.minimize_scalar(
+        lambda log: negative_log_likelihood(logits * np.exp(-log), labels), method="bounded",
+        bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-6})
+    return float(np.exp(found.x))
+
+
+def temperature_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns logits / T with a T that was fitted on other examples: [N, K].
+
+    The even examples get the temperature of the odd ones and the other way round, so that what is
+    measured of the result is not what it was fitted on.
+    """
+    scaled = np.asarray(logits, np.float64).copy()
+    for half in (0, 1):
+        if len(labels) > 1:
+            scaled[half::2] /= fit_temperature(logits[1 - half::2], labels[1 - half::2])
+    return scaled
+
+
+def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
+    """Returns how often a label (row) was taken for a class (column): int [K, K]."""
+    pairs = np.asarray(labels, np.int64) * num_classes + predictions
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """Returns calibration and results by class, as plain numbers and lists.
+
+    Args:
+      logits: [N, K].
+      labels: int [N].
+
+    Returns:
+      "nll", "ece"; "temperature", fitted on all examples, for use elsewhere; "nll_scaled" and
+      "ece_scaled", of `temperature_scaled`, which has seen no example that it is measured on;
+      "per_class_accuracy" [K], None for a class without examples; "confusion" [K][K]; and
+      "reliability", the bins.
+    """
+    bins, scaled = reliability(logits, labels), temperature_scaled(logits, labels)
+    confusion = confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
+    totals = confusion.sum(1)
+    return {
+        "nll": negative_log_likelihood(logits, labels), "ece": bins.ece,
+        "temperature": fit_temperature(logits, labels),
+        "nll_scaled": negative_log_likelihood(scaled, labels),
+        "ece_scaled": reliability(scaled, labels).ece,
+        "per_class_accuracy": [float(right / total) if total else None
+                               for right, total in zip(np.diag(confusion), totals, strict=True)],
+        "confusion": confusion.tolist(),
+        "reliability": {name: values.tolist() for name, values in bins._asdict().items()},
+    }
+
+
+def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path: str,
+                     title: str) -> None:
+    """Writes a PNG of the reliability diagram and of the confusion matrix.
+
+    Args:
+      report: of `calibration_report`.
+      class_names: K of them; written at the matrix up to 20.
+      path: of the PNG.
+      title: above it.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    bins = {name: np.asarray(values) for name, values in report["reliability"].items()}
+    edges, width = np.arange(len(bins["count"])) / len(bins["count"]), 1 / len(bins["count"])
+    left.bar(edges, bins["accuracy"], width, align="edge", edgecolor="white", label="accuracy")
+    shown = bins["count"] > 0
+    left.plot(bins["confidence"][shown], bins["accuracy"][shown], "k.", markersize=4,
+              label="mean confidence of a bin")
+    left.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
+    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy",
+             title=f"ECE {report['ece']:.2%}, at T = {report['temperature']:.2f} "
+                   f"{report['ece_scaled']:.2%}")
+    left.legend(frameon=False, loc="upper left")
+    matrix = np.asarray(report["confusion"], float)
+    shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    figure.colorbar(right.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=right, shrink=0.8)
+    right.set(xlabel="taken for", ylabel="class", title="confusion, as shares of a class")
+    if len(class_names) <= 20:
+        ticks = range(len(class_names))
+        right.set_xticks(ticks, class_names, rotation=90, fontsize=8)
+        right.set_yticks(ticks, class_names, fontsize=8)
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,66 @@
+"""What a range test of the learning rate says: losses while the rate rises exponentially."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+
+class RangeTest(NamedTuple):
+    """Reading of a range test (Smith, arXiv 1506.01186, section 3.3).
+
+    Attributes:
+      smooth: the losses, averaged exponentially, [N].
+      lowest: the rate where the smooth loss is least, just before it breaks.
+      suggestion: the rate at which it falls fastest per factor of the rate, at most a tenth of
+        `lowest`, which is too near the break to train with.
+    """
+
+    smooth: np.ndarray
+    lowest: float
+    suggestion: float
+
+
+def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: float = 0.9
+                    ) -> RangeTest:
+    """Returns what the losses say.
+
+    Args:
+      rates: ascending, [N].
+      losses: finite, [N], N at least 3.
+      decay: of the average over steps, whose weights sum to 1 from the first on.
+    """
+    rates, losses = np.asarray(rates, float), np.asarray(losses, float)
+    average, smooth = 0.0, np.empty(len(losses))
+    for i, loss in enumerate(losses):
+        average = decay * average + (1 - decay) * loss
+        smooth[i] = average / (1 - decay ** (i + 1))
+    best = int(smooth.argmin())
+    slope = np.gradient(smooth, np.log(rates))[:best + 1]
+    # The average of the first steps is that of a few losses, and its slope is noise.
+    skip = min(len(slope) // 4, 10)
+    steepest = rates[skip + int(slope[skip:].argmin())]
+    return RangeTest(smooth, float(rates[best]), float(min(steepest, rates[best] / 10)))
+
+
+def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: RangeTest, path: str,
+                    title: str) -> None:
+    """Writes a PNG of the losses over the rate, with the suggestion."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.plot(rates, losses, linewidth=0.6, alpha=0.5, label="loss of a step")
+    axes.plot(rates, found.smooth, label="smoothed")
+    axes.axvline(found.suggestion, color="black", linestyle="--", linewidth=1,
+                 label=f"suggestion {found.suggestion:.3g}")
+    top = max(found.smooth[0], float(np.median(losses)))
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)", title=title,
+             ylim=(0.9 * min(losses), 1.5 * top))
+    axes.legend(frameon=False)
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,77 @@
+"""The step of the next phase, compiled while this one trains."""
+
+from __future__ import annotations
+
+import concurrent.futures
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.phases import Phase
+from cnnjax.train import step as step_lib
+
+PyTree = Any
+
+
+class Call:
+    """A jitted step of which the compilation for certain shapes can be begun in a thread.
+
+    What it computes does not depend on that: the executable is the one that the first call would
+    make.
+    """
+
+    def __init__(self, jitted):
+        self._jitted = jitted
+        self._shapes, self._compiled = None, None
+
+    def prepare(self, state: PyTree, constants: PyTree, batch: PyTree) -> None:
+        """Begins to compile for arguments such as these, arrays or their shapes."""
+        self._shapes = _shapes(batch)
+        pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
+        self._compiled = pool.submit(
+            lambda: self._jitted.lower(state, constants, batch).compile())
+        pool.shutdown(wait=False)
+
+    def __call__(self, state: PyTree, constants: PyTree, batch: PyTree):
+        if self._compiled is not None and _shapes(batch) == self._shapes:
+            return self._compiled.result()(state, constants, batch)
+        return self._jitted(state, constants, batch)
+
+
+def make_call(experiment: Experiment, phase: Phase, fetch: Callable) -> Call:
+    """Returns the training step of a phase."""
+    sharding = experiment.state_sharding(experiment.abstract_state_at(phase.stop))
+    return Call(step_lib.make_train_call(phase.task, fetch, experiment.mesh, sharding))
+
+
+def compiling(call: Call, following: Call, image_size: tuple[int, int]) -> Callable:
+    """Returns `call`, which at its first use begins to compile the one that follows it.
+
+    Args:
+      call: of this phase.
+      following: of the next, whose state is the same.
+      image_size: (H, W) of the images that come to the next, if they come from the host.
+    """
+    begun = []
+
+    def first(state, constants, batch):
+        if not begun:
+            begun.append(True)
+            following.prepare(*jax.tree.map(_struct, (state, constants)),
+                              {name: _struct(array, image_size if name == "image" else None)
+                               for name, array in batch.items()})
+        return call(state, constants, batch)
+
+    return first
+
+
+def _struct(array: Any, size: tuple[int, int] | None = None) -> jax.ShapeDtypeStruct:
+    shape = array.shape if size is None else (*array.shape[:2], *size, *array.shape[4:])
+    # NumPy arrays, the indices of resident data, go along with the call.
+    return jax.ShapeDtypeStruct(shape, array.dtype, sharding=getattr(array, "sharding", None))
+
+
+def _shapes(batch: PyTree) -> list[tuple[int, ...]]:
+    return [leaf.shape for leaf in jax.tree.leaves(batch)]

@@ -1,0 +1,83 @@
+"""The images that --job=predict and --job=visualize are about: files, or the evaluation split."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cnnjax import data
+from cnnjax.data import augment
+from cnnjax.data.folder import list_images
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import pretrained
+from cnnjax.types import Preprocess, UserError
+from cnnjax.weights import Pretrained
+
+
+@dataclasses.dataclass(frozen=True)
+class Images:
+    """Images, some of which may turn out to be unreadable.
+
+    Attributes:
+      names: of the images.
+      read: index -> (uint8 [h, w, C], the true class or None); raises a `UserError` for an image
+        that cannot be read.
+      what: in words.
+      classes: the names of the model's classes.
+      labelled: whether the true classes are known.
+    """
+
+    names: Sequence[str]
+    read: Callable[[int], tuple[np.ndarray, int | None]]
+    what: str
+    classes: tuple[str, ...]
+    labelled: bool
+
+
+def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Images:
+    """Returns the image files of a folder, or the evaluation split of the config if that is None.
+
+    Raises:
+      UserError: if there are none, or they are not images of the model's classes or channels.
+    """
+    if path:
+        files = list_images(path)
+        channels = model.preprocess.channels
+        if channels not in (1, 3):
+            raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
+        return Images([str(file) for file in files],
+                      lambda i: (data.read_image(files[i], channels=channels), None), path,
+                      pretrained.names_of(model), labelled=False)
+    dataset = experiment_lib.open_dataset(config)
+    # Weights without names may be those of a data set of as many classes.
+    same = dataset.class_names == (model.class_names or dataset.class_names) and (
+        dataset.num_classes == model.module.num_classes)
+    if not same or dataset.channels not in (1, model.preprocess.channels):
+        raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
+                        f"the config is taken, but the classes or channels of {dataset.name} are "
+                        f"not those of {model.where}.)")
+    split = dataset.eval
+    names = getattr(split.source, "paths", None) or [
+        f"{split.name}[{i}]" for i in range(len(split))]
+    return Images(names, lambda i: split.source[i], f"{dataset.name}, {split.name}",
+                  dataset.class_names, labelled=True)
+
+
+def fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Returns the image in the model's size and channels: grey ones become RGB."""
+    if image.shape[-1] != preprocess.channels:
+        image = np.repeat(image, preprocess.channels, -1)
+    if image.shape[:2] == preprocess.size:
+        return image
+    return data.resize_center_crop(image, preprocess.size, preprocess.crop,
+                                   preprocess.interpolation)
+
+
+def normalized(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
+    """Returns uint8 images of the model's size as its input, float32."""
+    return augment.normalize(pixels, preprocess.mean, preprocess.std, jnp.float32)

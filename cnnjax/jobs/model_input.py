@@ -1,0 +1,98 @@
+"""How an image becomes the input of an experiment's model, and whether the model can take it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+from ml_collections import ConfigDict
+
+from cnnjax import data, trees
+from cnnjax.jobs import recipe
+from cnnjax.train import state as state_lib
+from cnnjax.types import Preprocess, UserError
+
+
+def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preprocess | None = None
+                    ) -> Preprocess:
+    """Returns the preprocessing: the config's; else that of the weights; else the data set's.
+
+    Three means and standard deviations for grey images make RGB images of them, all channels alike.
+    """
+    size, shape = config.data.image_size, dataset.train.image_shape
+    if not size and shape is None and weights is None:
+        raise UserError(f"The images of {dataset.name} are of different sizes: set "
+                        "--config.data.image_size=224 (pixels), to which they are resized.")
+    mean, std = (config.data[key] or getattr(weights or dataset, key) for key in ("mean", "std"))
+    for key, value in (("mean", mean), ("std", std)):
+        if not all(isinstance(v, (int, float)) for v in value):
+            raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
+        if len(value) != dataset.channels and (dataset.channels, len(value)) != (1, 3):
+            whose = ("the weights take" if weights and not config.data[key]
+                     else f"data.{key} is for")
+            raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
+                            f"{whose} {len(value)}. Give --config.data.mean and std one number "
+                            "each.")
+    if len(mean) != len(std):
+        raise UserError(f"data.mean is {tuple(mean)} and data.std {tuple(std)}: give both one "
+                        "number for each channel.")
+    if min(std) <= 0:
+        raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
+    defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
+    # Images of one size are resized whole, and so is whatever the model labels later.
+    crop = (config.data.crop or defaults.crop) if shape is None else 1.0
+    return Preprocess(size=(size, size) if size else defaults.size, mean=tuple(mean),
+                      std=tuple(std), crop=crop,
+                      interpolation=config.data.interpolation or defaults.interpolation)
+
+
+def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess) -> Any:
+    """Returns the shapes of the parameters.
+
+    Raises:
+      UserError: if the images are too small for the model; names the smallest size that is not.
+    """
+    def shapes(size):
+        return jax.eval_shape(functools.partial(
+            state_lib.init_variables, module, 0, (1, *size, preprocess.channels)))["params"]
+
+    try:
+        return shapes(preprocess.size)
+    except UserError as error:
+        side = min(preprocess.size)
+        for larger in range(side + 1, 513):
+            try:
+                shapes((larger, larger))
+            except UserError:
+                continue
+            raise UserError(
+                f"Images of {preprocess.size[0]}x{preprocess.size[1]} are too small for "
+                f"{config.model.name}: set --config.data.image_size={larger} or more. "
+                f"({error})") from None
+        raise
+
+
+def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
+    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
+    side = config.eval.image_size
+    if not side:
+        return preprocess
+    if not config.data.image_size:
+        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
+                        "to train on, such as --config.data.image_size=160.")
+    return dataclasses.replace(preprocess, size=(side, side))
+
+
+def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
+                     ) -> None:
+    """Raises a UserError if images of the training size need other parameters."""
+    sizes = [(side, side) for _, side in config.train.progressive] or [
+        recipe.train_size(config, preprocess)]
+    for size in sizes:
+        shapes = check_input_size(config, module, dataclasses.replace(preprocess, size=size))
+        if trees.count(shapes) != trees.count(params):
+            raise UserError(f"{config.model.name} has other parameters for images of another size: "
+                            "set --config.eval.image_size=0 and --config.train.progressive='()'.")

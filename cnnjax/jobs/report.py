@@ -1,0 +1,154 @@
+"""--job=report: what the runs of a sweep, or of a folder of runs, found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from cnnjax import config as config_lib
+from cnnjax import sweeps
+from cnnjax.analysis import trials as trials_lib
+from cnnjax.analysis.trials import Row
+from cnnjax.jobs import console, workdir
+from cnnjax.sweeps import Result, Trial
+from cnnjax.train.writers import read_metrics
+from cnnjax.types import UserError
+
+REPORT = "report"
+CSV, TABLE, PAGE = "trials.csv", "table.md", "index.html"
+_CURVE = ("train_top1", "train_loss", "eval_top1", "eval_loss")
+
+
+def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
+    """Writes FOLDER/report: a CSV, a table, figures as PNG and PDF, and a page.
+
+    Args:
+      config: unused; the runs bring theirs.
+      folder: of a sweep, or any with ordinary runs in it.
+      dry_run: prints what there is to report, and writes nothing.
+
+    Raises:
+      UserError: if there are no runs.
+    """
+    about, results = read_runs(folder)
+    rows = [row_of(result) for result in results]
+    groups = trials_lib.groups(rows)
+    finished = sum(row.finished for row in rows)
+    found = {"trials": len(groups), "runs": len(rows), "finished": finished,
+             **({"not finished": len(rows) - finished} if finished < len(rows) else {})}
+    if dry_run:
+        console.print_table(f"{folder}: nothing is written", found)
+        return 0
+    out = folder / REPORT
+    workdir.check_writable(out)
+    title = _title(about, folder)
+    _write(out / CSV, trials_lib.to_csv(rows))
+    _write(out / TABLE, trials_lib.to_markdown(groups, title))
+    names = trials_lib.save_figures(groups, out, title)
+    _write(out / PAGE, trials_lib.to_html(groups, title, _about(about, found, folder)))
+    console.print_table(f"Report of {folder}", found | {
+        "page": out / PAGE, "table": out / TABLE, "runs as CSV": out / CSV,
+        "figures": ", ".join(f"{name}.png, .pdf" for name in names) or "none: no run has finished"})
+    return 0
+
+
+def read_runs(folder: Path) -> tuple[dict[str, Any], list[Result]]:
+    """Returns what sweep.json says and every run of it; or {} and the runs that lie in a folder.
+
+    Raises:
+      UserError: if there are neither.
+    """
+    if (folder / sweeps.SWEEP).exists():
+        return sweeps.read(folder)
+    found = sorted(path.parent for path in folder.glob("**/" + workdir.CONFIG))
+    if not found:
+        raise UserError(f"There is nothing to report in {folder}: neither a sweep nor runs. Name "
+                        "the folder of a sweep, or one that holds workdirs: --workdir=DIR.")
+    return {}, [_result(path, folder) for path in found]
+
+
+def _result(run_folder: Path, folder: Path) -> Result:
+    config = workdir.read_json(run_folder / workdir.CONFIG) or {}
+    name = str(run_folder.relative_to(folder)).replace("/", "-").strip(".") or folder.name
+    # Seeds of one experiment in folders of their own stay rows of their own: nothing says that
+    # they belong together.
+    name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in name)
+    return Result(Trial(name), config.get("seed", 0), run_folder, {}, config,
+                  workdir.read_json(run_folder / workdir.SUMMARY))
+
+
+def row_of(result: Result) -> Row:
+    """Returns a run as a row: its summary, its state, and its learning curve."""
+    summary, records = result.summary or {}, read_metrics(result.folder)
+    train = next((r for r in reversed(records) if "train_top1" in r), {})
+    finished = {"top1": summary.get("top1"), "top5": summary.get("top5"),
+                "train_loss": train.get("train_loss"), "train_top1": train.get("train_top1"),
+                "examples": summary.get("examples_evaluated"),
+                "seconds": summary.get("seconds"),
+                "images_per_second": summary.get("images_per_second")} if result.done else {}
+    return Row(
+        name=result.trial.name or result.folder.parent.name, seed=result.seed,
+        state=_state(result, records), tags=result.trial.tags, overrides=result.trial.overrides,
+        model=summary.get("model") or _configured(result.config, "model"),
+        data=summary.get("data") or _configured(result.config, "data"),
+        params=summary.get("params"), multiply_adds=summary.get("multiply_adds"),
+        steps=summary.get("steps") or (records[-1].get("step") if records else None),
+        message=result.state.get("message") or _why(summary), curve=_curve(records),
+        **{key: value for key, value in finished.items() if _number(value)})
+
+
+def _state(result: Result, records: list[dict[str, Any]]) -> str:
+    """Returns how far a run is; a summary that is there counts for more than what was noted."""
+    if result.done:
+        return result.summary["status"]
+    if result.summary and result.summary.get("status"):
+        return result.summary["status"]
+    if result.state.get("state") not in (None, "done"):
+        return result.state["state"]
+    return "unfinished" if records or result.config else "not started"
+
+
+def _why(summary: Mapping[str, Any]) -> str:
+    if summary.get("status") != "non_finite":
+        return ""
+    return (f"The loss was not finite at step {summary.get('steps')}, where the learning rate was "
+            f"{summary.get('lr', math.nan):.4g}.")
+
+
+def _configured(config: Mapping[str, Any], section: str) -> str:
+    return config_lib.flatten(config).get(f"{section}.name", "")
+
+
+def _curve(records: list[dict[str, Any]]) -> dict[str, list[float | None]]:
+    """Returns the records in which training or evaluation measured something, field by field."""
+    kept = [r for r in records if "epoch" in r and any(_number(r.get(key)) for key in _CURVE)]
+    return {"epoch": [r["epoch"] for r in kept],
+            **{key: [r.get(key) if _number(r.get(key)) else None for r in kept] for key in _CURVE}}
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
+
+
+def _title(about: Mapping[str, Any], folder: Path) -> str:
+    experiment = about.get("experiment")
+    if not experiment:
+        return folder.resolve().name
+    file, _, preset = str(experiment).partition(":")
+    preset = preset or about.get("preset") or ""
+    return Path(file).stem.replace("_", " ") + (f": {preset}" if preset else "")
+
+
+def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in found.items())
+    ran = (f" The sweep: python launch.py --config={about['experiment']} --job=sweep."
+           if about.get("experiment") else "")
+    return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

@@ -1,0 +1,71 @@
+"""The teacher of a run that distils: any model with weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from cnnjax import data, weights
+from cnnjax.data import augment
+from cnnjax.jobs import workdir
+from cnnjax.train.distillation import Distillation
+from cnnjax.types import Preprocess, UserError
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """A model to learn from, and its variables, {"params": …, "batch_stats": …}."""
+
+    distillation: Distillation
+    variables: PyTree
+
+
+def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess, dtype: Any
+                 ) -> Teacher | None:
+    """Reads the teacher that the config names; None if it names none.
+
+    Raises:
+      UserError: if it cannot be read, or knows other classes than the data set has.
+    """
+    section = config.distill
+    if section.weights is None:
+        return None
+    name, path = section.model, Path(section.weights)
+    if name is None:
+        if not (path / workdir.CONFIG).exists():
+            raise UserError(f"distill.weights is {section.weights}, which is no workdir: say which "
+                            "model it has, such as --config.distill.model=resnet50.")
+        name = workdir.load_config(path).model.name
+    found = weights.load(name, section.weights, tag=section.tag, dtype=dtype)
+    classes, names = found.module.num_classes, found.class_names
+    # Published weights have names of their own for the same classes in the same order.
+    if classes != dataset.num_classes or (
+            section.model is None and names and tuple(names) != tuple(dataset.class_names)):
+        raise UserError(f"The teacher in {section.weights} knows {classes} classes, and they are "
+                        f"not the {dataset.num_classes} of {dataset.name}: a student learns what "
+                        "its teacher knows. Give a teacher that was trained on these.")
+    if found.preprocess.channels != student.channels:
+        raise UserError(f"The teacher in {section.weights} takes images of "
+                        f"{found.preprocess.channels} channels, and the student of "
+                        f"{student.channels}: set --config.data.mean and std to one number for "
+                        "each of the teacher's.")
+    prepare = functools.partial(_prepare, student, found.preprocess)
+    return Teacher(Distillation(found.module, prepare, section.weight, section.temperature),
+                   found.variables)
+
+
+def _prepare(student: Preprocess, teacher: Preprocess, images: jax.Array) -> jax.Array:
+    """Returns the student's input as the teacher's: another size, another normalisation."""
+    images = augment.resize(images, teacher.size, teacher.interpolation)
+    if (student.mean, student.std) == (teacher.mean, teacher.std):
+        return images
+    array = functools.partial(jax.numpy.asarray, dtype=images.dtype)
+    images = images * array(student.std) + array(student.mean)
+    return (images - array(teacher.mean)) / array(teacher.std)

@@ -1,0 +1,29 @@
+#!/bin/bash
+# A run of one node or of many that goes on by itself when it is preempted or its time is over:
+#
+#   sbatch --gpus-per-node=1 experiments/batch/slurm.sh --config=experiments/resnet50.py:imagenet
+#   sbatch --nodes=4 --gpus-per-node=8 --time=12:00:00 experiments/batch/slurm.sh --config=…
+#
+# What follows the file's name goes to launch.py; what stands before it wins over the lines below.
+# One task a node drives all of its GPUs. See docs/batch_jobs.md.
+
+#SBATCH --job-name=cnnjax
+#SBATCH --ntasks-per-node=1
+#SBATCH --time=4:00:00
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+# Two minutes before the end of its time, to all tasks: enough to finish a step and to save.
+#SBATCH --signal=USR1@120
+
+# A preemption signals this shell, too, whose end would be that of the tasks.
+trap : TERM USR1
+
+srun --kill-on-bad-exit=0 python launch.py "$@"
+code=$?
+
+# 75: stopped and saved. Not if somebody cancelled the job, nor if SLURM itself has requeued it.
+if [ "$code" -eq 75 ] && [ "$(squeue --noheader --job="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"

@@ -1,0 +1,68 @@
+"""Calibration against formulas written out by hand, one example at a time."""
+
+import math
+
+import numpy as np
+import pytest
+
+from cnnjax.analysis import calibration
+
+
+@pytest.fixture(scope="module")
+def answers():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 600)
+    return 3 * (rng.normal(size=(600, 4)) + 1.2 * np.eye(4)[labels]), labels
+
+
+def probabilities(row):
+    exponentials = [math.exp(z) for z in row]
+    return [e / sum(exponentials) for e in exponentials]
+
+
+def test_ece_is_the_weighted_gap_of_the_bins(answers):
+    bins = [[] for _ in range(15)]
+    for row, label in zip(*answers, strict=True):
+        p = probabilities(row)
+        best = p.index(max(p))
+        number = next(m for m in range(15) if m / 15 < p[best] <= (m + 1) / 15 + 1e-12)
+        bins[number].append((best == label, p[best]))
+    by_hand = sum(abs(sum(r for r, _ in b) - sum(c for _, c in b)) for b in bins) / len(answers[1])
+    found = calibration.reliability(*answers)
+    assert found.ece == pytest.approx(by_hand, rel=1e-9)
+    assert found.count.tolist() == [len(b) for b in bins]
+
+
+def test_the_likelihood_is_the_mean_of_minus_the_logarithm(answers):
+    by_hand = -sum(math.log(probabilities(row)[label])
+                   for row, label in zip(*answers, strict=True)) / len(answers[1])
+    assert calibration.negative_log_likelihood(*answers) == pytest.approx(by_hand, rel=1e-9)
+
+
+def test_the_temperature_is_the_best_of_a_fine_grid_and_follows_the_scale(answers):
+    logits, labels = answers
+    grid = np.exp(np.linspace(-3, 3, 2001))
+    best = min(grid, key=lambda t: calibration.negative_log_likelihood(logits / t, labels))
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(best, rel=2e-3)
+    assert calibration.fit_temperature(5 * logits, labels) == pytest.approx(5 * best, rel=2e-3)
+
+
+def test_scaled_logits_have_never_seen_their_own_labels(answers):
+    logits, labels = answers
+    scaled = calibration.temperature_scaled(logits, labels)
+    other = labels.copy()
+    other[::2] = (other[::2] + 1) % 4
+    changed = calibration.temperature_scaled(logits, other)
+    np.testing.assert_array_equal(scaled[::2], changed[::2])
+    assert not np.allclose(scaled[1::2], changed[1::2])
+
+
+def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_accuracy(
+        tmp_path):
+    logits = np.eye(4)[[0, 1, 1, 2, 0]] * 9.0
+    labels = np.array([0, 1, 0, 2, 0])
+    report = calibration.calibration_report(logits, labels)
+    assert report["confusion"] == [[2, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert report["per_class_accuracy"] == [pytest.approx(2 / 3), 1.0, 1.0, None]
+    calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
+    assert (tmp_path / "a.png").stat().st_size > 10_000

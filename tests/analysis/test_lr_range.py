@@ -1,0 +1,23 @@
+"""The reading of a range test, on losses of which the answer is known."""
+
+import numpy as np
+import pytest
+
+from cnnjax.analysis.lr_range import read_range_test
+
+
+def test_the_suggestion_is_where_the_loss_falls_fastest():
+    rates = np.geomspace(1e-5, 10, 600)
+    # A descent centred at 1e-2, and a break at 3.
+    losses = 2 - np.tanh(np.log10(rates / 1e-2) * 2) + (rates > 3) * 10 * (rates - 3)
+    found = read_range_test(rates, losses)
+    # The average lags by about ten of its 600 steps.
+    assert found.suggestion == pytest.approx(1e-2, rel=0.5)
+    assert found.lowest == pytest.approx(3, rel=0.3)
+
+
+def test_the_suggestion_keeps_away_from_the_break():
+    rates = np.geomspace(1e-4, 1, 200)
+    losses = np.where(rates < 0.1, 3 - np.log10(rates / 1e-4) ** 3 / 20, 50.0)
+    found = read_range_test(rates, losses)
+    assert found.suggestion <= found.lowest / 10 < 0.011

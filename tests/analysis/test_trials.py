@@ -1,0 +1,115 @@
+"""Rows, statistics, Pareto fronts, and which figures a sweep gets."""
+
+import csv
+import io
+import itertools
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from cnnjax.analysis.trials import (
+    Row,
+    groups,
+    pareto_front,
+    spread,
+    to_csv,
+    to_markdown,
+)
+from cnnjax.analysis.trials.curves import mean_curve
+from cnnjax.analysis.trials.layout import equal_costs, lay_out
+
+TOP1 = (0.9125, 0.9031, 0.9188)
+
+
+def row(name="a", seed=0, top1=0.9, state="done", **more):
+    return Row(name, seed, state, top1=top1, **more)
+
+
+def test_the_spread_is_scipys_mean_std_and_t_interval():
+    found = spread([*TOP1, None])
+    low, high = stats.t.interval(0.95, df=2, loc=np.mean(TOP1), scale=stats.sem(TOP1))
+    assert found.n == 3 and found.mean == pytest.approx(np.mean(TOP1))
+    assert found.std == pytest.approx(np.std(TOP1, ddof=1))
+    assert (found.mean - found.half, found.mean + found.half) == pytest.approx((low, high))
+
+
+def test_one_seed_has_a_mean_and_no_interval():
+    assert (spread([0.5]).mean, spread([0.5]).std, spread([0.5]).half) == (0.5, None, None)
+    assert (spread([]).n, spread([]).mean) == (0, None)
+
+
+def test_only_finished_runs_count_in_the_mean_and_all_are_listed():
+    trial, = groups([row(seed=0, top1=0.9), row(seed=1, top1=0.1, state="failed"),
+                     row(seed=2, top1=None, state="running")])
+    assert (trial.spread("top1").mean, trial.spread("top1").n) == (0.9, 1)
+    text = to_markdown([trial], "t")
+    assert "1 done, 1 failed, 1 running" in text and "2 of 3 runs did not finish" in text
+
+
+def test_the_pareto_front_is_what_comparing_all_pairs_gives():
+    noise = np.random.default_rng(0)
+    for _ in range(50):
+        costs, values = noise.integers(0, 6, 12).tolist(), noise.integers(0, 6, 12).tolist()
+        beaten = {i for i, j in itertools.permutations(range(12), 2)
+                  if costs[j] <= costs[i] and values[j] >= values[i]
+                  and (costs[j], values[j]) != (costs[i], values[i])}
+        assert set(pareto_front(costs, values)) == set(range(12)) - beaten
+    assert pareto_front([1, None, 2], [0.5, 0.9, None]) == [0]
+
+
+def test_a_csv_has_a_line_a_run_with_tags_overrides_and_empty_cells_for_the_unknown():
+    rows = [row("a", 0, 0.91, tags={"family": "width"}, overrides={"model.widths": (8, 16)},
+                params=100),
+            row("b,1", 3, None, state="failed", tags={"depth": 2}, message="no\nmemory")]
+    first, second = csv.DictReader(io.StringIO(to_csv(rows)))
+    assert (first["name"], first["tag.family"], first["top1"]) == ("a", "width", "0.91")
+    assert json.loads(first["override.model.widths"]) == [8, 16] and first["params"] == "100"
+    assert (second["name"], second["seed"], second["state"]) == ("b,1", "3", "failed")
+    assert (second["top1"], second["tag.depth"], second["message"]) == ("", "2", "no\nmemory")
+
+
+def test_markdown_gives_mean_and_std_the_interval_and_the_fronts():
+    rows = [row("small", i, top1, params=10) for i, top1 in enumerate(TOP1)]
+    rows += [row("large|x", 0, 0.5, params=20)]
+    lines = to_markdown(groups(rows), "title").splitlines()
+    small, = (line for line in lines if line.startswith("| small"))
+    assert f"{100 * np.mean(TOP1):.2f} ± {100 * np.std(TOP1, ddof=1):.2f}" in small
+    half = stats.t.ppf(0.975, 2) * stats.sem(TOP1)
+    assert f"{100 * (np.mean(TOP1) - half):.2f} to {100 * (np.mean(TOP1) + half):.2f}" in small
+    assert "params" in small and "All 4 runs finished." in lines
+    large, = (line for line in lines if line.startswith("| large"))
+    assert "large\\|x" in large and "params" not in large
+
+
+@pytest.mark.parametrize(("tags", "series", "numbers", "grid"), [
+    ([{"family": f, "depth": d} for f in ("plain", "residual") for d in (20, 32, 44)],
+     "family", ("depth",), None),
+    ([{"lr": r, "batch": b} for r in (0.1, 0.2, 0.4) for b in (8, 16)],
+     None, ("lr", "batch"), ("lr", "batch")),
+    ([{"year": 1998, "twin": "full", "published_top1": 99.0},
+      {"year": 2014, "twin": "1/4", "published_top1": 50.0},
+      {"year": 2015, "twin": "1/4", "published_top1": 60.0}], "twin", ("year",), None),
+    ([{"alpha": a, "beta": 2 - a} for a in (1.0, 1.1, 1.2, 1.3)], None, ("alpha", "beta"), None),
+    ([{}, {}], None, (), None)])
+def test_tags_say_what_tells_series_apart_what_an_axis_is_and_what_a_grid(
+        tags, series, numbers, grid):
+    layout = lay_out(groups([row(f"t{i}", tags=t) for i, t in enumerate(tags)]))
+    assert (layout.series, layout.numbers, layout.grid) == (series, numbers, grid)
+
+
+def test_families_are_compared_where_their_multiply_adds_are_about_equal():
+    costs = {("depth", 10): 100, ("width", 10): 110, ("depth", 20): 200, ("width", 20): 290}
+    trials = groups([row(f"{f}{n}", tags={"family": f, "n": n}, multiply_adds=cost)
+                     for (f, n), cost in costs.items()])
+    names = [[t.name for t in members] for members in equal_costs(trials, lay_out(trials))]
+    assert names == [["width10", "depth10"]]
+
+
+def test_a_mean_curve_is_over_seeds_where_all_of_them_measured():
+    rows = [row(seed=s, curve={"epoch": [0.5, 1.0, 2.0], "eval_top1": [None, 0.2 + s, last]})
+            for s, last in ((0, 0.5), (1, None))]
+    x, y = mean_curve(groups(rows)[0], "eval_top1")
+    np.testing.assert_array_equal(x, [1.0])
+    np.testing.assert_allclose(y, [0.7])

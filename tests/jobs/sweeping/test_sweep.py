@@ -1,0 +1,311 @@
+"""A sweep of fake trials: all of the sweep is real, and the trials take no time."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cnnjax import sweeps
+from cnnjax.command_line import main
+from cnnjax.jobs import sweep as sweep_job
+from cnnjax.jobs.sweeping import executors, trial
+from cnnjax.jobs.sweeping.lock import held
+
+FAKE = Path(__file__).with_name("fake_launch.py")
+
+
+class Here:
+    """An executor that runs a trial where it is submitted: no processes of submitit's."""
+
+    detached = False
+
+    def __init__(self, *_):
+        self.order = []
+
+    def free(self, active):
+        return 1
+
+    def find(self, job_id):
+        return None
+
+    def submit(self, tasks):
+        for task in tasks:
+            self.order.append(task.folder.parent.name)
+            task()
+        return [Ended() for _ in tasks]
+
+
+class Ended:
+    id = "0"
+
+    def ended(self):
+        return True
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """Sweeps run fake trials in this process's own children, one at a time."""
+    executor = Here()
+    monkeypatch.setattr(executors, "Local", lambda *_: executor)
+    monkeypatch.setattr(sweep_job, "_LAUNCH", FAKE)
+    monkeypatch.setattr("cnnjax.jobs.sweeping.engine.Engine.poll", 0.0)
+    return executor
+
+
+def run(experiment, folder, *words, job="sweep"):
+    return main(["launch.py", f"--config={experiment}", f"--job={job}", f"--workdir={folder}",
+                 *words])
+
+
+def lines(folder, name):
+    return [len(path.read_text().split()) for path in sorted(folder.glob(f"**/{name}"))]
+
+
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def wait_for(process, ready):
+    until = time.monotonic() + 200
+    while not ready() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def test_eight_trials_stopped_and_killed_end_with_eight_rows_and_none_ran_twice_to_its_end(
+        experiment, start, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    words = (f"--config={experiment}", f"--workdir={folder}", "--config.sweep.at_a_time=2")
+    monkeypatch.setenv("FAKE_SECONDS", "0.3")
+    for number, enough in ((signal.SIGKILL, 2), (signal.SIGTERM, 4)):
+        process = start(*words)
+        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=60)
+        assert not (folder / "summary.json").exists(), output
+    assert process.returncode == 75 and "Run the same command to go on" in output, output
+    assert not held(folder / ".lock") and not [
+        path for path in folder.glob("*/*/trial.json")
+        if json.loads(path.read_text())["state"] == "running"]
+    process = start(*words)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
+    assert lines(folder, "ended.txt") == [1] * 8
+
+
+@pytest.mark.slow
+def test_eight_trials_that_train_killed_twice_end_with_eight_rows_and_none_trained_twice(
+        experiment, root, tmp_path):
+    folder = tmp_path / "sweep"
+    command = [sys.executable, "launch.py", "--job=sweep", f"--config={experiment}",
+               f"--workdir={folder}", "--config.model.name=simple_cnn",
+               "--config.model.widths=(4,)", "--config.checkpoint.every_steps=10",
+               "--config.log.plot=False"]
+    for enough in (2, 4):
+        process = subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL)
+        wait_for(process, lambda enough=enough: len(
+            list(folder.glob("*/seed_0/summary.json"))) >= enough)
+        process.kill()
+        process.communicate()
+        assert not (folder / "summary.json").exists()
+    assert subprocess.run(command, cwd=root, timeout=300).returncode == 0
+    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
+    for path in folder.glob("*/seed_0"):
+        assert summary(path)["status"] == "done" and summary(path)["steps"] == 90
+        # What a run prints when it has trained to its end.
+        assert (path / "stdout.txt").read_text().count("params sha256") == 1
+
+
+def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish(
+        experiment, here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAILS", "lr_3")
+    assert run(experiment, tmp_path / "s", "--config.sweep.retries=2") == 1
+    state = trial.read(tmp_path / "s" / "lr_3" / "seed_0")
+    assert state["state"] == "failed" and state["attempts"] == 3
+    assert state["message"] == "the disk is full"
+    assert lines(tmp_path / "s", "ended.txt") == [1] * 7
+    assert summary(tmp_path / "s")["done"] == 7 and summary(tmp_path / "s")["failed"] == 1
+    assert "lr_3/seed_0 failed (exit code 1, 3 attempts):\nthe disk is full" in (
+        capsys.readouterr().err)
+
+    monkeypatch.delenv("FAKE_FAILS")  # Its cause is gone: the same command tries it again, alone.
+    assert run(experiment, tmp_path / "s", "--config.sweep.retries=2") == 0
+    assert lines(tmp_path / "s", "ended.txt") == [1] * 8 and summary(tmp_path / "s")["done"] == 8
+
+
+def test_seeds_of_a_run_are_workdirs_in_its_folder_with_mean_std_and_interval(
+        experiment, here, tmp_path):
+    assert run(experiment, tmp_path / "s", "--config.seeds=5", "--config.schedule.lr=0.5",
+               job="train") == 0
+    assert sorted(p.name for p in (tmp_path / "s").glob("seed_*")) == [
+        f"seed_{i}" for i in range(5)]
+    found = summary(tmp_path / "s")
+    # 0.50 … 0.54; t with 4 degrees of freedom is 2.776445, the standard error 0.00707107.
+    assert found["n"] == 5 and found["top1_mean"] == pytest.approx(0.52)
+    assert found["top1_std"] == pytest.approx(0.0158114, abs=1e-7)
+    assert found["top1_ci95"] == pytest.approx(2.776445 * 0.00707107, rel=1e-5)
+
+
+def test_overrides_reach_every_trial_and_win_over_its_own_whatever_the_unit(
+        experiment, here, tmp_path):
+    experiment.write_text(experiment.read_text().replace(
+        '{"schedule.lr": i / 10}', '{"train.epochs": 3.0, "model.dtype": "bfloat16"}'))
+    run(f"{experiment}:1", tmp_path / "s", "--config.train.steps=4", "--config.seed=7",
+        "--config.sweep.retries=0")
+    command = trial.read(tmp_path / "s" / "lr_0" / "seed_7")["command"]
+    assert [w for w in command if w.startswith("--config.")] == [
+        "--config.model.dtype='bfloat16'", "--config.train.steps=4", "--config.seed=7",
+        "--config.seeds=0"]
+
+
+def test_a_finished_sweep_run_again_changes_nothing(experiment, here, tmp_path):
+    def files():
+        return {p: p.read_bytes() for p in (tmp_path / "s").rglob("*") if p.is_file()}
+
+    run(f"{experiment}:2", tmp_path / "s")
+    before = files()
+    assert run(f"{experiment}:2", tmp_path / "s") == 0 and files() == before
+
+
+def test_a_search_is_given_the_results_of_each_wave(experiment, here, tmp_path):
+    experiment.write_text(experiment.read_text().partition("def sweep")[0] + """
+def sweep(preset=None):
+    results = yield [Trial(f"coarse_{lr}", {"schedule.lr": lr}) for lr in (0.1, 0.3, 0.2)]
+    best = max((r for r in results if r.done), key=lambda r: r.summary["top1"])
+    lr = best.trial.overrides["schedule.lr"]
+    yield Trial("low", {"schedule.lr": lr / 2})
+    yield Trial("high", {"schedule.lr": lr * 2})
+""")
+    for _ in range(2):  # The second time it finds all that it had asked for.
+        assert run(experiment, tmp_path / "s") == 0
+        assert [r.trial.name for r in sweeps.read(tmp_path / "s")[1]] == [
+            "coarse_0.1", "coarse_0.3", "coarse_0.2", "low", "high"]
+    assert sweeps.read(tmp_path / "s")[1][-1].trial.overrides == {"schedule.lr": 0.6}
+    assert lines(tmp_path / "s", "ended.txt") == [1] * 5
+
+
+def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it_decided(
+        experiment, here, tmp_path):
+    pytest.importorskip("optuna")
+    words = ("--config.sweep.asha=True", "--config.sweep.asha_rungs=1")
+    experiment.write_text(experiment.read_text().replace("i / 10", "(9 - i) / 10"))
+    for _ in range(2):
+        assert run(f"{experiment}:6", tmp_path / "s", *words) == 0
+        # Of lr 0.9, 0.8, … the first is the best that has come, and each later one is worse than
+        # the best third of those before it.
+        ended = [len((tmp_path / "s" / f"lr_{i}" / "seed_0" / "ended.txt").read_text().split())
+                 for i in range(6)]
+        assert ended == [2, 1, 1, 1, 1, 1]
+    stops = [json.loads((tmp_path / "s" / f"lr_{i}" / "seed_0" / "summary.json").read_text())
+             for i in range(6)]
+    assert [s["steps"] for s in stops] == [90, 30, 30, 30, 30, 30]
+    # Every trial has come to the first rung before one goes on.
+    assert here.order == [f"lr_{i}" for i in range(6)] + ["lr_0"]
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (("schedule.lr", "schedule.lrr"), "Trial 'lr_0': There is no config key 'schedule.lrr'"),
+    (('f"lr_{i}"', '"same"'), "two trials of the name 'same'"),
+    (("def sweep", "def swoop"), "defines no sweep(preset)"),
+    (('f"lr_{i}"', 'f"lr/{i}"'), "'lr/0' is no name of a trial"),
+])
+def test_a_sweep_that_cannot_be_is_one_message_before_anything_runs(
+        change, says, experiment, here, tmp_path, capsys):
+    experiment.write_text(experiment.read_text().replace(*change))
+    assert run(experiment, tmp_path / "s") == 2
+    assert says in capsys.readouterr().err and not here.order
+
+
+def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
+        experiment, here, tmp_path, capsys):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "config.json").write_text("{}")
+    assert run(experiment, tmp_path / "s") == 2
+    assert "holds a run" in capsys.readouterr().err
+    run(f"{experiment}:1", tmp_path / "t")
+    assert run(f"{experiment}:2", tmp_path / "t") == 2
+    assert "holds a sweep of" in capsys.readouterr().err
+    assert run(experiment, tmp_path / "t", job="train") == 2
+    assert "holds a sweep, or several seeds" in capsys.readouterr().err
+
+
+def test_a_dry_run_lists_the_trials_and_writes_nothing(experiment, here, tmp_path, capsys):
+    assert run(f"{experiment}:3", tmp_path / "s", "--dry_run", "--config.seeds=2") == 0
+    assert "schedule.lr=0.2" in capsys.readouterr().out
+    assert not (tmp_path / "s").exists() and not here.order
+
+
+def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
+    def cores(*args):
+        return [slot["cores"] for slot in executors.divide(*args)]
+
+    def gpus(*args):
+        return [slot["environment"]["CUDA_VISIBLE_DEVICES"] for slot in executors.divide(*args)]
+
+    assert cores(0, 9, [], [4, 5, 6]) == [(4,), (5,), (6,)]
+    assert cores(2, 9, [], range(5)) == [(0, 1), (2, 3, 4)]
+    assert cores(3, 9, [], [0, 1]) == [(0,), (1,), (0,)]
+    assert cores(0, 1, [], range(4)) == [(0, 1, 2, 3)]
+    assert gpus(0, 9, ["0", "1"], range(4)) == ["0", "1"]
+    assert gpus(1, 9, ["0", "1"], range(4)) == ["0,1"]
+    assert gpus(4, 9, ["2", "3"], range(4)) == ["2", "3", "2", "3"]
+
+
+@pytest.fixture
+def slurm(experiment, tmp_path):
+    """The words of a sweep of 8 trials on SLURM; skips unless a controller answers."""
+    if not shutil.which("sbatch") or subprocess.run(
+            ["sinfo"], capture_output=True, timeout=60).returncode:
+        pytest.skip("no SLURM that runs")
+    return (f"--config={experiment}", f"--workdir={tmp_path / 'sweep'}", "--executor=slurm",
+            "--config.sweep.at_a_time=2", "--config.sweep.retries=0")
+
+
+@pytest.mark.slow
+def test_eight_trials_of_an_array_whose_sweep_is_killed_twice_end_once_each(
+        slurm, start, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")
+    for enough in (2, 4):
+        process = start(*slurm)
+        wait_for(process, lambda enough=enough: len(lines(folder, "ended.txt")) >= enough)
+        process.kill()
+        process.communicate()
+    process = start(*slurm)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert len(summary(folder)["trials"]) == 8 and summary(folder)["done"] == 8
+    assert lines(folder, "ended.txt") == lines(folder, "begun.txt") == [1] * 8
+
+
+@pytest.mark.slow
+def test_one_trial_of_an_array_fails_and_is_reported_and_the_other_seven_finish(
+        slurm, start, tmp_path, monkeypatch):
+    monkeypatch.setenv("FAKE_FAILS", "lr_3")
+    process = start(*slurm)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1 and "the disk is full" in output, output
+    assert summary(tmp_path / "sweep")["done"] == 7 and summary(tmp_path / "sweep")["failed"] == 1
+
+
+@pytest.mark.slow
+def test_a_job_that_is_preempted_saves_and_is_requeued_and_one_that_is_cancelled_submitted_again(
+        slurm, start, tmp_path, monkeypatch):
+    folder = tmp_path / "sweep"
+    monkeypatch.setenv("FAKE_SECONDS", "15")
+    process = start(slurm[0] + ":2", *slurm[1:])
+    wait_for(process, lambda: len(lines(folder, "begun.txt")) == 2)
+    jobs = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
+    # What submitit asks SLURM to send before a job's time is over.
+    subprocess.run(["scancel", "--signal=USR2", jobs[0]], check=True)
+    subprocess.run(["scancel", jobs[1]], check=True)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert lines(folder, "begun.txt") == [2, 2] and lines(folder, "ended.txt") == [1, 1]
+    after = [trial.job_id(folder / f"lr_{i}" / "seed_0") for i in range(2)]
+    assert after[0] == jobs[0] and after[1] != jobs[1]
