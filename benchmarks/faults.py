@@ -142,8 +142,9 @@ def damage(bench: Bench) -> Iterator[tuple[str, str, str]]:
 
 def disks(bench: Bench) -> Iterator[tuple[str, str, str]]:
     """A disk that is full for a while, and one that can only be read for a while."""
-    for number, name in enumerate(("disk full from step 30 on, then room again",
-                                   "disk full until the end", "read-only checkpoints from step 30 on")):
+    names = ("disk full from step 30 on, then room again", "disk full until the end",
+             "read-only checkpoints from step 30 on")
+    for number, name in enumerate(names):
         mount = bench.folder / f"disk{number}"
         mount.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount],
