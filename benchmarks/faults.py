@@ -100,8 +100,8 @@ def signals(bench: Bench) -> Iterator[tuple[str, str, str]]:
         began = time.perf_counter()
         code = bench.code(process)
         seconds = time.perf_counter() - began
-        yield name, (f"exit {code} after {seconds:.1f} s; "
-                     f"{bench.ends_equal(run)}"), bench.said(run, "topped", "resumed at step")
+        said = bench.said(run, "topped")
+        yield name, f"exit {code} after {seconds:.1f} s; {bench.ends_equal(run)}", said
     run = bench.copy("evaluate")
     with run.with_suffix(".log").open("w") as output:
         process = subprocess.Popen(
@@ -142,8 +142,9 @@ def damage(bench: Bench) -> Iterator[tuple[str, str, str]]:
 
 def disks(bench: Bench) -> Iterator[tuple[str, str, str]]:
     """A disk that is full for a while, and one that can only be read for a while."""
-    for number, name in enumerate(("disk full from step 30 on, then room again",
-                                   "disk full until the end", "read-only from step 30 on")):
+    names = ("disk full from step 30 on, then room again", "disk full until the end",
+             "read-only checkpoints from step 30 on")
+    for number, name in enumerate(names):
         mount = bench.folder / f"disk{number}"
         mount.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", mount],
@@ -159,10 +160,14 @@ def disks(bench: Bench) -> Iterator[tuple[str, str, str]]:
 def _on_disk(bench: Bench, mount: Path, number: int) -> tuple[str, str]:
     run = bench.folder / f"on{number}"
     run.symlink_to(mount)
+    checkpoints = mount / "checkpoints"
     process = start(NAME, run, bench.cache)
     wait_until(lambda: "\nstep 28" in run.with_suffix(".log").read_text(), process)
     if number == 2:
-        subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+        # The whole of it could not become read-only while metrics.jsonl is open.
+        for options in (["--bind", checkpoints, checkpoints],
+                        ["-o", "remount,bind,ro", checkpoints]):
+            subprocess.run(["mount", *options], check=True)
     else:
         with contextlib.suppress(OSError), (mount / "filler").open("wb") as filler:
             while True:
@@ -173,7 +178,7 @@ def _on_disk(bench: Bench, mount: Path, number: int) -> tuple[str, str]:
         (mount / "filler").unlink()
     code = bench.code(process)
     if number == 2:
-        subprocess.run(["mount", "-o", "remount,rw", mount], check=True)
+        subprocess.run(["umount", checkpoints], check=True)
     (mount / "filler").unlink(missing_ok=True)
     with contextlib.suppress(OSError, ValueError, KeyError):
         errors = json.loads((run / "summary.json").read_text())["checkpoint_errors"]
@@ -209,13 +214,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--groups", nargs="*",
+                        choices=["signals", "damage", "disks", "divergence"])
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if arguments.kills:
             raise SystemExit(not kills.run_kills(arguments.kills, Path(folder)))
         bench = Bench(Path(folder))
         print("| fault | outcome | message |\n|---|---|---|")
-        for group in (signals, damage, disks, divergence):
+        groups = {group.__name__: group for group in (signals, damage, disks, divergence)}
+        for group in map(groups.get, arguments.groups or groups):
             for row in group(bench):
                 print("| " + " | ".join(row) + " |", flush=True)
 

@@ -7,7 +7,6 @@ import os
 import re
 import shlex
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as config_lib
+from cnnjax.config_errors import check_file, explain
 from cnnjax.jobs import JOBS
 from cnnjax.types import UserError, did_you_mean
 from cnnjax.validation import validate
@@ -187,7 +187,7 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     try:
         rest = values(list(argv))[1:]
     except Exception as error:  # Whatever the experiment's own code may raise, too.
-        raise UserError(_explain(error, path)) from error
+        raise UserError(explain(error, path)) from error
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag. Flags are written --name=value.")
     if values.job not in JOBS:
@@ -225,7 +225,7 @@ def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | No
         config_flags.DEFINE_config_dict("config", config, "", **options)
         return
     if path is not None:
-        _check_file(path.partition(":")[0])
+        check_file(path.partition(":")[0])
         # config_flags would load a second file on top of the first one's names.
         sys.modules.pop("config_config", None)
     config_flags.DEFINE_config_file("config", None, "", **options)
@@ -300,53 +300,3 @@ def _argument(argv: Sequence[str], flag: str) -> str | None:
         if word.startswith("-") and name == flag:
             found = value if equals else (argv[i + 1] if i + 1 < len(argv) else None)
     return found
-
-
-def _check_file(file: str) -> None:
-    path = Path(file)
-    if not path.is_file():
-        folders = (path, path.parent, Path("experiments"))
-        known = sorted(str(p) for folder in folders for p in folder.glob("*.py")
-                       if p.name != "launch.py")
-        raise UserError(f"There is no config file {file}.{did_you_mean(file, known)}"
-                        + (f" There are: {', '.join(known)}." if known else ""))
-
-
-def _explain(error: BaseException, path: str | None) -> str:
-    """Returns what went wrong, and where in the experiment's file if it was there.
-
-    config_flags wraps what a config file raises in an error of its own, with a traceback as text:
-    the innermost error is the one to show.
-    """
-    chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
-        chain.append(cause)
-    for inner in reversed(chain):
-        if isinstance(inner, UserError):
-            return str(inner)
-    file = path and path.partition(":")[0]
-    for inner in reversed(chain):
-        if isinstance(inner, SyntaxError):
-            return f"{inner.filename}:{inner.lineno}: {inner.msg}"
-        lines = [frame.lineno for frame in traceback.extract_tb(inner.__traceback__)
-                 if file and Path(frame.filename).absolute() == Path(file).absolute()]
-        if lines:
-            return f"{file}:{lines[-1]}: {type(inner).__name__}: {inner}"
-    if file and "has no attribute 'get_config'" in str(chain[-1]):
-        return f"{file} is no experiment: it defines no get_config(preset)."
-    if file and "get_config() takes 0 positional arguments" in str(chain[-1]):
-        return f"The experiment {file} has no presets: leave out what follows the colon."
-    if isinstance(error, KeyError):
-        return " ".join(f"No such config key: {error.args[0]}".split())
-    return _name_the_type(str(error))
-
-
-def _name_the_type(message: str) -> str:
-    """Returns the message of a value that did not parse, with what its key takes instead."""
-    found = re.match(r"flag --config\.([\w.]+)=(.*?): ", message, re.DOTALL)
-    defaults = config_lib.default()
-    if not found or found[1] not in config_lib.flatten(defaults):
-        return message
-    section, _, name = found[1].rpartition(".")
-    kind = (defaults[section] if section else defaults).get_type(name).__name__
-    return f"{found[1]} is {found[2]!r}; it takes {'an' if kind == 'int' else 'a'} {kind}."

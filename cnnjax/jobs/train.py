@@ -20,7 +20,7 @@ from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.evaluation import Inputs, make_inputs
+from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import new_state
 from cnnjax.jobs.phases import Phase, begin
@@ -228,12 +228,18 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
             call = ahead.compiling(call, ready, following.image_size)
         batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
                                       experiment_lib.steps_per_call(experiment.config))
-        hooks.evaluate = lambda state, should_stop, evaluate=inputs.evaluate: evaluate(
-            experiment.gather(state.eval_variables), should_stop)
+        hooks.evaluate = functools.partial(_evaluate, experiment, inputs.evaluate)
         state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size,
                          unmeasured_since=start.unmeasured_since if phase is first else None)
     return state
+
+
+def _evaluate(experiment: Experiment, evaluate: Evaluate, state: TrainState,
+              should_stop: Callable[[], bool]) -> dict[str, float]:
+    # With several processes the others would have to agree on the batch to stop at.
+    variables = experiment.gather(state.eval_variables)
+    return evaluate(variables) if hosts.several() else evaluate(variables, should_stop)
 
 
 def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:

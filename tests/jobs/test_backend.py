@@ -33,3 +33,10 @@ def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(monkeypatch, re
 
 def test_the_versions_that_decide_the_numbers_are_named():
     assert {"jax", "flax", "optax", "orbax-checkpoint"} <= set(backend.versions())
+
+
+def test_deterministic_adds_a_flag_of_xlas_once_and_keeps_the_others(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
+    for _ in range(2):
+        backend.make_deterministic()
+    assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_deterministic_ops=true"

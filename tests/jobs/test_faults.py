@@ -84,6 +84,7 @@ def test_a_damaged_newest_checkpoint_is_told_of_and_the_one_before_is_used(
     assert lines(part) == lines(runs / "whole")
 
 
+@pytest.mark.slow
 def test_a_damaged_record_counts_as_damage(part, capsys):
     flip(part / "checkpoints" / "9" / "record" / "metadata")
     assert train(part) == 0
@@ -143,6 +144,7 @@ def test_a_save_that_fails_costs_that_checkpoint_and_not_the_run(tmp_path, runs,
     assert found["state_sha256"] == summary(runs / "whole")["state_sha256"]
 
 
+@pytest.mark.slow
 def test_the_last_step_is_tried_twice(tmp_path, monkeypatch):
     full_at(monkeypatch, [12])
     assert train(tmp_path / "run") == 0
@@ -191,6 +193,7 @@ def test_a_run_that_was_rolled_back_resumes_with_its_lower_rate_to_the_same_bits
         assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]
 
 
+@pytest.mark.slow
 def test_rollbacks_end_after_their_number(tmp_path, capsys):
     folder = tmp_path / "run"
     assert train(folder, *EXPLODING, "--config.train.rollback_lr_factor=1.0",
@@ -199,7 +202,8 @@ def test_rollbacks_end_after_their_number(tmp_path, capsys):
     assert summary(folder)["status"] == "non_finite" and summary(folder)["rollbacks"] == 2
 
 
-def test_deterministic_asks_xla_for_it_and_two_runs_are_equal_to_the_bit(tmp_path, runs):
+@pytest.mark.slow
+def test_two_deterministic_runs_are_equal_to_the_bit_which_on_a_cpu_all_are(tmp_path, runs):
     assert train(tmp_path / "run", "--config.deterministic=True") == 0
     assert summary(tmp_path / "run")["state_sha256"] == summary(runs / "whole")["state_sha256"]
 
