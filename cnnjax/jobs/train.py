@@ -117,16 +117,12 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
            should_stop: Callable[[], bool]) -> int | None:
     """Trains from the last checkpoint on; returns the exit code, or None after a rollback."""
     interrupts.hold(jax.process_count() > 1)  # Nothing to save yet: a signal may end it at once.
-    config, total = experiment.config, experiment.total_steps
+    config = experiment.config
     start = _start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     first = experiment.phase_of(start.step + 1)
     inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
-    workdir.write_json(folder / workdir.CONFIG, workdir.to_json(config))
-    if hosts.is_first():
-        (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
-    console.print_table("Training", overview.rows(experiment, inputs.feed) | {
-        "workdir": folder} | ({"resumed at step": f"{start.step:,}"} if start.step else {}))
+    _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
     writer = (MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
               if hosts.is_first() else None)
@@ -171,7 +167,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return EXIT_FAILED
     except loop.Preempted as stop:
         display.close()
-        return _say_stopped(stop.step, total, checkpoints)
+        return _say_stopped(stop.step, experiment.total_steps, checkpoints)
     finally:
         display.close()
         if writer:
@@ -181,6 +177,14 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     _finish(run_record | {"checkpoint_errors": start.errors + checkpoints.errors}, folder, state,
             experiment, seconds(), statistics.median(rates) if rates else None)
     return 0
+
+
+def _announce(experiment: Experiment, folder: Path, inputs: Inputs, step: int) -> None:
+    workdir.write_json(folder / workdir.CONFIG, workdir.to_json(experiment.config))
+    if hosts.is_first():
+        (folder / workdir.SUMMARY).unlink(missing_ok=True)  # It speaks of a run that now goes on.
+    console.print_table("Training", overview.rows(experiment, inputs.feed) | {
+        "workdir": folder} | ({"resumed at step": f"{step:,}"} if step else {}))
 
 
 def _saved(state: TrainState, folder: Path, checkpoints: Checkpoints, save: Callable) -> bool:
