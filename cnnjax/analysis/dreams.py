@@ -37,7 +37,7 @@ def deep_dream(module: nn.Module, variables: Any, image: Any, endpoint: str, *,
 
     Ascent of the mean square of the endpoint, from a small copy of the image to its full size: what
     was added at one size is enlarged to the next. Each gradient is smoothed, its components divided
-    by their frequency, and divided by its mean magnitude.
+    by the root of their frequency and its mean taken away, and divided by its mean magnitude.
 
     Args:
       module: any module of `create_model`'s contract.
@@ -164,11 +164,14 @@ def _dream(module, endpoint, variables, normal, wanted, base, added, key, shift,
         found = _features(module, endpoint, variables, images).astype(jnp.float32)
         return jnp.mean(found**2 * wanted)
 
-    # As in `image_space`, a step is one of frequencies divided by their size: in pixels the finest
-    # pattern that the layer answers to would cover whatever is plain.
+    # In pixels the finest pattern that the layer answers to would cover whatever is plain; divided
+    # by the whole of their frequencies, as in `image_space`, the slow ones would take the colours
+    # of the picture with them. The root is between, and its mean stays.
     size = base.shape[1:3]
     spectrum = jnp.fft.rfft2(jax.grad(strength)(added), axes=(1, 2))
-    scale = jnp.asarray(image_space.fourier_scale(*size), jnp.float32)[None, ..., None]
+    scale = np.sqrt(image_space.fourier_scale(*size))
+    scale[0, 0] = 0
+    scale = jnp.asarray(scale, jnp.float32)[None, ..., None]
     gradient = jnp.fft.irfft2(spectrum * scale, s=size, axes=(1, 2))
     magnitude = jnp.abs(gradient).mean()
     added = added + step_size * gradient / jnp.where(magnitude > 0, magnitude, 1)
