@@ -28,6 +28,7 @@ def test_a_dream_strengthens_what_the_layer_sees_and_one_channel_of_it_alone():
     np.testing.assert_array_equal(found, call(deep_dream, "stage2", channel=3, octaves=2, steps=6))
 
 
+@pytest.mark.slow
 def test_an_inversion_has_the_features_of_the_image():
     found = call(invert_features, "stage2", steps=60, tv_weight=0.0)
     a, b = (np.asarray(activations(x[None])["stage2"]) for x in (found.image, PHOTO))

@@ -67,6 +67,7 @@ def test_the_history_is_the_objective_of_the_image_and_it_rises():
         assert found.history[11, i] > found.history[0, i] + 0.05
 
 
+@pytest.mark.slow
 def test_an_image_depends_on_the_seed_and_its_place_alone():
     two = [class_logit(1), channel("stage2", 3)]
     found, again, other = (run(two, steps=4, seed=s) for s in (0, 0, 1))
@@ -78,6 +79,7 @@ def test_an_image_depends_on_the_seed_and_its_place_alone():
     np.testing.assert_allclose(split.images[0], found.images[0], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loop_of_a_gpu_makes_the_steps_of_a_cpu(monkeypatch):
     loose = run(class_logit(1), steps=5)
     monkeypatch.setattr(maximisation.jax, "default_backend", lambda: "gpu")
@@ -104,6 +106,7 @@ def test_a_step_computes_no_gradient_of_the_weights():
     assert by_image < 2.4 * forward and by_weights > 2.6 * forward
 
 
+@pytest.mark.slow
 def test_diversity_makes_the_images_of_one_objective_less_alike():
     def cosine(found):
         maps = activations(found.images)["stage2"].reshape(3, -1, WIDTHS[1])
@@ -116,6 +119,7 @@ def test_diversity_makes_the_images_of_one_objective_less_alike():
     assert unlike.images.shape[0] == 3 and 1 - cosine(unlike) > 3 * (1 - cosine(alike))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kwargs", "shape"), [
     ({"size": (12, 15)}, (12, 15, 3)), ({"parameterisation": "pixels"}, (16, 16, 3)),
     ({"transforms": Transforms(pad=3)}, (16, 16, 3)), ({"colors": None}, (16, 16, 3))])
@@ -125,6 +129,7 @@ def test_other_sizes_spaces_and_transforms_rise_too(kwargs, shape):
     assert found.history[-3:].mean() > found.history[:3].mean()
 
 
+@pytest.mark.slow
 def test_grey_images_need_no_colours_and_no_preprocess():
     model = cnnjax.create_model("lenet5", 10)
     v = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))

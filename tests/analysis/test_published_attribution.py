@@ -53,6 +53,7 @@ def test_grad_cam_of_the_published_net_equals_captums(resnet20, stage):
     check(attribution.grad_cam(*resnet20, stage, TARGET)[..., None], f"grad_cam_{stage}")
 
 
+@pytest.mark.slow
 def test_integrated_gradients_of_the_published_net_equal_captums(shared_data):
     # In float64, as Captum's: on the line from the baseline many ReLUs are near their corners.
     with jax.enable_x64(True):

@@ -1,6 +1,7 @@
 """The benchmark's table, and its own side of a measurement."""
 
 import numpy as np
+import pytest
 
 from benchmarks import feature_visualisation, feature_visualisation_cnnjax
 
@@ -16,6 +17,7 @@ def test_ratios_are_of_the_same_round_and_few_images_are_scaled_to_all():
     assert "not available: no lucent" in failed
 
 
+@pytest.mark.slow
 def test_our_side_takes_the_products_own_function():
     found = feature_visualisation_cnnjax.measure("simple_cnn", "stage1", 2, 16, 2, None)
     assert found["s"] > 0 and found["first_s"] > 0 and np.isfinite(found["rise"])

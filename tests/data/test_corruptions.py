@@ -149,6 +149,7 @@ def test_the_fractal_is_the_diamond_square_algorithm_in_place():
     np.testing.assert_allclose(weather.plasma_fractal(KEY, side, 1.7), land, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fog_and_snow_are_random_and_stay_in_range(image):
     clouds = np.asarray(weather.plasma_fractal(KEY, 32, 2.0))
     assert (clouds.min(), clouds.max()) == pytest.approx((0, 1), abs=1e-6)
@@ -163,6 +164,7 @@ def test_fog_and_snow_are_random_and_stay_in_range(image):
             assert first.mean(-1).std() < image.mean(-1).std()
 
 
+@pytest.mark.slow
 def test_an_example_is_corrupted_alike_in_any_batch_and_grey_images_too(image):
     batch = np.stack([image, image[::-1], image])[..., :1]
     for kind in ("gaussian_noise", "snow"):

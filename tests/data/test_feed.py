@@ -137,13 +137,13 @@ def test_what_fits_is_resident(datasets, make, monkeypatch):
 
 def test_the_limit_of_an_accelerator_is_a_quarter_of_its_memory(mesh):
     class Device:
-        platform = "gpu"
+        platform, process_index = "gpu", 0
 
         def memory_stats(self):
             return {"bytes_limit": 80 * 2**30}
 
     class Mesh:
-        local_devices = (Device(),)
+        local_devices, devices = (Device(),), np.array([Device()])
 
     assert placement.resident_limit(Mesh) == 20 * 2**30
     assert placement.resident_limit(mesh) == 2 * 2**30

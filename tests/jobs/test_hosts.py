@@ -117,6 +117,7 @@ def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids):
     assert hosts._local_devices(environment) == {"local_device_ids": ids}
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(root, tmp_path, monkeypatch):
     monkeypatch.chdir(root)
     assert main([*RUN, f"--workdir={tmp_path / 'one'}"]) == 0
