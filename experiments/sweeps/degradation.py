@@ -10,8 +10,8 @@
 Plain and residual nets of 20, 32, 44 and 56 layers, all with the same data, rate, batch norm and
 number of steps. What degrades is the error on the training images, so nothing here regularises.
 
-Measured on 2 CPU cores, two trials at a time, three seeds; 16 px, half of the paper's channels, 6,400
-training and 2,000 test images, 1,000 steps; the mean of top-1 on the test images:
+Measured on 2 CPU cores, two trials at a time, three seeds; 16 px, half of the paper's channels,
+6,400 training and 2,000 test images, 1,000 steps; the mean of top-1 on the test images:
 
 - fashion_mnist: residual nets 86.7, 86.6, 86.0 and 85.1 % for 20, 32, 44 and 56 layers; plain nets
   84.3, 79.7, 74.1 and 51.2 %, and on the training images 87.0, 80.8, 73.5 and 50.1 %. The trials
