@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special
 
+from cnnjax.analysis import mistakes
+
 
 class Reliability(NamedTuple):
     """Examples by the confidence of their prediction, in bins of equal width over (0, 1].
@@ -83,20 +85,11 @@ def temperature_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_classes: int) -> np.ndarray:
-    """Returns how often a label (row) was taken for a class (column): int [K, K]."""
-    pairs = np.asarray(labels, np.int64) * num_classes + predictions
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 def most_confused(confusion: Sequence[Sequence[int]], class_names: Sequence[str], number: int
                   ) -> list[dict[str, Any]]:
-    """Returns the largest entries beside the diagonal, {"class", "taken_for", "count"} each."""
-    matrix = np.array(confusion)
-    np.fill_diagonal(matrix, 0)
-    order = np.argsort(-matrix, axis=None, kind="stable")[:number]
-    return [{"class": class_names[i], "taken_for": class_names[j], "count": int(matrix[i, j])}
-            for i, j in zip(*np.unravel_index(order, matrix.shape), strict=True) if matrix[i, j]]
+    """Returns `mistakes.most_confused` by name: {"class", "taken_for", "count"} each."""
+    return [{"class": class_names[pair.true], "taken_for": class_names[pair.said],
+             "count": pair.count} for pair in mistakes.most_confused(np.array(confusion), number)]
 
 
 def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -113,7 +106,7 @@ def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
       "reliability", the bins.
     """
     bins, scaled = reliability(logits, labels), temperature_scaled(logits, labels)
-    confusion = confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
+    confusion = mistakes.confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
     totals = confusion.sum(1)
     return {
         "nll": negative_log_likelihood(logits, labels), "ece": bins.ece,

@@ -149,19 +149,18 @@ def variable_shapes(module: nn.Module, input_shape: Sequence[int]) -> Any:
 
 
 def shapes_of_calls(module: nn.Module, input_shape: Sequence[int],
-                    visit: Callable[[nn.Module, jax.Array], bool]) -> Any:
-    """Calls `visit(layer, output)` for every call that returns an array, without following it.
-
-    Returns what `variable_shapes` does, of the same one trace.
-    """
+                    visit: Callable[[nn.Module, jax.Array], Any], variables: Any) -> None:
+    """Calls `visit(layer, output)` for every call that returns an array, without following it."""
     def see(next_call, args, kwargs, context):
         output = next_call(*args, **kwargs)
         if context.method_name == "__call__" and isinstance(output, jax.Array):
             visit(context.module, output)
         return output
 
+    images = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
     with nn.intercept_methods(see), ops.using("xla"):
-        return variable_shapes(module, input_shape)
+        # Not `init`, which also calls what only training does: auxiliary heads.
+        jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, images)
 
 
 def _tag(number: int, name: str, has_weights: bool = False) -> str:

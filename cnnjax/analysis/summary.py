@@ -120,10 +120,10 @@ def summarize(module: nn.Module, input_shape: Sequence[int], fields: bool = True
         seen.add(row.name)
         return True
 
-    if not fields:
-        variables = shapes_of_calls(module, shape, record)
-        return Summary(shape, tuple(rows), trees.count(variables.get("params", {})))
     variables, note = variable_shapes(module, shape), ""
+    if not fields:
+        shapes_of_calls(module, shape, record, variables)
+        return Summary(shape, tuple(rows), trees.count(variables.get("params", {})))
     try:
         fields = fields_of_calls(module, shape, record, variables)
         rows = [dataclasses.replace(row, field=field)

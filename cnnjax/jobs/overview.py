@@ -22,7 +22,7 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
     """Returns the table before training."""
     config, dataset = experiment.config, experiment.dataset
     size = experiment.preprocess.size
-    macs = summarize(experiment.module, experiment.input_shape).macs
+    macs = summarize(experiment.module, experiment.input_shape, fields=False).macs
     native = dataset.train.image_shape
     resident = bool(jax.tree.leaves(feed.constants))
     examples, batch = len(dataset.train.source), config.train.batch_size

@@ -1,5 +1,7 @@
 """A small model's weights and images, from NumPy alone: for the golden values and the tests."""
 
+import functools
+
 import numpy as np
 
 WIDTHS = (6, 8, 10)
@@ -21,3 +23,13 @@ def weights():
     found["head", "kernel"] = rng.normal(0, inputs**-0.5, (inputs, 5))
     found["head", "bias"] = rng.normal(0, 0.1, 5)
     return {name: value.astype(np.float32) for name, value in found.items()}
+
+
+@functools.cache
+def variables():
+    """Returns `weights` as the model takes them."""
+    found = {"params": {}, "batch_stats": {}}
+    for (layer, name), value in weights().items():
+        kind = "batch_stats" if name in ("mean", "var") else "params"
+        found[kind].setdefault(layer, {})[name] = value
+    return found

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attribution_case import CLASSES, IMAGES, WIDTHS, weights
+from attribution_case import CLASSES, IMAGES, WIDTHS, variables
 
 import cnnjax
 from cnnjax.analysis import attribution, perturbation
@@ -17,15 +17,6 @@ from cnnjax.types import UserError
 
 GOLDEN = np.load(pathlib.Path(__file__).parent / "attribution.npz")
 MODEL = cnnjax.create_model("simple_cnn", 5, widths=WIDTHS)
-
-
-@functools.cache
-def variables():
-    found = {"params": {}, "batch_stats": {}}
-    for (layer, name), value in weights().items():
-        kind = "batch_stats" if name in ("mean", "var") else "params"
-        found[kind].setdefault(layer, {})[name] = value
-    return found
 
 
 def call(function, *args, classes=CLASSES, **kwargs):

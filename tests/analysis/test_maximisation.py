@@ -1,12 +1,11 @@
 """Images made for an objective: against their definitions, on small networks."""
 
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from attribution_case import WIDTHS, weights
+from attribution_case import WIDTHS, variables
 
 import cnnjax
 from cnnjax.analysis import (
@@ -23,15 +22,6 @@ from cnnjax.types import Preprocess, UserError
 
 MODEL = cnnjax.create_model("simple_cnn", 5, widths=WIDTHS)
 PREPROCESS = Preprocess((16, 16), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
-
-
-@functools.cache
-def variables():
-    found = {"params": {}, "batch_stats": {}}
-    for (layer, name), value in weights().items():
-        kind = "batch_stats" if name in ("mean", "var") else "params"
-        found[kind].setdefault(layer, {})[name] = value
-    return found
 
 
 def run(objectives, steps=12, **kwargs):

@@ -137,3 +137,11 @@ def test_a_wrong_input_shape_is_a_user_error(shape):
 def test_shapes_alone_are_traced():
     # A batch of this size would need terabytes.
     assert summary("resnet18", 1000, (1024, 1024, 1024, 3)).macs > 37e9
+
+
+def test_without_fields_the_rows_are_the_same_and_auxiliary_heads_have_none():
+    module = cnnjax.create_model("googlenet", num_classes=10, aux_logits=True)
+    whole = cnnjax.summarize(module, (1, 64, 64, 3))
+    quick = cnnjax.summarize(module, (1, 64, 64, 3), fields=False)
+    assert (quick.params, quick.macs) == (whole.params, whole.macs)
+    assert [row.name for row in quick.rows] == [row.name for row in whole.rows]
