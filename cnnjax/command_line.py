@@ -15,12 +15,11 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as config_lib
+from cnnjax import exit_codes
 from cnnjax.config_errors import check_file, explain
 from cnnjax.jobs import JOBS
 from cnnjax.types import UserError, did_you_mean
 from cnnjax.validation import validate
-
-EXIT_DONE, EXIT_FAILED, EXIT_USER_ERROR = 0, 1, 2
 
 USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
@@ -89,18 +88,18 @@ def main(argv: Sequence[str]) -> int:
     """Runs the command and returns its exit code; a user's mistake is one message, no traceback."""
     if any(word in ("--help", "-help", "-h", "--helpfull", "--helpshort") for word in argv[1:]):
         print(USAGE)
-        return EXIT_DONE
+        return exit_codes.DONE
     if len(argv) < 2:
         print(USAGE, file=sys.stderr)
-        return EXIT_USER_ERROR
+        return exit_codes.USER_ERROR
     try:
         return _run(parse(argv), lambda error: _with_command(error, argv))
     except UserError as error:
         print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
-        return EXIT_USER_ERROR
+        return exit_codes.USER_ERROR
     except KeyboardInterrupt:
         print("launch.py: interrupted; the last checkpoint stays", file=sys.stderr)
-        return EXIT_FAILED
+        return exit_codes.FAILED
 
 
 def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
@@ -129,7 +128,7 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     sweeps = command.job == "sweep" or (command.job == "train" and command.config.seeds)
     if launch and (sweeps or command.job not in jobs.ON_MANY_HOSTS):
         if launch.process:  # One is enough.
-            return EXIT_DONE
+            return exit_codes.DONE
         # And what it starts is alone.
         launch, os.environ[hosts.COUNT], os.environ[hosts.INDEX] = None, "1", "0"
     if command.job in _WITHOUT_CONFIG:
@@ -142,7 +141,7 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     if command.config.deterministic:
         backend.make_deterministic()  # XLA reads its flags when the backend starts.
     if launch:
-        hosts.join(launch)
+        hosts.join(launch, stops_together=command.job == "train")
     with hosts.or_all_end(message_of), hosts.one_voice():
         if command.job != "prepare":  # It computes nothing, and needs no accelerator.
             if not command.dry_run:
@@ -194,13 +193,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
         raise UserError(f"There is no job {values.job!r}.{did_you_mean(values.job, JOBS)} "
                         f"The jobs: {', '.join(JOBS)}.")
     config = values.config
-    for name in ("models", "scaling"):
-        if values[name].value and values.job != "summarize":
-            raise UserError(f"--{name} goes with --job=summarize, not with --job={values.job}.")
-    if values.models is not None or (values.scaling and config is not None):
-        return Compare(values.models, values.scaling, config)
-    if values.scaling:
-        raise UserError("--scaling of which network? Say --config=FILE or --models=NAME.")
+    if compare := _comparison(values, config):
+        return compare
     if config is None:
         raise UserError("No config: say which experiment, such as "
                         "--config=experiments/resnet50.py" + (
@@ -214,6 +208,18 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
     return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run, path,
                    {**values["config"].override_values, **dict.fromkeys(unset)})
+
+
+def _comparison(values: flags.FlagValues, config: ConfigDict | None) -> Compare | None:
+    """Returns what --models and --scaling ask for, if either is there."""
+    for name in ("models", "scaling"):
+        if values[name].value and values.job != "summarize":
+            raise UserError(f"--{name} goes with --job=summarize, not with --job={values.job}.")
+    if values.scaling and values.models is None and config is None:
+        raise UserError("--scaling of which network? Say --config=FILE or --models=NAME.")
+    if values.scaling or values.models is not None:
+        return Compare(values.models, values.scaling, config)
+    return None
 
 
 def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | None,

@@ -17,8 +17,9 @@ import sys
 import threading
 from collections.abc import Iterator
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h.
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+from cnnjax import exit_codes
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 _held = threading.Event()
 
 
@@ -29,7 +30,7 @@ def hold(there_is_something_to_save: bool = True) -> None:
 
 @contextlib.contextmanager
 def leave_when_asked() -> Iterator[None]:
-    """Ends the process on SIGTERM or SIGUSR1, unless that is on hold. For the main thread."""
+    """Ends the process on SIGTERM, SIGUSR1 and Ctrl-C, unless on hold. For the main thread."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # A handler of Python's must be there for the number of the signal to be written to the pipe.
@@ -56,5 +57,5 @@ def _watch(reader: int) -> None:
                 sys.stdout.flush()
                 print(f"launch.py: stopped by {signal.Signals(number[0]).name}; there was nothing "
                       "to save. Run the same command to go on.", file=sys.stderr, flush=True)
-            os._exit(EXIT_STOPPED)
+            os._exit(exit_codes.PREEMPTED)
     os.close(reader)

@@ -43,6 +43,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax import files
 from cnnjax.types import UserError
 
 SWEEP = "sweep.json"
@@ -145,11 +146,8 @@ def folder_of(sweep: Path, name: str, seed: int) -> Path:
 def write(sweep: Path, trials: Iterable[Trial], seeds: Iterable[int], **about: Any) -> None:
     """Writes sweep.json, whole or not at all; `about` is its experiment, preset and so on."""
     sweep.mkdir(parents=True, exist_ok=True)
-    beside = sweep / (SWEEP + ".new")
-    beside.write_text(json.dumps({
-        **about, "seeds": list(seeds),
-        "trials": [dataclasses.asdict(trial) for trial in trials]}, indent=1) + "\n")
-    beside.replace(sweep / SWEEP)
+    files.write_json(sweep / SWEEP, {
+        **about, "seeds": list(seeds), "trials": [dataclasses.asdict(trial) for trial in trials]})
 
 
 def read(sweep: Path) -> tuple[dict[str, Any], list[Result]]:

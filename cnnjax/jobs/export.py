@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import ops, weights
 from cnnjax.data import augment
+from cnnjax.files import write_whole
 from cnnjax.jobs import backend, console, pretrained, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.types import UserError
@@ -33,9 +34,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return 0
     workdir.check_writable(folder)
     program = to_stablehlo(model, kind)
-    beside = folder / (PROGRAM + ".new")
-    beside.write_bytes(program)
-    beside.replace(folder / PROGRAM)
+    write_whole(folder / PROGRAM, program)
     weights.save_weights(folder / WEIGHTS, model.name, model.variables,
                          preprocess=model.preprocess, class_names=model.class_names,
                          **model.arguments)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import ops
 from cnnjax.data.dataset import available_cores
+from cnnjax.files import write_whole
 from cnnjax.jobs import console, contact_sheet, pretrained, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.images import Images, fitted, normalized, open_images
@@ -59,10 +59,10 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         display.step(len(guesses) + len(bad))
     display.close()
     written = [folder / TABLE]
-    _write_whole(written[0], _as_csv(images, guesses).encode())
+    write_whole(written[0], _as_csv(images, guesses))
     if thumbnails:
         written.append(folder / SHEET)
-        _write_whole(written[1], contact_sheet.draw([
+        write_whole(written[1], contact_sheet.draw([
             (image, guesses[i].labels[0],
              f"{guesses[i].probabilities[0]:.1%}  {Path(images.names[i]).name}")
             for i, image in thumbnails]))
@@ -126,12 +126,6 @@ def _as_csv(images: Images, guesses: dict[int, Guess]) -> str:
             row += [label, f"{probability:.6f}"]
         writer.writerow(row + [guess.truth] * known)
     return lines.getvalue()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    os.replace(beside, path)
 
 
 def _report(model: Pretrained, images: Images, guesses: dict[int, Guess],

@@ -13,6 +13,7 @@ from cnnjax import config as config_lib
 from cnnjax import sweeps
 from cnnjax.analysis import trials as trials_lib
 from cnnjax.analysis.trials import Row
+from cnnjax.files import write_whole
 from cnnjax.jobs import console, workdir
 from cnnjax.sweeps import Result, Trial
 from cnnjax.train.writers import read_metrics
@@ -20,7 +21,7 @@ from cnnjax.types import UserError
 
 REPORT = "report"
 CSV, TABLE, PAGE = "trials.csv", "table.md", "index.html"
-_CURVE = ("train_top1", "train_loss", "eval_top1", "eval_loss")
+_CURVE = ("train_top1", "eval_top1")
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -46,10 +47,10 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     out = folder / REPORT
     workdir.check_writable(out)
     title = _title(about, folder)
-    _write(out / CSV, trials_lib.to_csv(rows))
-    _write(out / TABLE, trials_lib.to_markdown(groups, title))
+    write_whole(out / CSV, trials_lib.to_csv(rows))
+    write_whole(out / TABLE, trials_lib.to_markdown(groups, title))
     names = trials_lib.save_figures(groups, out, title)
-    _write(out / PAGE, trials_lib.to_html(groups, title, _about(about, found, folder)))
+    write_whole(out / PAGE, trials_lib.to_html(groups, title, _about(about, found, folder)))
     console.print_table(f"Report of {folder}", found | {
         "page": out / PAGE, "table": out / TABLE, "runs as CSV": out / CSV,
         "figures": ", ".join(f"{name}.png, .pdf" for name in names) or "none: no run has finished"})
@@ -148,7 +149,3 @@ def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path) -> 
     ran = (f" The sweep: python launch.py --config={about['experiment']} --job=sweep."
            if about.get("experiment") else "")
     return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")

@@ -13,7 +13,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import sweeps
+from cnnjax import exit_codes, sweeps
 from cnnjax.durations import UNITS
 from cnnjax.jobs import console, signals, workdir
 from cnnjax.jobs.sweeping import executors, outcome
@@ -24,7 +24,6 @@ from cnnjax.sweeps import Result, Trial
 from cnnjax.types import UserError
 from cnnjax.validation import validate
 
-EXIT_FAILED, EXIT_PREEMPTED = 1, 75
 LOCK = ".lock"
 _PATIENCE = 5.0  # Seconds; trials that ask whether the sweep lives hold its lock for an instant.
 _STOPPED = "Stopped; what ran has saved. Run the same command to go on."
@@ -124,10 +123,10 @@ class _Sweep:
                 if not engine.run(runs):
                     display.close()
                     print(_LEFT_IN_QUEUE if executor.detached else _STOPPED, flush=True)
-                    return EXIT_PREEMPTED
+                    return exit_codes.PREEMPTED
                 wave = self._next(trials, self._results(wave))
         _, results = sweeps.read(self._folder)
-        return EXIT_FAILED if outcome.report(self._folder, self._experiment, results) else 0
+        return exit_codes.FAILED if outcome.report(self._folder, self._experiment, results) else 0
 
     def show(self, wave: list[Trial]) -> None:
         """Prints the trials of the first wave."""

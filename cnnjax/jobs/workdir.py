@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import sweeps
+from cnnjax import files, sweeps
 from cnnjax.jobs import hosts
 from cnnjax.types import UserError
 
@@ -23,11 +22,8 @@ CHECKPOINTS = "checkpoints"
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Writes a file that is either whole or not there; of several processes, the first does."""
-    if not hosts.is_first():
-        return
-    beside = path.with_name(path.name + ".new")
-    beside.write_text(json.dumps(values, indent=1) + "\n")
-    os.replace(beside, path)
+    if hosts.is_first():
+        files.write_json(path, values)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -56,11 +52,12 @@ def check_writable(workdir: Path) -> None:
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=workdir):
-            pass
+        with tempfile.TemporaryFile(dir=workdir) as file:
+            file.write(bytes(1 << 16))  # An empty file fits on a full disk, too.
+            file.flush()
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. "
-                        "Give another: --workdir=DIR.") from None
+                        "Make room, or give another: --workdir=DIR.") from None
 
 
 def check_no_sweep(workdir: Path) -> None:

@@ -48,18 +48,7 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
       UserError: for an unknown name, a warm-up as long as the run, or "step" or "exponential"
         without drops.
     """
-    if warmup_steps >= total_steps and warmup_steps > 0:
-        raise UserError(f"The warm-up of {warmup_steps:g} steps is as long as the run of "
-                        f"{total_steps}: shorten schedule.warmup_* or train longer.")
-    if name == "step" and not drop_steps:
-        raise UserError("schedule.name is 'step' but no drops are given: set one of "
-                        "schedule.drop_epochs, drop_steps, drop_examples or drop_percent, "
-                        "such as (30, 60, 80).")
-    if name == "exponential" and not drop_every_steps > 0:
-        raise UserError("schedule.name is 'exponential' but the time between two drops is not "
-                        "given: set one of schedule.drop_every_epochs, drop_every_steps, "
-                        "drop_every_examples or drop_every_percent above 0, such as "
-                        "drop_every_epochs=2.4, and drop_factor=0.97.")
+    _check(name, total_steps, warmup_steps, drop_steps, drop_every_steps)
     shapes = {
         "constant": lambda step, t: jnp.ones_like(t),
         "cosine": lambda step, t: final_lr + (1 - final_lr) * 0.5 * (1 + jnp.cos(jnp.pi * t)),
@@ -79,3 +68,19 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
         return lr * rise * shapes[name](step, t)
 
     return schedule
+
+
+def _check(name: str, total_steps: int, warmup_steps: float, drop_steps: Sequence[float],
+           drop_every_steps: float) -> None:
+    if warmup_steps >= total_steps and warmup_steps > 0:
+        raise UserError(f"The warm-up of {warmup_steps:g} steps is as long as the run of "
+                        f"{total_steps}: shorten schedule.warmup_* or train longer.")
+    if name == "step" and not drop_steps:
+        raise UserError("schedule.name is 'step' but no drops are given: set one of "
+                        "schedule.drop_epochs, drop_steps, drop_examples or drop_percent, "
+                        "such as (30, 60, 80).")
+    if name == "exponential" and not drop_every_steps > 0:
+        raise UserError("schedule.name is 'exponential' but the time between two drops is not "
+                        "given: set one of schedule.drop_every_epochs, drop_every_steps, "
+                        "drop_every_examples or drop_every_percent above 0, such as "
+                        "drop_every_epochs=2.4, and drop_factor=0.97.")

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cnnjax.files import write_whole
+
 METRICS = "metrics.jsonl"
 # Everything else in metrics.jsonl is a function of the config, and equal in a resumed run.
 TIMING_FIELDS = ("seconds", "images_per_second")
@@ -51,9 +53,7 @@ class MetricsWriter:
         path = Path(workdir) / METRICS
         kept = [r for r in read_metrics(workdir) if r["step"] <= restored_step]
         # Written beside and renamed: a crash here must not lose the lines before it.
-        beside = path.with_suffix(".jsonl.new")
-        beside.write_text("".join(json.dumps(r) + "\n" for r in kept))
-        os.replace(beside, path)
+        write_whole(path, "".join(json.dumps(r) + "\n" for r in kept))
         # Without a buffer, so that what was not written is known.
         self._file, self._waiting = path.open("ab", buffering=0), b""
         self._tell, self._told, self._events = tell, set(), None

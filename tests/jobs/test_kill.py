@@ -7,8 +7,7 @@ import sys
 import time
 
 import pytest
-
-from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+from results import lines
 
 # Batch norm, dropout and augmentation: everything that draws or remembers. About 300 steps of some
 # ten milliseconds, saved every 20.
@@ -30,10 +29,6 @@ def finish(folder, root):
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
     return output
-
-
-def lines(folder):
-    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
 
 
 def digests(folder):

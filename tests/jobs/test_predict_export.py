@@ -19,11 +19,6 @@ TINY = dict(widths=(4, 8))
 PREPROCESS = Preprocess((16, 16), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25), 0.8)
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, root):
     """A workdir that has trained on the digits."""

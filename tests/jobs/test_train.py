@@ -1,16 +1,16 @@
 """Whole runs in this process: what a workdir holds, resuming, and finishing once."""
 
 import contextlib
-import json
 
 import jax
 import numpy as np
 import pytest
+from results import lines, summary
 
 import cnnjax
 from cnnjax import trees
 from cnnjax.command_line import main
-from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+from cnnjax.train.writers import read_metrics
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
        "--config.data.image_size=8", "--config.train.steps=40", "--config.log.every_steps=7",
@@ -18,21 +18,8 @@ RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths
        "--config.model.dropout_rate=0.1", "--config.log.progress=none"]
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
 def train(folder, *overrides):
     return main([*RUN, f"--workdir={folder}", *overrides])
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def lines(folder):
-    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from results import lines, summary
 
 import cnnjax
 from cnnjax import trees
@@ -14,7 +15,6 @@ from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import workdir
-from cnnjax.train.writers import TIMING_FIELDS, read_metrics
 from cnnjax.types import Preprocess
 
 # 12 steps of the head alone and 10 of everything, calls of one step.
@@ -24,11 +24,6 @@ RUN = ["launch.py", "--config=experiments/transfer.py", "--config.model.name=sim
        "--config.eval.every_steps=7", "--config.log.progress=none", "--config.log.plot=False",
        "--config.log.tensorboard=False", "--config.data.image_size=0"]
 PREPROCESS = Preprocess(size=(8, 8), mean=(0.25,), std=(0.5,), crop=1.0, interpolation="bicubic")
-
-
-@pytest.fixture(autouse=True)
-def _in_the_repository(root, monkeypatch):
-    monkeypatch.chdir(root)
 
 
 def weights(seed=7):
@@ -53,14 +48,6 @@ def pretrained(monkeypatch):
 
 def train(folder, *overrides, path="a.safetensors"):
     return main([*RUN, f"--config.weights.path={path}", f"--workdir={folder}", *overrides])
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def lines(folder):
-    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
 
 
 def digests(folder):

@@ -24,11 +24,6 @@ QUICK = ["--config.log.progress=none", "--config.visualize.count=40",
          "--config.visualize.endpoints=('stage1', 'stage2')"]
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, root):
     """A workdir that has trained a little on the digits, and has been looked into."""

@@ -18,11 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from cnnjax import exit_codes, files
 from cnnjax.jobs.sweeping.lock import Lock, held
 from cnnjax.sweeps import TRIAL
 
 LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"
-EXIT_USER_ERROR, EXIT_PREEMPTED = 2, 75
 # A trial that stops again and again without having been asked to makes no headway.
 _MOST_RESUMES = 100
 
@@ -76,9 +76,7 @@ def update(folder: Path, **values: Any) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     values = {"state": "waiting", "attempts": 0, "failures": 0, "seconds": 0.0,
               "message": ""} | read(folder) | values
-    beside = folder / (TRIAL + ".new")
-    beside.write_text(json.dumps(values, indent=1) + "\n")
-    beside.replace(folder / TRIAL)
+    files.write_json(folder / TRIAL, values)
     return values
 
 
@@ -156,11 +154,11 @@ class _Runner:
                 return update(task.folder, state="done", message="")["state"]
             if self._asked:
                 break
-            if code == EXIT_PREEMPTED and resumes < _MOST_RESUMES:
+            if code == exit_codes.PREEMPTED and resumes < _MOST_RESUMES:
                 resumes += 1
                 continue
             state = update(task.folder, failures=state["failures"] + 1, message=message)
-            if code == EXIT_USER_ERROR or state["failures"] > task.retries:
+            if code == exit_codes.USER_ERROR or state["failures"] > task.retries:
                 return update(task.folder, state="failed")["state"]
         return update(task.folder, state="waiting", pid=None, message="stopped")["state"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import ops, trees
 from cnnjax.analysis import summarize
+from cnnjax.files import write_whole
 from cnnjax.jobs import console, pretrained, workdir
 from cnnjax.jobs.images import open_images
 from cnnjax.jobs.visualize import anatomy, evidence, geometry, layers, mistakes, page
@@ -102,7 +102,5 @@ def _write(out: Path, title: str, facts, remarks: Sequence[str],
             content = part.png if isinstance(part, page.Chart) else page.png_of(part)
             (out / f"{part.name}.png").write_bytes(content)
             written += 1
-    beside = out / (PAGE + ".new")
-    beside.write_text(page.render(title, facts, remarks, sections), encoding="utf-8")
-    os.replace(beside, out / PAGE)
+    write_whole(out / PAGE, page.render(title, facts, remarks, sections))
     return written

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,7 +68,7 @@ class Subject:
     seen: Survey
     remarks: tuple[str, ...]
 
-    @property
+    @functools.cached_property
     def said(self) -> np.ndarray:
         """(N,) the classes that the model puts first."""
         return self.seen.logits.argmax(1)

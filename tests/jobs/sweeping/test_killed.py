@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from results import summary
 
 from cnnjax.jobs.sweeping import trial
 from cnnjax.jobs.sweeping.lock import held
@@ -15,10 +16,6 @@ from cnnjax.jobs.sweeping.lock import held
 
 def lines(folder, name):
     return [len(path.read_text().split()) for path in sorted(folder.glob(f"**/{name}"))]
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 def wait_for(process, ready):

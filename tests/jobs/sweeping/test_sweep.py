@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from results import summary
 
 from cnnjax import sweeps
 from cnnjax.command_line import main
@@ -60,10 +61,6 @@ def run(experiment, folder, *words, job="sweep"):
 
 def lines(folder, name):
     return [len(path.read_text().split()) for path in sorted(folder.glob(f"**/{name}"))]
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 def test_one_trial_that_fails_is_retried_and_reported_and_the_other_seven_finish(

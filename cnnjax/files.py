@@ -1,0 +1,19 @@
+"""Files that are either whole or not there. Imports nothing of size: sweeps need no JAX."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file beside and renames it, so that a crash leaves the old one or the new one."""
+    beside = path.with_name(path.name + ".new")
+    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.replace(path)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Writes JSON in the same way."""
+    write_whole(path, json.dumps(values, indent=1) + "\n")
