@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,8 @@ class DamagedCheckpoint(UserError):
     """A checkpoint's files are not those that were written."""
 
 
-def _tell(message: str) -> None:
+def warn(message: str) -> None:
+    """Prints a warning where it is seen in a batch job's log."""
     print(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
@@ -66,7 +66,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, *, keep_last: int = 1, keep_best: int = 0,
                  metric: str = "top1", read_only: bool = False,
-                 tell: Callable[[str], None] = _tell):
+                 tell: Callable[[str], None] = warn):
         self._folder = Path(folder).absolute()
         self._metric, self._tell = metric, tell
         self._saving: int | None = None  # The step of the save that may not have ended.
@@ -76,8 +76,8 @@ class Checkpoints:
             self._restore_replaced()
             self._set_damaged_aside()
             self._remove_leftovers()
-        if not read_only and jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints")  # All see what is left.
+        if not read_only:
+            _meet("checkpoints")  # All see what is left.
         keep = [policies.LatestN(keep_last)]
         best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
@@ -181,16 +181,15 @@ class Checkpoints:
                 files.write_checksums(folder)
 
     def _failed(self, error: Exception) -> None:
-        step, self._saving = self._saving, None
+        step, self._saving, said = self._saving, None, files.in_one_line(error)
         if jax.process_count() > 1:
-            raise OSError(f"the checkpoint at step {step} could not be saved: {_one_line(error)}"
-                          ) from error
-        self.errors.append({"step": step, "error": _one_line(error)})
+            raise OSError(f"the checkpoint at step {step} could not be saved: {said}") from error
+        self.errors.append({"step": step, "error": said})
         self._restore_replaced()
         self._remove_leftovers()
         self._manager.reload()
         steps = self.steps()
-        self._tell(f"the checkpoint at step {step} could not be saved: {_one_line(error)}. "
+        self._tell(f"the checkpoint at step {step} could not be saved: {said}. "
                    + (f"The last good one is at step {steps[-1]}." if steps else
                       "There is no other yet.") + " The next save tries again.")
 
@@ -226,6 +225,7 @@ class Checkpoints:
         """
         if jax.process_index() == 0:
             files.rename(self._folder, steps)
+        _meet("set aside")
         self._manager.reload()
 
     def replace(self, step: int) -> None:
@@ -286,7 +286,7 @@ class Checkpoints:
             if problem is None and (folder / files.NAME).exists():
                 raise  # The files are those that were written, so the mistake is in the program.
             raise DamagedCheckpoint(_damage(
-                self._folder, {step: problem or _one_line(error)})) from error
+                self._folder, {step: problem or files.in_one_line(error)})) from error
 
     def restore_parts(self, step: int, parts: Sequence[str]) -> dict[str, PyTree]:
         """Returns some fields of the state, those of `parts` that there are, as NumPy arrays.
@@ -322,19 +322,14 @@ class Checkpoints:
             self._manager.close()
 
 
+def _meet(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
 def _damage(folder: Path, problems: dict[int, str]) -> str:
     return " ".join(f"The checkpoint at step {step} in {folder} is damaged: {problem}."
                     for step, problem in problems.items())
-
-
-def _one_line(error: Exception) -> str:
-    """Returns what the operating system said, if it did, and else the beginning of the message."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    if found := re.search(r"OS error \d+: ([^\]\[]+)", text):  # TensorStore's, amid its locations.
-        return found[1].strip()
-    if "RESOURCE_EXHAUSTED" in text:
-        return "No space left on device"
-    return str(getattr(error, "strerror", None) or text[:200])
 
 
 def _drop_tracebacks(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ become visible with it, in one rename, so a finished checkpoint always has them.
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Mapping
@@ -84,3 +85,13 @@ def _of(path: Path) -> tuple[int, int]:
         while chunk := file.read(_CHUNK):
             size, checksum = size + len(chunk), zlib.crc32(chunk, checksum)
     return size, checksum
+
+
+def in_one_line(error: Exception) -> str:
+    """Returns what the operating system said, if it did, and else the beginning of the message."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if found := re.search(r"OS error \d+: ([^\]\[]+)", text):  # TensorStore's, amid its locations.
+        return found[1].strip()
+    if "RESOURCE_EXHAUSTED" in text:
+        return "No space left on device"
+    return str(getattr(error, "strerror", None) or text[:200])

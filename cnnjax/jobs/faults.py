@@ -8,6 +8,7 @@ it would diverge there once more and roll back to the same.
 from __future__ import annotations
 
 import contextlib
+import errno
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,18 +16,13 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import workdir
+from cnnjax.checkpoint import Checkpoints, warn
+from cnnjax.jobs import hosts, workdir
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train.loop import NonFiniteLossError
 from cnnjax.types import UserError
 
 ROLLBACKS = "rollbacks.json"
-
-
-def warn(message: str) -> None:
-    """Prints a warning where it is seen in a batch job's log."""
-    print(f"Warning: {message}", file=sys.stderr, flush=True)
 
 
 def rollbacks(config: ConfigDict, folder: Path, step: int, record: Mapping[str, Any]) -> int:
@@ -37,10 +33,11 @@ def rollbacks(config: ConfigDict, folder: Path, step: int, record: Mapping[str, 
 
 def rolled_back_to(config: ConfigDict, folder: Path) -> tuple[int | None, int]:
     """Returns the step of the last rollback and how many there were by then, or (None, 0)."""
-    with contextlib.suppress(UserError):  # A damaged file is none.
+    with contextlib.suppress(UserError, KeyError):  # A damaged file is none.
         last = workdir.read_json(folder / ROLLBACKS) or {}
-        # Of a run that began anew with another config the file says nothing.
-        if last.get("config") == workdir.to_json(config):
+        if last:
+            # Of a run that began anew with another config the file says nothing.
+            workdir.check_same_experiment(last["config"], config, folder)
             return last["step"], last["count"]
     return None, 0
 
@@ -66,13 +63,19 @@ def roll_back(error: NonFiniteLossError, experiment: Experiment, folder: Path,
         return False
     checkpoints.wait()
     step = max(checkpoints.steps(), default=0)
-    if step and rolled_back_to(config, folder) == (step, count):
+    last = rolled_back_to(config, folder)
+    hosts.meet("rollbacks read")  # All have read the file before the first writes it.
+    if step and last == (step, count):
         # From there it has diverged twice: its numbers are finite, but no longer good ones.
         checkpoints.set_aside({step: "diverged"})
         step = max(checkpoints.steps(), default=0)
-    with tolerate_full_disk(ROLLBACKS):
+    try:
         workdir.write_json(folder / ROLLBACKS, {
             "step": step, "count": count + 1, "config": workdir.to_json(config)})
+    except OSError as error:  # Nobody would count, and the rate stay as it is.
+        warn(f"{folder / ROLLBACKS} could not be written: {error.strerror}. Not rolling back.")
+        return False
+    hosts.meet("rollbacks written")
     warn(f"{error}, where the learning rate was {experiment.learning_rate(error.step - 1):.4g}. "
          f"Going back to step {step:,} with {rate_factor(config, count + 1):.4g} times the rate "
          f"of the config (rollback {count + 1} of {config.train.max_rollbacks}).")
@@ -112,6 +115,19 @@ def report_unsaved(folder: Path, checkpoints: Checkpoints, step: int) -> None:
               f"The last good checkpoint is at step {steps[-1]:,}. " if steps else "")
           + "Make room in, or give write access to, the workdir and run the same command to go on.",
           file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def report_no_room(folder: Path) -> Iterator[None]:
+    """Ends the block with a message where a file that a run cannot be without has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        print(f"Failed: {error.filename or folder} could not be written: {error.strerror}. "
+              "Make room in, or give write access to, the workdir and run the same command to go "
+              "on.", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

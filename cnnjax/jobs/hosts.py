@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 import jax
 import numpy as np
 
-from cnnjax import interrupts
+from cnnjax import exit_codes, interrupts
 from cnnjax.types import UserError
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
@@ -34,7 +34,7 @@ PATIENCE = "CNNJAX_JOIN_SECONDS"  # How long the processes may take to find one 
 HEARTBEAT_SECONDS = 30
 # What communication says when the other end is gone: over TCP, between GPUs, to process 0.
 _LOST = ("Gloo", "NCCL", "oordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED")
-_EXPECTED = (0, 75)  # The exit codes with which all processes end alike.
+_EXPECTED = (exit_codes.DONE, exit_codes.PREEMPTED)  # With which all processes end alike.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +153,13 @@ def _is_tpu_machine(environment: Mapping[str, str]) -> bool:
             and importlib.util.find_spec("libtpu") is not None)
 
 
-def join(launch: Launch) -> None:
+def join(launch: Launch, stops_together: bool) -> None:
     """Starts `jax.distributed`, before JAX's first computation. Ends the process if none answers.
+
+    Args:
+      launch: of `find_launch`.
+      stops_together: whether a signal at one process stops all at one step (`stop_requests`). If
+        not it ends that process, and with it the others.
 
     Raises:
       UserError: if JAX cannot find out what it needs.
@@ -163,6 +168,7 @@ def join(launch: Launch) -> None:
     if not patience.isdecimal() or not int(patience):
         raise UserError(f"{PATIENCE} is {patience!r}; it is a number of seconds, such as 300.")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", stops_together)
     # JAX itself would abort with a trace of its C++.
     watch = threading.Timer(int(patience), _give_up, (launch, int(patience)))
     watch.daemon = True
@@ -178,7 +184,9 @@ def join(launch: Launch) -> None:
                 f"{COUNT}=1 for a run of its own in each.") from error
     finally:
         watch.cancel()
-    # From here on a signal is for all, whatever this process is doing (`stop_requests`).
+    if not stops_together:
+        return
+    # From here on a signal is for all, whatever this process is doing.
     interrupts.hold(several())
     if several() and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, _stop_all)
@@ -204,6 +212,14 @@ def is_first() -> bool:
     return not several() or jax.process_index() == 0
 
 
+def meet(name: str) -> None:
+    """Returns when all processes have called it; a name for each place that does."""
+    if several():
+        from jax.experimental import multihost_utils
+
+        multihost_utils.sync_global_devices(name)
+
+
 def meet_in(folder: Path, seconds: float = 10) -> None:
     """Returns when all processes are there and have seen that the folder is the same for all.
 
@@ -222,7 +238,7 @@ def meet_in(folder: Path, seconds: float = 10) -> None:
     sign, until = folder / f".meeting-{number}", time.monotonic() + seconds
     if is_first():
         sign.touch()
-    multihost_utils.sync_global_devices("meeting")
+    meet("meeting")
     while not (found := sign.exists()) and time.monotonic() < until:
         time.sleep(0.1)
     seen = multihost_utils.process_allgather(np.int32(found))

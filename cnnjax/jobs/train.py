@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
-from cnnjax import interrupts, trees
+from cnnjax import exit_codes, interrupts, trees
 from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
-from cnnjax.checkpoint import Checkpoints
+from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
@@ -28,8 +29,6 @@ from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
-
-EXIT_FAILED, EXIT_PREEMPTED = 1, 75
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -60,10 +59,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
-    with hosts.closing(checkpoints), signals.stop_requests() as should_stop:
+    if steps := checkpoints.steps():  # What earlier sessions could not save.
+        checkpoints.errors += checkpoints.record(steps[-1]).get("checkpoint_errors", [])
+    with (faults.report_no_room(folder), hosts.closing(checkpoints),
+          signals.stop_requests() as should_stop):
         while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
             pass  # Rolled back: again, from the last checkpoint.
         return code
+    return exit_codes.FAILED
 
 
 def _saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
@@ -82,7 +85,6 @@ class _Start:
     step: int
     seconds: float  # Spent in earlier sessions of this run.
     rollbacks: int  # Before it, each of which has lowered the rate.
-    errors: list[dict[str, Any]]  # Of checkpoints that earlier sessions could not save.
     unmeasured_since: int | None = None  # See `loop.Hooks.save`.
 
 
@@ -90,7 +92,7 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
     steps = checkpoints.steps()
     if not steps:
         return _Start(new_state(experiment), 0, 0.0,
-                      faults.rollbacks(experiment.config, folder, 0, {}), [])
+                      faults.rollbacks(experiment.config, folder, 0, {}))
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
@@ -110,13 +112,14 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         state = _begin(experiment, following, state)
     return _Start(state, step, saved["metrics"].get("seconds", 0.0),
                   faults.rollbacks(experiment.config, folder, step, saved),
-                  saved.get("checkpoint_errors", []), saved["metrics"].get("unmeasured_since"))
+                  saved["metrics"].get("unmeasured_since"))
 
 
 def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
            should_stop: Callable[[], bool]) -> int | None:
     """Trains from the last checkpoint on; returns the exit code, or None after a rollback."""
-    interrupts.hold(jax.process_count() > 1)  # Nothing to save yet: a signal may end it at once.
+    # Nothing to save yet: a signal may end it at once, unless others would wait for it.
+    interrupts.hold(hosts.several())
     config = experiment.config
     start = _start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
@@ -124,10 +127,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
     _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
-    writer = (MetricsWriter(folder, start.step, config.log.tensorboard, faults.warn)
-              if hosts.is_first() else None)
-    display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
-                              config.train.batch_size)
+    logs = contextlib.ExitStack()
+    writer, display = logs.enter_context(_logs(experiment, folder, start.step))
     began, rates = time.perf_counter(), []
 
     def seconds():
@@ -151,32 +152,43 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         if step == start.step:
             checkpoints.replace(step)
         checkpoints.save(step, state, run_record | {
-            "checkpoint_errors": start.errors + checkpoints.errors,
+            "checkpoint_errors": checkpoints.errors,
             "metrics": values | {"step": step, "seconds": seconds()}})
 
     hooks = loop.Hooks(on_step=on_step, on_record=on_record, evaluate=None, save=save,
                        should_stop=should_stop)
     try:
-        state = _run_phases(experiment, start, first, inputs, hooks, rates)
-        checkpoints.wait()
+        with logs:
+            state = _run_phases(experiment, start, first, inputs, hooks, rates)
+            checkpoints.wait()
     except loop.NonFiniteLossError as error:
-        display.close()
         if faults.roll_back(error, experiment, folder, checkpoints, start.rollbacks):
             return None
         faults.report_non_finite(error, experiment, folder, checkpoints, start.rollbacks)
-        return EXIT_FAILED
+        return exit_codes.FAILED
     except loop.Preempted as stop:
-        display.close()
         return _say_stopped(stop.step, experiment.total_steps, checkpoints)
-    finally:
-        display.close()
-        if writer:
-            writer.close()
     if not _saved(state, folder, checkpoints, save):
-        return EXIT_FAILED
-    _finish(run_record | {"checkpoint_errors": start.errors + checkpoints.errors}, folder, state,
+        return exit_codes.FAILED
+    _finish(run_record | {"checkpoint_errors": checkpoints.errors}, folder, state,
             experiment, seconds(), statistics.median(rates) if rates else None)
     return 0
+
+
+@contextlib.contextmanager
+def _logs(experiment: Experiment, folder: Path, step: int
+          ) -> Iterator[tuple[MetricsWriter | None, console.Display]]:
+    """Gives what writes records to files, None but in the first process, and to the terminal."""
+    config = experiment.config
+    with contextlib.ExitStack() as closing:
+        writer = None
+        if hosts.is_first():
+            writer = MetricsWriter(folder, step, config.log.tensorboard, warn)
+            closing.callback(writer.close)
+        display = console.Display(config.log.progress, experiment.schedule.stop, step,
+                                  config.train.batch_size)
+        closing.callback(display.close)
+        yield writer, display
 
 
 def _announce(experiment: Experiment, folder: Path, inputs: Inputs, step: int) -> None:
@@ -209,7 +221,7 @@ def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
         print(f"Stopped at step {step:,} of {total:,}, which could not be saved. Run the same "
               f"command to go on from step {max(checkpoints.steps(), default=0):,}.",
               file=sys.stderr, flush=True)
-    return EXIT_PREEMPTED
+    return exit_codes.PREEMPTED
 
 
 def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inputs,
@@ -271,7 +283,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "model": experiment.config.model.name,
         "data": experiment.dataset.name,
         "params": trees.count(state.params),
-        "multiply_adds": summarize(experiment.module, experiment.input_shape).macs,
+        "multiply_adds": summarize(experiment.module, experiment.input_shape, fields=False).macs,
         "input_shape": experiment.input_shape[1:],
         "steps": step,
         "top1": last.get("eval_top1"),

@@ -1,6 +1,7 @@
 """What a run does when something goes wrong: damage, a full disk, divergence, and signals."""
 
 import errno
+import io
 import json
 import shutil
 import signal
@@ -8,10 +9,14 @@ import subprocess
 import sys
 
 import pytest
+from results import lines, summary
 
+from cnnjax import config as config_lib
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
-from cnnjax.train.writers import TIMING_FIELDS, read_metrics
+from cnnjax.jobs import faults, workdir
+from cnnjax.train.writers import read_metrics
+from cnnjax.types import UserError
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,)",
        "--config.data.image_size=8", "--config.train.steps=12", "--config.log.every_steps=3",
@@ -23,21 +28,8 @@ EXPLODING = ["--config.schedule.lr=1e6", "--config.model.batch_norm=False",
              "--config.train.on_non_finite=rollback", "--config.train.rollback_lr_factor=1e-8"]
 
 
-@pytest.fixture(autouse=True)
-def _in_the_repository(root, monkeypatch):
-    monkeypatch.chdir(root)
-
-
 def train(folder, *overrides):
     return main([*RUN, f"--workdir={folder}", *overrides])
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
-
-
-def lines(folder):
-    return [{k: v for k, v in r.items() if k not in TIMING_FIELDS} for r in read_metrics(folder)]
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +183,68 @@ def test_a_run_that_was_rolled_back_resumes_with_its_lower_rate_to_the_same_bits
     for folder in (whole, parts):
         assert summary(folder)["rollbacks"] == 1
         assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]
+
+
+def test_a_rollback_keeps_count_when_the_logging_changes_and_forgets_it_with_the_rate(tmp_path):
+    config = config_lib.default()
+    (tmp_path / "rollbacks.json").write_text(json.dumps(
+        {"step": 4, "count": 2, "config": workdir.to_json(config)}))
+    config.log.progress = "plain"
+    assert faults.rolled_back_to(config, tmp_path) == (4, 2)
+    config.schedule.lr = 0.05
+    assert faults.rolled_back_to(config, tmp_path) == (None, 0)
+
+
+def test_a_failed_save_is_counted_once_through_a_rollback(tmp_path, monkeypatch):
+    full_at(monkeypatch, [1])
+    folder = tmp_path / "run"
+    assert train(folder, *EXPLODING, "--config.checkpoint.every_steps=1",
+                 "--config.train.max_rollbacks=9") == 0
+    assert summary(folder)["rollbacks"] > 0
+    assert [e["step"] for e in summary(folder)["checkpoint_errors"]] == [1]
+
+
+def full_for(monkeypatch, name):
+    """Makes the disk full for one file of the workdir."""
+    write = workdir.write_json
+
+    def full(path, values):
+        if path.name == name:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        write(path, values)
+
+    monkeypatch.setattr(workdir, "write_json", full)
+
+
+def test_a_rollback_that_cannot_be_written_down_stops_the_run(tmp_path, monkeypatch, capsys):
+    full_for(monkeypatch, "rollbacks.json")
+    assert train(tmp_path / "run", *EXPLODING) == 1
+    said = capsys.readouterr().err
+    assert "Not rolling back" in said and "Stopped: " in said
+
+
+@pytest.mark.parametrize("name", ["config.json", "summary.json"])
+def test_no_room_for_a_file_that_must_be_is_a_message_and_the_same_command_goes_on(
+        name, tmp_path, runs, monkeypatch, capsys):
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        full_for(patch, name)
+        assert train(folder) == 1
+    said = capsys.readouterr().err
+    assert f"{name} could not be written: No space left on device" in said
+    assert "same command" in said and "Traceback" not in said
+    assert train(folder) == 0
+    assert summary(folder)["state_sha256"] == summary(runs / "whole")["state_sha256"]
+
+
+def test_a_workdir_on_a_full_disk_is_refused_at_the_start(tmp_path, monkeypatch):
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(workdir.tempfile, "TemporaryFile", lambda dir: Full())
+    with pytest.raises(UserError, match="No space left on device. Make room"):
+        workdir.check_writable(tmp_path)
 
 
 @pytest.mark.slow

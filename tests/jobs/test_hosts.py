@@ -1,6 +1,5 @@
 """Several processes as one run: who they are, what they compute, and how they end."""
 
-import json
 import os
 import signal
 import socket
@@ -9,6 +8,7 @@ import sys
 import time
 
 import pytest
+from results import summary
 
 from cnnjax.command_line import main
 from cnnjax.jobs import hosts
@@ -23,6 +23,11 @@ RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths
        "--config.log.tensorboard=False"]
 LONG = ["--config.train.steps=200", "--config.log.every_steps=20", "--config.eval.every_steps=100",
         "--config.checkpoint.every_steps=50"]
+
+DIVERGING = ["--config.schedule.lr=1e6", "--config.model.batch_norm=False",
+             "--config.train.steps=20", "--config.optimizer.weight_decay=1"]
+ROLLING_BACK = ["--config.train.on_non_finite=rollback", "--config.train.rollback_lr_factor=1e-8",
+                "--config.train.max_rollbacks=9", "--config.checkpoint.every_steps=1"]
 
 
 def free_port():
@@ -63,10 +68,6 @@ def train(folder, root, *words, **options):
     assert set(codes) == {0}, errors
     assert not any(said[1:])  # The first speaks for all.
     return summary(folder), [r["train_loss"] for r in read_metrics(folder) if "train_loss" in r]
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 @pytest.mark.parametrize(("environment", "by", "process"), [
@@ -208,13 +209,35 @@ def test_a_process_that_finds_no_other_says_so_and_ends(alone, root, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("words", "code", "message"), [
-    (["--config.schedule.lr=1e6", "--config.model.batch_norm=False", "--config.train.steps=20",
-      "--config.optimizer.weight_decay=1"], 1, "not finite"),
+    (DIVERGING, 1, "not finite"),
     (["--config.data.name=folder:nowhere"], 2, "nowhere"),
     (["--config.devices=1"], 2, "--config.devices=0")])
 def test_what_ends_one_ends_all_with_its_code(words, code, message, root, tmp_path):
     codes, _, errors = Processes(tmp_path / "run", root, *words).end()
     assert codes == [code, code] and message in errors[0], errors
+
+
+@pytest.mark.slow
+def test_two_processes_roll_back_to_the_same_checkpoint(root, tmp_path):
+    folder = tmp_path / "run"
+    codes, _, errors = Processes(folder, root, *DIVERGING, *ROLLING_BACK).end()
+    assert codes == [0, 0], errors
+    assert 0 < summary(folder)["rollbacks"] <= 9 and summary(folder)["steps"] == 20
+    assert list((folder / "checkpoints").glob("diverged-*"))
+
+
+@pytest.mark.slow
+def test_a_signal_to_an_evaluation_of_two_processes_ends_it(whole, root):
+    processes = Processes(whole, root, "--job=evaluate")
+    first, second = processes.all
+    time.sleep(4)
+    first.send_signal(signal.SIGSTOP)  # Now the second waits for it.
+    time.sleep(4)
+    second.send_signal(signal.SIGTERM)
+    assert second.wait(timeout=10) == 75
+    first.send_signal(signal.SIGCONT)
+    codes, _, errors = processes.end(timeout=90)
+    assert codes == [1, 75] and "Traceback" not in errors[0] + errors[1], errors
 
 
 @pytest.mark.slow
