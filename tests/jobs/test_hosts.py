@@ -26,8 +26,9 @@ LONG = ["--config.train.steps=200", "--config.log.every_steps=20", "--config.eva
 
 DIVERGING = ["--config.schedule.lr=1e6", "--config.model.batch_norm=False",
              "--config.train.steps=20", "--config.optimizer.weight_decay=1"]
-ROLLING_BACK = ["--config.train.on_non_finite=rollback", "--config.train.rollback_lr_factor=1e-8",
-                "--config.train.max_rollbacks=9", "--config.checkpoint.every_steps=1"]
+ROLLING_BACK = ["--config.train.on_non_finite=rollback", "--config.train.rollback_lr_factor=0.05",
+                "--config.train.max_rollbacks=9", "--config.checkpoint.every_steps=1",
+                "--config.schedule.warmup_steps=5"]
 
 
 def free_port():
@@ -228,9 +229,9 @@ def test_two_processes_roll_back_to_the_same_checkpoint(root, tmp_path):
 
 @pytest.mark.slow
 def test_a_signal_to_an_evaluation_of_two_processes_ends_it(whole, root):
-    processes = Processes(whole, root, "--job=evaluate")
+    processes = Processes(whole, root, "--job=evaluate", **{hosts.PATIENCE: "20"})
     first, second = processes.all
-    time.sleep(4)
+    time.sleep(2)
     first.send_signal(signal.SIGSTOP)  # Now the second waits for it.
     time.sleep(4)
     second.send_signal(signal.SIGTERM)
