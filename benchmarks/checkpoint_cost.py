@@ -2,7 +2,7 @@
 
     python -m benchmarks.checkpoint_cost --config=experiments/resnet50.py
 
-On the embedded digits, unless the config says otherwise, with a warm compilation cache. "waiting"
+With the embedded digits, and a warm compilation cache. "waiting"
 is how long the training thread stands in `Checkpoints.save`, the first save of a process (which
 starts threads) apart, and its share of an epoch with one save. "SIGTERM to exit" is from the
 signal, sent amid training, to the end of the process: the rest of the step, and the save.
