@@ -21,6 +21,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from cnnjax import exit_codes
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -81,7 +83,7 @@ def stopping(config: str, folder: Path, rounds: int) -> None:
             began = time.perf_counter()
             process.send_signal(signal.SIGTERM)
             process.stdout.read()
-        if process.returncode != 75:
+        if process.returncode != exit_codes.PREEMPTED:
             raise SystemExit(f"exit code {process.returncode}")
         ends.append(time.perf_counter() - began)
     for name, times in (("SIGTERM to exit", ends[1:]), ("restart to first step", starts[1:])):
