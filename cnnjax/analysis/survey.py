@@ -44,7 +44,7 @@ class Survey:
     pooled: dict[str, np.ndarray]
     map_size: dict[str, tuple[int, int]]
 
-    @functools.cached_property
+    @property
     def probabilities(self) -> np.ndarray:
         """(N, classes), the softmax of the logits."""
         return np.asarray(jax.nn.softmax(self.logits))

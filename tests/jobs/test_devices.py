@@ -52,6 +52,7 @@ def test_streaming_feeds_eight_devices_the_same_batches(one, root, tmp_path):
     assert losses == pytest.approx(one[1], rel=2e-4)
 
 
+@pytest.mark.slow
 def test_eight_devices_augment_mix_and_accumulate_as_one_does(root, tmp_path):
     recipe = ["--config.augment.policy=rand_augment", "--config.augment.jitter=(0.2,0.2,0.2,0.0)",
               "--config.augment.random_resized_crop=(0.5,1.0)", "--config.augment.erase=0.3",

@@ -29,6 +29,7 @@ def test_training_imports_neither_tensorflow_nor_torch(placement, root, tmp_path
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None,
                     reason="only shows something where TensorFlow is installed")
 def test_training_on_a_tfds_set_imports_no_tensorflow(root, tmp_path, shared_data):

@@ -195,6 +195,7 @@ def test_fine_tuning_from_a_stage_on_leaves_what_is_before_it(pretrained, tmp_pa
     assert same == {name for name in found if "/conv1/" in name or "/norm1/" in name}
 
 
+@pytest.mark.slow
 def test_several_steps_in_a_call_and_an_early_stop_meet_the_boundary(pretrained, tmp_path):
     folder, other = tmp_path / "run", tmp_path / "other"
     assert train(folder, "--config.train.steps_per_call=5") == 0
@@ -227,6 +228,7 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
     rgb = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))

@@ -49,6 +49,7 @@ def test_what_is_computed_again_has_the_same_gradients_and_statistics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, again)
 
 
+@pytest.mark.slow
 def test_a_resnet50_remembers_less_for_the_backward_pass():
     model = cnnjax.create_model("resnet50", num_classes=10)
     images = jax.ShapeDtypeStruct((8, 64, 64, 3), jnp.float32)

@@ -7,7 +7,8 @@ FILL = Fill(ranges=((r"layer_scale|gamma", 0.1, 0.4),))
 _SIZES = ((64, 64, 3), (97, 75, 3))
 
 LOGITS = {
-    "convnext_tiny": Logits(_SIZES, dict(num_classes=17), "timm:convnext_tiny", "timm"),
+    "convnext_tiny": Logits(_SIZES, dict(num_classes=17), "timm:convnext_tiny", "timm",
+                            slow=True),
     "convnext_small": Logits(_SIZES, dict(num_classes=17), "torchvision:convnext_small",
                              "torchvision", slow=True),
     "convnext_base": Logits(_SIZES, dict(num_classes=17), "torchvision:convnext_base",

@@ -5,7 +5,8 @@ from golden_values import Logits, Training
 _SIZES = ((64, 64, 3), (97, 75, 3))
 
 LOGITS = {
-    "densenet121": Logits(_SIZES, dict(num_classes=17), "torchvision:densenet121", "torchvision"),
+    "densenet121": Logits(_SIZES, dict(num_classes=17), "torchvision:densenet121", "torchvision",
+                          slow=True),
     "densenet161": Logits(_SIZES, dict(num_classes=17), "torchvision:densenet161", "torchvision",
                           slow=True),
     "densenet169": Logits(_SIZES, dict(num_classes=17), "timm:densenet169", "timm", slow=True),
