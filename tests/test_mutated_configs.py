@@ -13,7 +13,6 @@ from cnnjax.command_line import main
 from cnnjax.durations import UNITS
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import overview
-from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 from cnnjax.validation import _CHOICES, validate
 
@@ -60,16 +59,6 @@ def tiny():
     config.model.name, config.model.widths = "simple_cnn", (4,)
     config.train.steps, config.train.batch_size = 20, 16
     return config
-
-
-def trace(experiment):
-    """A dry run without the compiler."""
-    phase = experiment.phases[-1]
-    feed = experiment_lib.make_train_feed(experiment)
-    _, batch = next(iter(feed.batches(phase.start, phase.stop,
-                                      experiment_lib.steps_per_call(experiment.config))))
-    step_lib.make_train_call(phase.task, feed.fetch, experiment.mesh).lower(
-        experiment.abstract_state_at(phase.stop), feed.constants, batch)
 
 
 def in_file(changes, then):
@@ -143,7 +132,7 @@ def test_a_mutated_config_runs_or_names_the_key(root, changes, way):
 @given(mutations(), st.sampled_from([in_file, on_command_line]))
 def test_five_hundred_mutated_configs_can_be_traced_or_name_the_key(root, changes, way):
     with contextlib.chdir(root):
-        check(changes, way, trace)
+        check(changes, way, overview.lower)  # A dry run without the compiler.
 
 
 def test_what_cannot_fit_is_refused_before_anything_is_allocated(root, monkeypatch):
@@ -156,7 +145,7 @@ def test_what_cannot_fit_is_refused_before_anything_is_allocated(root, monkeypat
                           "eval.batch_size": 2**20}, "eval.batch_size"),
                         ({"model.widths": (8, 10**6), "model.hidden": (10**6,)}, "model.widths"),
                         ({"data.image_size": 1024, "train.batch_size": 1024}, "train.batch_size")):
-        message = in_file(change, trace)
+        message = in_file(change, overview.lower)
         assert message and key in message and "GB" in message, (change, message)
         assert re.search(r"smaller --config\.", message)
 

@@ -70,17 +70,9 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def dry_run(experiment: Experiment) -> None:
     """Does everything up to the first step, writes nothing, and prints what there is to know."""
-    config, phase = experiment.config, experiment.phases[-1]
-    feed = (experiment_lib.make_train_feed(experiment, phase) if phase.cached_trunk is None
-            else _blank_features(experiment))
-    inputs = Inputs.of(experiment, phase, feed, None)
-    k = experiment_lib.steps_per_call(config)
-    _, batch = next(iter(feed.batches(phase.start, phase.stop, k)))
-    state = experiment.placed_state_at(phase.stop)
-    call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
-                                    experiment.state_sharding(state))
+    feed, lowered = lower(experiment)
     start = time.perf_counter()
-    compiled = call.lower(state, inputs.constants, batch).compile()
+    compiled = lowered.compile()
     seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
     console.print_table("Dry run: nothing is trained and nothing is written", rows(
@@ -92,6 +84,20 @@ def dry_run(experiment: Experiment) -> None:
                             f"{console.size(memory.temp_size_in_bytes)} of temporaries"
         if memory else "unknown on this backend",
     })
+
+
+def lower(experiment: Experiment) -> tuple[data.Feed, jax.stages.Lowered]:
+    """Returns the batches of the last phase and its step, traced and not compiled."""
+    phase = experiment.phases[-1]
+    feed = (experiment_lib.make_train_feed(experiment, phase) if phase.cached_trunk is None
+            else _blank_features(experiment))
+    inputs = Inputs.of(experiment, phase, feed, None)
+    k = experiment_lib.steps_per_call(experiment.config)
+    _, batch = next(iter(feed.batches(phase.start, phase.stop, k)))
+    state = experiment.placed_state_at(phase.stop)
+    call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
+                                    experiment.state_sharding(state))
+    return feed, call.lower(state, inputs.constants, batch)
 
 
 def _blank_features(experiment: Experiment) -> data.Feed:
