@@ -48,8 +48,41 @@ def plain_cifar10(config):
     config.model.name = "plain20_cifar"
 
 
+def fashion_mnist(config):
+    """Fashion-MNIST by a shallow, wide net: 12 epochs of flips, with averaged parameters."""
+    config.data.name = "fashion_mnist"
+    config.model.stage_sizes = (1, 1, 1)
+    config.model.widths = (32, 64, 128)
+    config.model.shortcut = "projection"
+    config.train.epochs = 12.0
+    config.train.batch_size = 128
+    config.train.ema_decay = 0.998
+    config.train.label_smoothing = 0.1
+    config.augment.flip = True
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 1e-3
+    config.schedule.lr = 0.1
+    config.schedule.warmup_percent = 10.0
+    config.eval.tta = "flip"
+
+
+def fashion_mnist_wide(config):
+    """Fashion-MNIST by a net of the width of WRN-16-8 (arXiv 1605.07146), for a GPU."""
+    fashion_mnist(config)
+    config.model.stage_sizes = (2, 2, 2)
+    config.model.widths = (128, 256, 512)
+    config.train.epochs = 40.0
+    config.train.batch_size = 256
+    config.train.ema_decay = 0.999
+    config.augment.pad_crop = 2
+    config.augment.erase = 0.5
+    config.optimizer.weight_decay = 5e-4
+    config.schedule.lr = 0.2
+
+
 PRESETS = {"digits": digits, "plain_digits": plain_digits, "cifar10": cifar10,
-           "plain_cifar10": plain_cifar10}
+           "plain_cifar10": plain_cifar10, "fashion_mnist": fashion_mnist,
+           "fashion_mnist_wide": fashion_mnist_wide}
 
 
 def get_config(preset=None):

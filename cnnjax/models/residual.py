@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from cnnjax import ops
 from cnnjax.models.layers import ModuleDef
 
 Shortcut = Literal["projection", "pad", "none"]
@@ -64,7 +65,7 @@ class BasicBlock(nn.Module):
             new = y.shape[-1] - x.shape[-1]
             edges = ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2))
             x = jnp.pad(x[:, ::self.stride, ::self.stride], edges)
-        return nn.relu(y + x)
+        return ops.relu(y + x)
 
 
 class Bottleneck(BasicBlock):

@@ -2,8 +2,8 @@
 
 Each operation is one function of arrays in NHWC layout. Behind it stand several formulations of
 the same sum, one small file each with its maths; `conv.FORMULATIONS` says which convolution takes
-which. On CPU some are an order of magnitude faster than XLA's own; on GPU and TPU convolutions and
-pools are XLA's.
+which. On CPU some are an order of magnitude faster than XLA's own, on GPU a few are faster; on TPU
+all are XLA's.
 
     ops.conv2d(x, kernel, stride=1, padding="SAME", groups=1)
     with ops.using("xla"): …      # the plain definitions, to compare with
@@ -15,7 +15,9 @@ from cnnjax.ops.batch_norm import batch_norm
 from cnnjax.ops.conv import conv2d, formulation
 from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
+from cnnjax.ops.relu import relu
+from cnnjax.ops.silu import silu
 from cnnjax.ops.switch import set_default, training, using
 
-__all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "set_default",
-           "training", "using"]
+__all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "relu",
+           "set_default", "silu", "training", "using"]

@@ -5,8 +5,8 @@
     dx[q] = sum over the pairs (p, t) with p s + t = q and a[p] = t of dy[p]
 
 The backward pass is a sum of shifted and masked copies of dy (`geometry.overlap_add`). XLA
-differentiates its own pooling with select-and-scatter, which XLA:CPU runs as a scalar loop. The
-first of equal taps wins in both.
+differentiates its own pooling with select-and-scatter, which XLA:CPU runs as a scalar loop and
+XLA:GPU with atomic additions. The first of equal taps wins in both.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
 
 from cnnjax.ops.geometry import Geometry, overlap_add, windows
 
@@ -43,8 +45,38 @@ def _forward(x, g):
 
 
 def _backward(g, winner, dy):
+    if jax.default_backend() == "gpu":
+        return (_all_phases_at_once(winner, dy, g),)
     return (overlap_add((dy, winner), (0, -1), g,
                         lambda tap, dy, winner: jnp.where(winner == tap, dy, 0)),)
 
 
 max_pool.defvjp(_forward, _backward)
+
+
+def _all_phases_at_once(winner, dy, g):
+    """`overlap_add` with the phases q mod s as axes of the map: a shift of dy serves all of them.
+
+    A GPU spends its time on finding out where an element comes from, and that is less here than
+    where phases of their own are interleaved.
+    """
+    count = [-(-(size + pads[0]) // step)
+             for size, pads, step in zip(g.size, g.padding, g.stride, strict=True)]
+    reach = [(window - 1) // step for window, step in zip(g.window, g.stride, strict=True)]
+    edges = ((0, 0, 0), *((r, c - out, 0) for r, c, out in zip(reach, count, g.out, strict=True)),
+             (0, 0, 0))
+    dy, winner = (lax.pad(a, jnp.asarray(fill, a.dtype), edges)
+                  for a, fill in ((dy, 0), (winner, -1)))
+    total = 0
+    for k in range(reach[0] + 1):
+        for m in range(reach[1] + 1):
+            rows = np.arange(g.stride[0])[:, None, None, None] + k * g.stride[0]
+            cols = np.arange(g.stride[1])[:, None] + m * g.stride[1]
+            inside = (rows < g.window[0]) & (cols < g.window[1])
+            taps = np.where(inside, rows * g.window[1] + cols, MAX_TAPS).astype(np.int8)
+            at = (slice(None), slice(reach[0] - k, reach[0] - k + count[0]), None,
+                  slice(reach[1] - m, reach[1] - m + count[1]), None)
+            total += jnp.where(winner[at] == taps, dy[at], 0)
+    (top, _), (left, _) = g.padding
+    dx = total.reshape(dy.shape[0], count[0] * g.stride[0], count[1] * g.stride[1], -1)
+    return dx[:, top:top + g.size[0], left:left + g.size[1]]

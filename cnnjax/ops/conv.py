@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import blocks, depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
+from cnnjax.ops import (
+    blocks,
+    depthwise,
+    pointwise,
+    rows,
+    space_to_depth,
+    switch,
+    taps,
+    tiny_maps,
+    winograd,
+    xla,
+)
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
@@ -34,7 +45,7 @@ class Formulation(NamedTuple):
     conv2d: Callable[[jax.Array, jax.Array, ConvGeometry], jax.Array]
 
 
-CPU = ("cpu",)
+CPU, GPU = ("cpu",), ("gpu",)
 
 # The first row that holds is taken. The last always holds, and is the only one under "xla".
 FORMULATIONS = (
@@ -48,6 +59,7 @@ FORMULATIONS = (
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
     Formulation("taps", CPU, True, taps.applies, convolution(
         xla.conv2d, xla.input_gradient, taps.weight_gradient)),
+    Formulation("space_to_depth", GPU, True, space_to_depth.applies, space_to_depth.conv2d),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 
