@@ -152,7 +152,7 @@ class EfficientNet(nn.Module):
         rates = iter(drop_path_rates(self.drop_path_rate, sum(row.repeats for row in stages)))
 
         x = conv(stem, 3, 2, name="stem_conv")(x)
-        x = end("stem", norm(name="stem_norm")(x, activation))
+        x = end("stem", activation(norm(name="stem_norm")(x)))
         for i, row in enumerate(stages, 1):
             for j in range(1, row.repeats + 1):
                 drop_path = functools.partial(DropPath, next(rates), train)
@@ -161,7 +161,7 @@ class EfficientNet(nn.Module):
             x = end(f"stage{i}", x)
 
         x = conv(head, 1, name="head_conv")(x)
-        x = GlobalAvgPool(name="pool")(norm(name="head_norm")(x, activation))
+        x = GlobalAvgPool(name="pool")(activation(norm(name="head_norm")(x)))
         return classify(x, end, num_classes=self.num_classes, dropout_rate=self.dropout_rate,
                         train=train, kernel_init=torch_uniform_bias(self.num_classes),
                         bias_init=nn.initializers.zeros)

@@ -162,10 +162,9 @@ class BatchNorm(nn.Module):
     updates the running mean, and with the *unbiased* variance (n / (n - 1) times the biased one)
     the running variance; otherwise the running statistics normalise. Statistics are float32 at
     least, whatever x's dtype. In a jitted computation over sharded arrays the batch is the global
-    one. An `activation` is applied to the result; given here it can be faster than behind it
-    (`ops.batch_norm`). A call with frozen=True (see `frozen.as_in_evaluation`) is one of
-    evaluation, whatever `train` is; with ghost_size=n (see `ghost.ghost_batches`), n consecutive
-    rows each are a batch of their own, and the running statistics move towards the mean of theirs.
+    one. A call with frozen=True (see `frozen.as_in_evaluation`) is one of evaluation, whatever
+    `train` is; with ghost_size=n (see `ghost.ghost_batches`), n consecutive rows each are a batch
+    of their own, and the running statistics move towards the mean of theirs.
 
     Parameters: scale and bias, (channels,) float32. Collection "batch_stats": mean and var, the
     same, which `train` updates: pass mutable=["batch_stats"].
@@ -183,8 +182,7 @@ class BatchNorm(nn.Module):
     scale_init: Initializer = nn.initializers.ones
 
     @nn.compact
-    def __call__(self, x: jax.Array, activation: Callable[[jax.Array], jax.Array] | None = None, *,
-                 frozen: bool = False, ghost_size: int = 0) -> jax.Array:
+    def __call__(self, x: jax.Array, frozen: bool = False, ghost_size: int = 0) -> jax.Array:
         shape = x.shape[-1:]
         scale = self.param("scale", self.scale_init, shape, FLOAT32)
         bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
@@ -192,16 +190,13 @@ class BatchNorm(nn.Module):
         var = self.variable("batch_stats", "var", jnp.ones, shape, FLOAT32)
         if frozen or not self.train:
             factor = lax.rsqrt(var.value + self.epsilon) * scale
-            y = ((x - mean.value) * factor + bias).astype(x.dtype)
-            return activation(y) if activation else y
+            return ((x - mean.value) * factor + bias).astype(x.dtype)
         group = self._group_of(x, ghost_size)
         if group.shape == x.shape:
-            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon,
-                                                      activation)
+            y, batch_mean, batch_var = ops.batch_norm(x, scale, bias, mean.value, self.epsilon)
         else:
             y, means, variances = jax.vmap(lambda part: ops.batch_norm(
-                part, scale, bias, mean.value, self.epsilon, activation))(
-                    x.reshape(-1, *group.shape))
+                part, scale, bias, mean.value, self.epsilon))(x.reshape(-1, *group.shape))
             y, batch_mean, batch_var = y.reshape(x.shape), means.mean(0), variances.mean(0)
         if not self.is_initializing():
             self._update(mean, batch_mean)

@@ -52,10 +52,10 @@ class MBConv(nn.Module):
         y = x
         if self.hidden != x.shape[-1]:
             y = self.conv(self.hidden, 1, name="expand_conv")(y)
-            y = self.norm(name="expand_norm")(y, self.activation)
+            y = self.activation(self.norm(name="expand_norm")(y))
         y = self.depthwise(self.hidden, self.kernel_size, self.stride, groups=self.hidden,
                            name="depthwise_conv")(y)
-        y = self.norm(name="depthwise_norm")(y, self.activation)
+        y = self.activation(self.norm(name="depthwise_norm")(y))
         if self.squeeze:
             y = self.squeeze_excite(self.squeeze, name="squeeze")(y)
         y = self.conv(self.features, 1, name="project_conv")(y)
@@ -85,10 +85,10 @@ class FusedMBConv(nn.Module):
         kernel, stride = self.kernel_size, self.stride
         if self.hidden == x.shape[-1]:
             y = self.conv(self.features, kernel, stride, name="conv")(x)
-            y = self.norm(name="norm")(y, self.activation)
+            y = self.activation(self.norm(name="norm")(y))
         else:
             y = self.conv(self.hidden, kernel, stride, name="expand_conv")(x)
-            y = self.norm(name="expand_norm")(y, self.activation)
+            y = self.activation(self.norm(name="expand_norm")(y))
             y = self.conv(self.features, 1, name="project_conv")(y)
             y = self.norm(name="project_norm")(y)
         return x + self.drop_path(name="drop_path")(y) if x.shape == y.shape else y

@@ -112,7 +112,7 @@ class MobileNetV3(nn.Module):
         rates = iter(drop_path_rates(self.drop_path_rate, sum(len(row.hidden) for row in stages)))
 
         x = conv(round_channels(16 * self.width), 3, 2, name="stem_conv")(x)
-        x = end("stem", norm(name="stem_norm")(x, nn.hard_swish))
+        x = end("stem", nn.hard_swish(norm(name="stem_norm")(x)))
         for i, row in enumerate(stages, 1):
             for j, channels in enumerate(row.hidden, 1):
                 hidden = round_channels(channels * self.width)
@@ -125,7 +125,7 @@ class MobileNetV3(nn.Module):
             x = end(f"stage{i}", x)
 
         x = conv(6 * x.shape[-1], 1, name="head_conv")(x)
-        x = GlobalAvgPool(name="pool")(norm(name="head_norm")(x, nn.hard_swish))
+        x = GlobalAvgPool(name="pool")(nn.hard_swish(norm(name="head_norm")(x)))
         x = Dense(round_channels(units * self.width), dtype=self.dtype, name="head_dense",
                   **_HEAD)(x)
         return classify(nn.hard_swish(x), end, num_classes=self.num_classes,

@@ -16,8 +16,7 @@ from cnnjax.ops.conv import conv2d, formulation
 from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
-from cnnjax.ops.silu import silu
 from cnnjax.ops.switch import set_default, training, using
 
 __all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "relu",
-           "set_default", "silu", "training", "using"]
+           "set_default", "training", "using"]

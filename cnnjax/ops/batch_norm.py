@@ -18,16 +18,11 @@ The backward pass needs two sums, s1 = sum(dy) and s2 = sum(dy (x - m)):
 
 It keeps x alone, in x's own dtype. JAX's backward pass keeps several float32 maps of that size and
 reads them in more passes: the operation is bound by memory on every backend.
-
-With an activation behind it, dy is the activation's derivative times what comes back. Both passes
-of the backward need it, and the compiler, which finds it used twice, would write it down: one pass
-more, of three maps. On a GPU each pass recomputes it from x instead.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -36,12 +31,11 @@ from jax import lax
 from cnnjax.ops import switch
 
 _AXES = (0, 1, 2)
-Activation = Callable[[jax.Array], jax.Array]
 
 
-def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array, epsilon: float,
-               activation: Activation | None = None) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Normalises each channel by the statistics of the batch, and applies an activation.
+def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array,
+               epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Normalises each channel by the statistics of the batch.
 
     Args:
       x: (B, H, W, C), floating point.
@@ -49,7 +43,6 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array
       bias: (C,), added after that.
       shift: (C,), any guess of the mean; it changes rounding only, and has no gradient.
       epsilon: added to the variance.
-      activation: elementwise; None leaves it out.
 
     Returns:
       y: as x, in x's dtype; mean and biased variance: (C,), float32 at least. All three are
@@ -57,15 +50,9 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array
     """
     wide = jnp.promote_types(x.dtype, jnp.float32)
     scale, bias, shift = (a.astype(wide) for a in (scale, bias, shift))
-    shift = lax.stop_gradient(shift)
-    # The compiler itself computes so little as the derivative of a ReLU twice.
-    if activation not in (None, jax.nn.relu) and switch.tuned_for("gpu"):
-        return _fused(x, scale, bias, shift, epsilon, activation)
-    if switch.tuned_for():
-        y, mean, var = _fused(x, scale, bias, shift, epsilon, None)
-    else:
-        y, mean, var = _plain(x, scale, bias, epsilon)
-    return (activation(y) if activation else y), mean, var
+    if not switch.tuned_for():
+        return _plain(x, scale, bias, epsilon)
+    return _fused(x, scale, bias, lax.stop_gradient(shift), epsilon)
 
 
 def _plain(x, scale, bias, epsilon):
@@ -76,12 +63,12 @@ def _plain(x, scale, bias, epsilon):
     return y.astype(x.dtype), mean, var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4, 5))
-def _fused(x, scale, bias, shift, epsilon, activation):
-    return _forward(x, scale, bias, shift, epsilon, activation)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _fused(x, scale, bias, shift, epsilon):
+    return _forward(x, scale, bias, shift, epsilon)[0]
 
 
-def _forward(x, scale, bias, shift, epsilon, activation):
+def _forward(x, scale, bias, shift, epsilon):
     n = x.size // x.shape[-1]
     centred = x.astype(scale.dtype) - shift
     offset = centred.sum(_AXES) / n
@@ -89,36 +76,22 @@ def _forward(x, scale, bias, shift, epsilon, activation):
     mean = shift + offset
     inverse = lax.rsqrt(var + epsilon)
     y = (x.astype(scale.dtype) - mean) * (inverse * scale) + bias
-    if activation:
-        y = activation(y)
-    return (y.astype(x.dtype), mean, var), (x, scale, bias, mean, inverse)
+    return (y.astype(x.dtype), mean, var), (x, scale, mean, inverse)
 
 
-def _backward(epsilon, activation, residuals, cotangents):
-    x, scale, bias, mean, inverse = residuals
+def _backward(epsilon, residuals, cotangents):
+    x, scale, mean, inverse = residuals
     dy, dmean, dvar = cotangents
     n = x.size // x.shape[-1]
-
-    def read(x):
-        """Returns what comes back to the normalised x, and x - m."""
-        centred, back = x.astype(scale.dtype) - mean, dy.astype(scale.dtype)
-        if activation:
-            back = jax.vjp(activation, centred * (inverse * scale) + bias)[1](back)[0]
-        return back, centred
-
-    # Behind a barrier x is another array to the compiler. It finds nothing in common between the
-    # forward pass and the two of the backward, and keeps nothing from one for the next.
-    back, centred = read(lax.optimization_barrier(x) if activation else x)
-    total = back.sum(_AXES)
-    dscale = (back * centred).sum(_AXES) * inverse
+    dy, centred = dy.astype(scale.dtype), x.astype(scale.dtype) - mean
+    sum_dy = dy.sum(_AXES)
+    dscale = (dy * centred).sum(_AXES) * inverse
     slope = scale * inverse
-    if activation:
-        back, centred = read(lax.optimization_barrier((x, dscale))[0])
     # The cotangents of the statistics are zero in training. They cost nothing here, and the
     # gradient stays right for a loss that uses the statistics.
-    dx = (back * slope - centred * (slope * inverse * dscale - 2 * dvar) / n
-          + (dmean - slope * total) / n)
-    return dx.astype(x.dtype), dscale, total, jnp.zeros_like(mean)
+    dx = (dy * slope - centred * (slope * inverse * dscale - 2 * dvar) / n
+          + (dmean - slope * sum_dy) / n)
+    return dx.astype(x.dtype), dscale, sum_dy, jnp.zeros_like(mean)
 
 
 _fused.defvjp(_forward, _backward)
