@@ -238,7 +238,9 @@ def test_a_signal_to_an_evaluation_of_two_processes_ends_it(whole, root):
     assert second.wait(timeout=10) == 75
     first.send_signal(signal.SIGCONT)
     codes, _, errors = processes.end(timeout=90)
-    assert codes == [1, 75] and "Traceback" not in errors[0] + errors[1], errors
+    # Who finds the other gone first, we or JAX, which aborts, is for the clock to say.
+    assert codes[0] in (1, -signal.SIGABRT) and codes[1] == 75, errors
+    assert "Traceback" not in errors[0] + errors[1]
 
 
 @pytest.mark.slow
