@@ -78,7 +78,8 @@ class TfdsName:
         if not match:
             raise UserError(
                 f"data.name is {text!r}. It is one of: digits; folder:PATH, a folder of images; "
-                "npz:PATH; or the name of a TFDS data set, such as cifar10, "
+                "wds:PATH, tar shards; imagenet:PATH, the tar files of ILSVRC2012; records:PATH, a "
+                "prepared copy; npz:PATH; or the name of a TFDS data set, such as cifar10, "
                 "imagenet2012 or cifar10_corrupted/brightness_1:1.0.0.")
         return cls(**match.groupdict())
 
