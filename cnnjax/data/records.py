@@ -74,6 +74,8 @@ class RecordSource:
         from tensorflow_datasets.proto import tf_example_pb2
 
         row = int(index if self._rows is None else self._rows[index])
+        if not 0 <= row < len(self._records):
+            raise IndexError(f"There is no example {index} of {len(self)}.")
         try:
             features = tf_example_pb2.Example.FromString(self._records[row]).features.feature
             label = features["label"].int64_list.value[0]

@@ -224,7 +224,8 @@ class _Writer:
         features["image"].bytes_list.value.append(data)
         features["label"].int64_list.value.append(label)
         features["name"].bytes_list.value.append(os.path.relpath(name, self.root).encode())
-        return example.SerializeToString(), list(small.shape), resized
+        # A map has no order of its own, and the same copy should have the same bytes.
+        return example.SerializeToString(deterministic=True), list(small.shape), resized
 
     def _finish(self, shard: list[tuple[bytes, list[int], bool]]) -> None:
         """Writes a file, and then that it is there."""
