@@ -7,8 +7,8 @@ as JPEG, also in tar shards; `--job=prepare`'s code then writes the copy. All th
 training reads them, random resized crops by all cores, in alternation, after a round that warms up.
 Enlarged photographs are smoother than taken ones, and decode somewhat faster.
 
-It prints images/s of each (median of the rounds), bytes an image, images/s of the preparation and
-the ratio of the copy to the folder.
+It prints images/s of each (median of the rounds), bytes an image, images/s of the preparation, the
+ratio of the copy to the folder, and how long a tar file takes to look through, a member.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import numpy as np
 from PIL import Image
 
 from cnnjax import data
-from cnnjax.data import TrainOrder, host, stream
+from cnnjax.data import TrainOrder, host, stream, webdataset
 from cnnjax.data.dataset import available_cores
 from cnnjax.data.resized_copy import in_order
 
@@ -65,6 +65,19 @@ def write_shards(source: data.Dataset, folder: Path, images: int = 100) -> data.
                         info.size = len(value)
                         archive.addfile(info, io.BytesIO(value))
     return data.open_dataset(f"wds:{folder}")
+
+
+def look_through(path: Path, members: int = 20_000) -> float:
+    """Returns the seconds that a member of a tar file takes when it is looked through."""
+    with tarfile.open(path, "w") as archive:
+        for i in range(members // 2):
+            for name, value in ((f"{i:06d}.jpg", bytes(2000)), (f"{i:06d}.cls", b"1")):
+                info = tarfile.TarInfo(name)
+                info.size = len(value)
+                archive.addfile(info, io.BytesIO(value))
+    began = time.perf_counter()
+    webdataset.scan_shard(str(path))
+    return (time.perf_counter() - began) / members
 
 
 def speed(split: data.Split, image_size: int, steps: int, threads: int, seed: int) -> float:
@@ -128,6 +141,7 @@ def main() -> None:
                             for i in range(len(splits[which]))])
             print(f"{which:9} {statistics.median(values):8,.0f} images/s, from {min(values):,.0f} "
                   f"to {max(values):,.0f}; {size / 1024:,.1f} KiB an image")
+        print(f"look through a tar file: {1e6 * look_through(folder / 'many.tar'):.0f} us a member")
         print(f"records / folder: "
               f"{statistics.median(found['records']) / statistics.median(found['folder']):.2f}")
 

@@ -1,4 +1,7 @@
+import re
 import shutil
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -113,3 +116,20 @@ def test_pixels(imagenet_files, image_folder):
     expected = open_dataset(f"folder:{image_folder}").train.source[8][0]
     assert label == 1 and image.dtype == np.uint8
     np.testing.assert_array_equal(image, expected)
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="the guide's commands are bash's")
+def test_the_commands_of_the_guide_extract_what_the_tar_files_hold(imagenet_files, root):
+    guide = (root / "docs/imagenet.md").read_text().partition("### (a)")[2].partition("### (b)")[0]
+    bash, python = (re.search(rf"```{language}\n(.*?)```", guide, re.DOTALL)[1]
+                    for language in ("bash", "python"))
+    folder = imagenet_files.rename(imagenet_files.with_name("ILSVRC2012")).parent
+    subprocess.run(["bash", "-euc", bash], cwd=folder, check=True)
+    subprocess.run([sys.executable, "-c", python], cwd=folder, check=True,
+                   env={"PYTHONPATH": str(root)})
+    extracted = open_dataset(f"folder:{folder / 'imagenet'}")
+    straight = open_dataset(f"imagenet:{folder / 'ILSVRC2012'}")
+    assert extracted.class_names == straight.class_names == SYNSETS
+    for a, b, count in ((extracted.train, straight.train, 9), (extracted.eval, straight.eval, 5)):
+        pairs = [sorted(s.source.encoded(i)[:2] for i in range(count)) for s in (a, b)]
+        assert pairs[0] == pairs[1] and len(a) == len(b) == count
