@@ -61,7 +61,7 @@ class ShardBuilder:
         self._path, self._file = path, file
         self._rows: list[tuple[int, int, int]] = []
         self._names: list[str] = []
-        self._shapes: set[tuple[int, int] | None] = set()
+        self._shapes: set[tuple[int, int]] = set()
 
     def add(self, member: tarfile.TarInfo, label: int) -> None:
         """Adds an image. Its header is looked at only as long as all have had one size."""
@@ -70,7 +70,8 @@ class ShardBuilder:
                             "numbered from 0.")
         if len(self._shapes) < 2:
             self._file.seek(member.offset_data)
-            self._shapes.add(image_size(io.BytesIO(self._file.read(member.size))))
+            shape = image_size(io.BytesIO(self._file.read(member.size)))
+            self._shapes |= {shape} - {None}  # Decoding will say what is wrong with that one.
         self._rows.append((member.offset_data, member.size, label))
         self._names.append(member.name)
 
@@ -127,15 +128,19 @@ def members(path: str, file: BinaryIO, start: int = 0, end: int | None = None
     file.seek(start)
     try:
         archive = tarfile.TarFile(fileobj=file)
-    except (tarfile.TarError, EOFError, ValueError) as error:
+    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
         raise damaged(error, start) from None
+    last = start
     while True:
         try:
             member = archive.next()
-        except (tarfile.TarError, EOFError, ValueError) as error:
-            raise damaged(error, archive.offset) from None
+        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+            raise damaged(error, last) from None
         if member is None:
             break
+        if member.size < 0 or member.offset < last:  # It would go round for ever.
+            raise damaged("a member has a negative size", last)
+        last = member.offset_data
         archive.members = []  # It would keep them all.
         _check_member(path, member)
         if member.isreg() and not PurePosixPath(member.name).name.startswith("."):

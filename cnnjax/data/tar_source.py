@@ -10,6 +10,7 @@ import numpy as np
 
 from cnnjax.data import dataset, host
 from cnnjax.data.dataset import Split
+from cnnjax.data.folder import EVAL_NAMES
 from cnnjax.data.slices import parse_split, shuffled_part
 from cnnjax.data.tar_index import BLOCK, Shard
 from cnnjax.types import UserError
@@ -100,7 +101,8 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
     """
     base, _ = parse_split(train_name, names, where)
     divided: dict[str, np.ndarray] = {}
-    if eval_name is None or (eval_name.partition("[")[0] == "val" and "val" not in names):
+    if eval_name is None or (eval_name.partition("[")[0] == "val"
+                             and not set(EVAL_NAMES) & set(names)):
         labels = np.concatenate([shard.labels for shard in shards_of(base)])
         divided = dict(zip((base, "val"), dataset.stratified_split(
             labels, val_fraction, split_seed), strict=True))

@@ -132,15 +132,16 @@ def _label(path: str, file: BinaryIO, key: str, found: dict[str, tarfile.TarInfo
            class_names: Sequence[str]) -> int:
     if "cls" in found:
         text = _text(path, file, found["cls"]).strip()
-        if not text.lstrip("-").isdecimal():
+        try:
+            return int(text)
+        except ValueError:
             raise UserError(f"{path}: {key}.cls holds {text[:40]!r}; it takes the number of the "
-                            "class, from 0 on.")
-        return int(text)
+                            "class, from 0 on.") from None
     value = None
     if "json" in found:
         try:
             values = json.loads(_text(path, file, found["json"]))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: {key}.json is not JSON ({error}).") from None
         if isinstance(values, dict):
             value = next((values[name] for name in LABEL_KEYS if name in values), None)

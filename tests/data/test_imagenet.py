@@ -75,6 +75,11 @@ def test_without_validation_files_a_part_of_the_training_images_will_do(imagenet
     assert (len(dataset.train), len(dataset.eval)) == (6, 3)
 
 
+def test_val_is_not_taken_for_a_part_of_the_training_images(imagenet_files):
+    with pytest.raises(UserError, match="no split 'val'. There are: train, validation"):
+        open_dataset(f"imagenet:{imagenet_files}", eval_split="val")
+
+
 def test_what_is_missing_or_something_else_is_named(imagenet_files, write_tar, tmp_path):
     with pytest.raises(UserError, match="no folder .*imagenett.*Did you mean 'imagenet'"):
         open_dataset(f"imagenet:{tmp_path / 'imagenett'}")

@@ -115,6 +115,9 @@ def test_where_the_class_may_stand(write_tar, encode, name, value):
     ({"a.cls": None, "a.json": b'{"label": "bea"}'}, "the class 'bea'.*Did you mean 'bee'"),
     ({"a.cls": None, "a.json": b'{"label": true}'}, "the class True"),
     ({"a.cls": b"cat"}, "a.cls holds 'cat'; it takes the number"),
+    ({"a.cls": b"--1"}, "a.cls holds '--1'"),
+    ({"a.cls": b"9" * 9999}, "a.cls holds '999"),
+    ({"a.cls": None, "a.json": b"[" * 99999}, "a.json is not JSON"),
     ({"a.cls": b"99999999999"}, "has the label 99999999999"),
     ({"a.cls": b"\xff"}, "not text in UTF-8"),
     ({"a.jpg": None, "a.gif": b"GIF"}, "'a' has no image .its files: cls, gif.*.webp"),
@@ -174,6 +177,39 @@ def test_a_damaged_header_is_named_and_no_end(shards):
     path.write_bytes(damaged)
     with pytest.raises(UserError, match="train-0000.tar is not a tar file, is damaged"):
         open_dataset(f"wds:{shards}")
+
+
+def test_any_damaged_byte_of_the_headers_is_a_message_or_changes_nothing_that_is_read(shards):
+    path = shards / "train-0000.tar"
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    good = scan_shard(str(path))
+    headers = [int(start) - 512 for start in good.offsets]
+    said = 0
+    for _ in range(400):
+        damaged = bytearray(whole)
+        damaged[rng.choice(headers) + rng.integers(512)] = rng.integers(256)
+        path.write_bytes(damaged)
+        try:
+            found = scan_shard(str(path))
+        except UserError as error:
+            assert "train-0000.tar" in str(error)
+            said += 1
+        else:
+            assert (found.offsets == good.offsets).all() and (found.labels == good.labels).all()
+    assert said > 200
+
+
+def test_a_member_of_negative_size_ends_in_a_message(write_tar, encode):
+    path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": b"x"})
+    data = bytearray(path.read_bytes())
+    start = data.index(b"b.jpg")
+    data[start + 124:start + 136] = (-2048).to_bytes(12, "big", signed=True)  # GNU's binary form.
+    header = data[start:start + 512]
+    header[148:156] = b" " * 8
+    data[start + 148:start + 156] = b"%06o\0 " % sum(header)
+    path.write_bytes(data)
+    with pytest.raises(UserError, match="train.tar is not a tar file, is damaged"):
+        scan_shard(str(path))
 
 
 def test_compressed_shards_are_explained(shards):
