@@ -73,21 +73,24 @@ def write_tfds(tmp_path):
     from tensorflow_datasets.proto import tf_example_pb2
 
     def write(splits, *, name="toy", version="1.0.0", config=None, shape=(0, 0, 3), classes=3,
-              file_format="array_record", supervised=True):
+              file_format="array_record", supervised=True, files=1):
         """`splits` is {"train": [(encoded image, label), …]}."""
         folder = tmp_path / "tfds" / name / (config or "") / version
         folder.mkdir(parents=True)
         infos = []
         for split, examples in splits.items():
-            path = folder / f"{name}-{split}.{file_format}-00000-of-00001"
-            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-            for image, label in examples:
-                example = tf_example_pb2.Example()
-                example.features.feature["image"].bytes_list.value.append(image)
-                example.features.feature["label"].int64_list.value.append(label)
-                writer.write(example.SerializeToString())
-            writer.close()
-            infos.append({"name": split, "shardLengths": [str(len(examples))], "numBytes": "1",
+            parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), files)]
+            for number, part in enumerate(parts):
+                path = folder / f"{name}-{split}.{file_format}-{number:05d}-of-{files:05d}"
+                writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+                for image, label in (examples[i] for i in part):
+                    example = tf_example_pb2.Example()
+                    example.features.feature["image"].bytes_list.value.append(image)
+                    example.features.feature["label"].int64_list.value.append(label)
+                    writer.write(example.SerializeToString())
+                writer.close()
+            infos.append({"name": split, "shardLengths": [str(len(part)) for part in parts],
+                          "numBytes": "1",
                           "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"})
         keys = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
         info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos,
