@@ -86,7 +86,8 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
             for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
                                              strict=True)}}
         write_json(folder / records.ABOUT, about)
-        (folder / UNFINISHED).unlink(missing_ok=True)
+        for name in (UNFINISHED, UNFINISHED + ".new"):
+            (folder / name).unlink(missing_ok=True)
     for role, split in about["splits"].items():
         log(f"  {role}: {split['examples']:,} images, {split['resized']:,} of them made smaller, "
             f"{_total(split['shards'], 'bytes') / 2**20:,.1f} MiB in {len(split['shards'])} files")
@@ -141,7 +142,8 @@ def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]
             raise UserError(other)
         return None
     state = _read_state(folder)
-    names = {path.name for path in folder.iterdir()} - {_LOCK, UNFINISHED, UNFINISHED + ".new"}
+    names = {path.name for path in folder.iterdir()} - {
+        _LOCK, UNFINISHED, UNFINISHED + ".new", records.ABOUT + ".new"}
     strangers = [name for name in sorted(names) if not name.removesuffix(".new").endswith(_SUFFIX)]
     if strangers or (names and state is None):
         raise UserError(f"{folder} is not empty ({', '.join((strangers or sorted(names))[:3])}), "

@@ -239,7 +239,7 @@ def test_an_image_that_is_none_is_named_by_shard_and_member(write_tar, encode):
     path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": b"no image",
                                      "b.cls": b"1", "c.jpg": encode(5, 5), "c.cls": b"1"})
     dataset = open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
-    with pytest.raises(UserError, match="train.tar: b.jpg is not an image"):
+    with pytest.raises(UserError, match="train.tar: b.jpg is .*an image"):
         dataset.train.source[1]
 
 
