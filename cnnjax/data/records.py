@@ -45,6 +45,9 @@ class RecordSource:
       counts: how many records each has.
       rows: which of the records, counted through all files; None is all.
       num_classes: for the check of labels.
+
+    Attributes:
+      num_bytes: of the files; None if only some of their records are taken.
     """
 
     channels = 3
@@ -57,6 +60,7 @@ class RecordSource:
             [_File(file, 0, count, count) for file, count in zip(files, counts, strict=True)])
         self._files, self._ends = files, np.cumsum(counts)
         self._rows, self._num_classes = rows, num_classes
+        self.num_bytes = None if rows is not None else sum(map(os.path.getsize, files))
 
     def __len__(self) -> int:
         return len(self._records if self._rows is None else self._rows)

@@ -40,6 +40,11 @@ class TarSource:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the encoded images."""
+        return int(self._sizes.sum())
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         data, label, name = self.encoded(index)
         return host.decode_image(data, name), label

@@ -70,6 +70,7 @@ def test_files_are_bounded_and_described(copied):
     names = {s["file"] for split in about["splits"].values() for s in split["shards"]}
     assert {p.name for p in copied.iterdir()} == names | {records.ABOUT}
     source = open_dataset(f"records:{copied}").train.source
+    assert source.num_bytes == sum(s["bytes"] for s in shards)
     start = 0
     for shard in shards:
         size = sum(len(source.encoded(i)[0]) for i in range(start, start + shard["records"]))

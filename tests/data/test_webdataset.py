@@ -35,6 +35,7 @@ def test_a_folder_of_shards_with_the_split_in_their_names(shards, encode):
     assert dataset.class_names == ("0", "1", "2") and dataset.train.image_shape is None
     assert labels(dataset.train) == [i % 3 for i in range(12)]
     assert contents(dataset.train) == [encode(20 + i, 40 - i, i) for i in range(12)]
+    assert dataset.train.source.num_bytes == sum(map(len, contents(dataset.train)))
     assert dataset.train.source[7][0].shape == (27, 33, 3)
     assert dataset.train.source.encoded(7)[2] == f"{shards}/train-0001.tar: 0007.jpg"
 
