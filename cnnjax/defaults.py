@@ -27,6 +27,7 @@ def sections() -> dict[str, Any]:
         "model": {"name": ""},  # Every other key here is an argument of that model.
         "weights": _weights(),
         "data": _data(),
+        "prepare": _prepare(),
         "augment": _augment(),
         "head": _head(),
         "train": _train(),
@@ -57,12 +58,13 @@ def _weights() -> dict[str, Any]:
 def _data() -> dict[str, Any]:
     """The images."""
     return {
-        "name": "digits",  # digits, a TFDS name, folder:PATH or npz:PATH.
+        "name": "digits",  # digits, folder:PATH, wds:PATH, imagenet:PATH, records:PATH, npz:PATH,
+        # or the name of a TFDS data set.
         "data_dir": _optional(str),  # Of TFDS; else TFDS_DATA_DIR, else ~/tensorflow_datasets.
         "manual_dir": _optional(str),  # --job=prepare: files that were downloaded by hand.
         "train_split": _optional(str),
         "eval_split": _optional(str),  # Default: validation if the set has one, else test.
-        "val_fraction": 0.2,  # folder:PATH without train/ and val/.
+        "val_fraction": 0.2,  # Of data that come without a split to evaluate on.
         "split_seed": 0,
         # These five are those of the weights, where the run starts from some and unless set.
         "image_size": 0,  # Pixels, square; 0 keeps the size of the images.
@@ -72,6 +74,16 @@ def _data() -> dict[str, Any]:
         "std": _optional(tuple),
         "placement": "auto",  # device: all of it, as uint8; stream: through the host.
         "threads": 0,  # Of the streaming loader; 0 is one a core.
+    }
+
+
+def _prepare() -> dict[str, Any]:
+    """--job=prepare of folder:PATH, wds:PATH or imagenet:PATH: a smaller copy, records:OUTPUT."""
+    return {
+        "output": _optional(str),  # The folder to write; None: PATH-256px, beside it.
+        "short_side": 256,  # Pixels; images with a smaller one are copied as they are.
+        "quality": 90,  # Of JPEG.
+        "shard_mb": 256,  # MiB that a file of the copy has at most; as much memory is needed.
     }
 
 

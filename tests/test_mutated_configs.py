@@ -23,7 +23,8 @@ KEYS = sorted(set(config_lib.flatten(DEFAULTS)) - {"sweep.executor"}) + [
 NUMBERS = [0, 1, -1, 2, 3, 7, 10**4, 10**6, 2**31 - 1, 2**31, 10**12, 10**30, -2**63, 0.0, 0.5,
            -0.5, 1e-30, 1.5, 1e9, 1e38, 1e300, float("nan"), float("inf")]
 TEXTS = ["", "x", "None", "auto", "-1", "0.5", "a" * 300, "(", ".*", "../..", "/", "folder:",
-         "npz:", "folder:/nowhere", "best"]
+         "npz:", "folder:/nowhere", "wds:", "wds:{0..9}.tar", "wds:[", "records:", "imagenet:/",
+         "best"]
 TUPLES = [(), (1,), (0,), (-1,), (1, 2), (0.5, 0.5), (0.1, 0.2, 0.3), (0.1,) * 4, ("x",),
           (float("nan"),), (10**12,), (1e300, 1e300), ("(",), ((".*", 2.0),), (("(", 1.0),)]
 # What only a file can hold.

@@ -32,12 +32,13 @@ from cnnjax.data.host import decode_image, read_image, resize_center_crop
 from cnnjax.data.order import TrainOrder
 from cnnjax.data.placement import resident_limit
 from cnnjax.data.prepare import prepare
+from cnnjax.data.resized_copy import CopySettings, write_copy
 
 __all__ = [
-    "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed", "ResidentFeed", "Split",
-    "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size", "decode_image",
-    "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed", "open_dataset",
-    "prepare", "read_image", "resident_limit", "resize_center_crop",
+    "CopySettings", "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed",
+    "ResidentFeed", "Split", "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size",
+    "decode_image", "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed",
+    "open_dataset", "prepare", "read_image", "resident_limit", "resize_center_crop", "write_copy",
 ]
 
 
@@ -48,8 +49,10 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
 
     Args:
       name: "digits", embedded in the package (`open_digits`); "folder:PATH", a folder of images
-        (`open_folder`); "npz:PATH", arrays in a file (`open_npz`); or a TFDS data set that was
-        prepared, "name", "name/config" or "name/config:version" (`open_tfds`).
+        (`open_folder`); "wds:PATH", tar shards (`open_shards`); "imagenet:PATH", the tar files of
+        ILSVRC2012 (`open_imagenet`); "records:PATH", what `write_copy` wrote (`open_records`);
+        "npz:PATH", arrays in a file (`open_npz`); or a TFDS data set that was prepared, "name",
+        "name/config" or "name/config:version" (`open_tfds`).
       data_dir: where TFDS data sets are; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       train_split: "train" by default; a part is written "train[:90%]".
       eval_split: by default the validation split if there is one, else the test split.
@@ -68,6 +71,15 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
     if kind == "folder":
         from cnnjax.data.folder import open_folder
         return open_folder(path, train_split, eval_split, val_fraction, split_seed)
+    if kind == "wds":
+        from cnnjax.data.webdataset import open_shards
+        return open_shards(path, train_split, eval_split, val_fraction, split_seed)
+    if kind == "imagenet":
+        from cnnjax.data.imagenet import open_imagenet
+        return open_imagenet(path, train_split, eval_split, val_fraction, split_seed)
+    if kind == "records":
+        from cnnjax.data.records import open_records
+        return open_records(path, train_split, eval_split, split_seed)
     if kind == "npz":
         from cnnjax.data.npz import open_npz
         return open_npz(path, train_split, eval_split, val_fraction, split_seed)

@@ -207,6 +207,25 @@ def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:
             "Number the classes from 0, or take a split that has labels.")
 
 
+def numbered_classes(labels: np.ndarray, where: object, place: str) -> tuple[str, ...]:
+    """Returns "0", "1", … up to the largest label.
+
+    Args:
+      labels: int [N], of all splits.
+      where: the data set, for the message.
+      place: where their names could be, likewise.
+
+    Raises:
+      UserError: if the numbers are higher than those of classes could be.
+    """
+    highest = int(labels.max())
+    if highest >= len(labels):
+        raise UserError(f"{where}: the largest label is {highest}, but there are only "
+                        f"{len(labels)} examples. Number the classes from 0 without gaps, or save "
+                        f"their names {place}.")
+    return tuple(str(i) for i in range(highest + 1))
+
+
 def stratified_split(labels: np.ndarray, fraction: float, seed: int
                      ) -> tuple[np.ndarray, np.ndarray]:
     """Divides examples at random so that each class keeps its share in both parts.

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data import dataset, host, order, statistics
+from cnnjax.data import dataset, host, statistics
 from cnnjax.data.dataset import Dataset, Split
-from cnnjax.data.slices import parse_split, slice_range
+from cnnjax.data.sizes import image_size
+from cnnjax.data.slices import parse_split, shuffled_part
 from cnnjax.types import UserError, did_you_mean
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-_EVAL_NAMES = ("val", "valid", "validation", "test")
+EVAL_NAMES = ("val", "valid", "validation", "test")
 # Headers looked at before all of them are: photos differ within a few.
 _SAMPLE = 32
 
@@ -48,6 +49,11 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return host.read_image(self.paths[index]), int(self._labels[index])
 
+    def encoded(self, index: int) -> tuple[bytes, int, str]:
+        """Returns (the bytes of the file, label, its path)."""
+        path = self.paths[index]
+        return host.read_file(path), int(self._labels[index]), path
+
 
 def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
                 eval_split: str | None = None, val_fraction: float = 0.2, split_seed: int = 0
@@ -78,7 +84,7 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
     base = train_name.partition("[")[0] if folders else "train"
     classes = _class_names(folders.get(base, root))
     files = {base: _list_files(folders.get(base, root), classes, every_class=True)}
-    eval_name = eval_split or next((n for n in _EVAL_NAMES if n in folders and n != base), "")
+    eval_name = eval_split or next((n for n in EVAL_NAMES if n in folders and n != base), "")
     if not folders or not eval_name:
         parts = dataset.stratified_split(files[base].labels, val_fraction, split_seed)
         files = {name: files[base].take(part) for name, part in
@@ -143,7 +149,7 @@ def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
     parts = {name: root / name for name in _subfolders(root) if _subfolders(root / name)}
     if train_name.partition("[")[0] in parts:
         return parts
-    evaluation = [name for name in _EVAL_NAMES if name in parts]
+    evaluation = [name for name in EVAL_NAMES if name in parts]
     if evaluation:
         raise UserError(
             f"{root} has {evaluation[0]}/ but no {train_name.partition('[')[0]}/. Name the folder "
@@ -203,28 +209,16 @@ def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
 
 
 def _take_part(files: _Files, part: slice, seed: int, where: str) -> _Files:
-    if part == slice(None, None):
-        return files
     # The files are in the order of their classes: the first half would be half of the classes.
-    shuffled = order.permutation(seed, 1, order.SPLIT, len(files.names))
-    chosen = slice_range(part, len(shuffled), where)
-    return files.take(np.sort(shuffled[chosen.start:chosen.stop]))
+    chosen = shuffled_part(part, len(files.names), seed, where)
+    return files if chosen is None else files.take(chosen)
 
 
 def _common_shape(paths: list[str]) -> tuple[int, int, int] | None:
     """Returns (H, W, 3) if all images have one size, else None. Reads headers only."""
-    def size(path: str) -> tuple[int, int] | None:
-        from PIL import Image
-        try:
-            with Image.open(path) as image:
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation, by 90 degrees
-                return image.size if turned else image.size[::-1]
-        except Exception:  # Whatever is wrong, decoding the image will say it better.
-            return None
-
-    if len({size(path) for path in paths[::-(-len(paths) // _SAMPLE)]}) > 1:
+    if len({image_size(path) for path in paths[::-(-len(paths) // _SAMPLE)]}) > 1:
         return None
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        sizes = set(pool.map(size, paths))
+        sizes = set(pool.map(image_size, paths))
     common = sizes.pop()
     return None if sizes or common is None else (*common, 3)

@@ -60,12 +60,16 @@ def read_image(path: str | os.PathLike[str], *, channels: int = 3) -> np.ndarray
     Raises:
       UserError: if it cannot be read or is not an image.
     """
+    return decode_image(read_file(path), os.fspath(path), channels=channels)
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """Returns the bytes of a file, or raises a UserError if it cannot be read."""
     try:
         with open(path, "rb") as file:
-            data = file.read()
+            return file.read()
     except OSError as error:
         raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
-    return decode_image(data, os.fspath(path), channels=channels)
 
 
 def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0.875,

@@ -151,13 +151,8 @@ def _class_names(arrays: Mapping[str, np.ndarray],
     if "class_names" in arrays:
         names = tuple(str(name) for name in arrays["class_names"].ravel())
     else:
-        highest = max(int(labels.max()) for _, labels in splits.values())
-        examples = sum(len(labels) for _, labels in splits.values())
-        if highest >= examples:
-            raise UserError(f"{path}: the largest label is {highest}, but there are only "
-                            f"{examples} examples. Number the classes from 0 without gaps, or "
-                            "save their names as class_names.")
-        names = tuple(str(i) for i in range(highest + 1))
+        names = dataset.numbered_classes(
+            np.concatenate([labels for _, labels in splits.values()]), path, "as class_names")
     if len(names) < 2 and min(int(labels.min()) for _, labels in splits.values()) >= 0:
         raise UserError(f"{path} has only one class; there is nothing to learn to tell apart.")
     return names

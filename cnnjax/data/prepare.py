@@ -16,6 +16,8 @@ from typing import Any
 from cnnjax.data import tfds_source
 from cnnjax.types import UserError
 
+_NOT_TFDS = ("folder", "imagenet", "npz", "records", "wds")
+
 
 def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
             manual_dir: str | os.PathLike[str] | None = None,
@@ -26,7 +28,7 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
     files beside those.
 
     Args:
-      name: as for `open_dataset`; for digits, folder: and npz: there is nothing to do.
+      name: as for `open_dataset`; for what is no TFDS data set there is nothing to do.
       data_dir: where to; by default $TFDS_DATA_DIR, else ~/tensorflow_datasets.
       manual_dir: a folder with files that were downloaded by hand, under their original names.
         They are checked against the checksums that TFDS knows, and not written to.
@@ -40,7 +42,7 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
         downloaded, or one has a wrong checksum.
     """
     kind, _, path = name.partition(":")
-    if name == "digits" or kind in ("folder", "npz"):
+    if name == "digits" or kind in _NOT_TFDS:
         log(f"{name} needs no preparation.")
         return Path(path).expanduser() if path else Path(__file__).parent
     root = tfds_source.data_root(data_dir)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+import numpy as np
+
+from cnnjax.data import order
 from cnnjax.types import UserError, did_you_mean
 
 _BOUND = r"(-?\d+%?)?"
@@ -49,3 +52,17 @@ def slice_range(part: slice, count: int, where: str) -> range:
         raise UserError(f"{where}: [{part.start or ''}:{part.stop or ''}] of {count} examples "
                         "leaves none.")
     return chosen
+
+
+def shuffled_part(part: slice, count: int, seed: int, where: str) -> np.ndarray | None:
+    """Returns which of `count` examples a part holds, taken after shuffling, ascending int32.
+
+    None is all of them. For data that may lie in the order of their classes.
+
+    Raises:
+      UserError: if nothing is left.
+    """
+    if part == slice(None, None):
+        return None
+    chosen = slice_range(part, count, where)
+    return np.sort(order.permutation(seed, 1, order.SPLIT, count)[chosen.start:chosen.stop])

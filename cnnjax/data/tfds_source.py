@@ -28,8 +28,8 @@ class TfdsSource:
     """
 
     def __init__(self, records: Any, keys: tuple[str, str], channels: int, num_classes: int,
-                 where: str):
-        self.channels = channels
+                 where: str, files: int):
+        self.channels, self._files = channels, files
         self._records, self._keys = records, keys
         self._num_classes, self._where = num_classes, where
 
@@ -40,7 +40,14 @@ class TfdsSource:
         return self._decode(self._records[index], index)
 
     def many(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
-        """Yields the examples in order; ArrayRecord reads many records much faster than one."""
+        """Yields the examples in order, out of one file much faster than one by one.
+
+        Out of several, ArrayRecord starts threads for each call, up to 64: 16 records of 64 files
+        took 25 times as long as one by one.
+        """
+        if self._files > 1:
+            yield from (self[i] for i in indices)
+            return
         indices = [int(i) for i in indices]
         for i, record in zip(indices, self._records.__getitems__(indices), strict=True):
             yield self._decode(record, i)
@@ -78,7 +85,8 @@ class TfdsName:
         if not match:
             raise UserError(
                 f"data.name is {text!r}. It is one of: digits; folder:PATH, a folder of images; "
-                "npz:PATH; or the name of a TFDS data set, such as cifar10, "
+                "wds:PATH, tar shards; imagenet:PATH, the tar files of ILSVRC2012; records:PATH, a "
+                "prepared copy; npz:PATH; or the name of a TFDS data set, such as cifar10, "
                 "imagenet2012 or cifar10_corrupted/brightness_1:1.0.0.")
         return cls(**match.groupdict())
 
@@ -226,7 +234,7 @@ def _open_split(builder: Any, name: str, keys: tuple[str, str], text: str) -> Sp
     channels = 1 if depth == 1 else 3
     shape = (height, width, channels) if height and width else None
     source = TfdsSource(records, keys, channels, builder.info.features[keys[1]].num_classes,
-                        f"{text}, {name}")
+                        f"{text}, {name}", len(builder.info.splits[name].file_instructions))
     return Split(name, source, shape)
 
 

@@ -17,7 +17,7 @@ JOBS = {
     "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
     "summarize": "print the model layer by layer",
     "report": "tables, figures and a page of a sweep, or of a folder of runs",
-    "prepare": "download and prepare a TFDS data set",
+    "prepare": "make a smaller copy of photographs that reads faster, or download a TFDS data set",
 }
 # Of a job that several processes were started for, all take part in these; of the others the first.
 ON_MANY_HOSTS = ("train", "evaluate")

@@ -1,10 +1,13 @@
 """Small data sets of every kind, made on the spot."""
 
+import gzip
+import io
 import json
 import os
 import pathlib
 import subprocess
 import sys
+import tarfile
 
 import jax
 import numpy as np
@@ -70,21 +73,24 @@ def write_tfds(tmp_path):
     from tensorflow_datasets.proto import tf_example_pb2
 
     def write(splits, *, name="toy", version="1.0.0", config=None, shape=(0, 0, 3), classes=3,
-              file_format="array_record", supervised=True):
+              file_format="array_record", supervised=True, files=1):
         """`splits` is {"train": [(encoded image, label), …]}."""
         folder = tmp_path / "tfds" / name / (config or "") / version
         folder.mkdir(parents=True)
         infos = []
         for split, examples in splits.items():
-            path = folder / f"{name}-{split}.{file_format}-00000-of-00001"
-            writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
-            for image, label in examples:
-                example = tf_example_pb2.Example()
-                example.features.feature["image"].bytes_list.value.append(image)
-                example.features.feature["label"].int64_list.value.append(label)
-                writer.write(example.SerializeToString())
-            writer.close()
-            infos.append({"name": split, "shardLengths": [str(len(examples))], "numBytes": "1",
+            parts = [part.tolist() for part in np.array_split(np.arange(len(examples)), files)]
+            for number, part in enumerate(parts):
+                path = folder / f"{name}-{split}.{file_format}-{number:05d}-of-{files:05d}"
+                writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1")
+                for image, label in (examples[i] for i in part):
+                    example = tf_example_pb2.Example()
+                    example.features.feature["image"].bytes_list.value.append(image)
+                    example.features.feature["label"].int64_list.value.append(label)
+                    writer.write(example.SerializeToString())
+                writer.close()
+            infos.append({"name": split, "shardLengths": [str(len(part)) for part in parts],
+                          "numBytes": "1",
                           "filepathTemplate": "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"})
         keys = {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}}
         info = {"name": name, "version": version, "fileFormat": file_format, "splits": infos,
@@ -132,3 +138,64 @@ def run_python(root):
         return result.stdout
 
     return run
+
+
+@pytest.fixture
+def write_tar(tmp_path):
+    """Writes a tar file of {name: bytes}; a value may be a TarInfo, for what is no plain file."""
+    def write(path, contents):
+        path = tmp_path / path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w") as archive:
+            for name, value in contents.items():
+                if isinstance(value, tarfile.TarInfo):
+                    archive.addfile(value)
+                    continue
+                info = tarfile.TarInfo(name)
+                info.size = len(value)
+                archive.addfile(info, io.BytesIO(value))
+        return path
+
+    return write
+
+
+@pytest.fixture
+def shards(write_tar, encode, tmp_path):
+    """A folder of train-0000.tar, train-0001.tar and val-0000.tar: 12 and 4 photos, 3 classes."""
+    for name, numbers in (("train-0000", range(6)), ("train-0001", range(6, 12)),
+                          ("val-0000", range(12, 16))):
+        write_tar(f"shards/{name}.tar", {
+            file: data for i in numbers for file, data in (
+                (f"{i:04d}.jpg", encode(20 + i, 40 - i, i)), (f"{i:04d}.cls", b"%d" % (i % 3)))})
+    return tmp_path / "shards"
+
+
+@pytest.fixture
+def imagenet_files(write_tar, image_folder, tmp_path):
+    """The tar files of ILSVRC2012, of three synsets with 3 PNG images each, and 5 to evaluate on.
+
+    The second tells their classes by the IDs of the development kit, which are not in the order of
+    the synsets.
+    """
+    import scipy.io
+
+    synsets = ("n02219486", "n01440764", "n02206856")
+    inner = {name: write_tar(f"inner/{name}.tar", {
+        f"{name}_{i}.JPEG": (image_folder / f"train/cat/{3 * c + i}.png").read_bytes()
+        for i in range(3)}).read_bytes() for c, name in enumerate(synsets)}
+    write_tar("imagenet/ILSVRC2012_img_train.tar", {f"{k}.tar": v for k, v in inner.items()})
+    write_tar("imagenet/ILSVRC2012_img_val.tar", {
+        f"ILSVRC2012_val_{i:08d}.JPEG": (image_folder / f"train/dog/{i}.png").read_bytes()
+        for i in (3, 1, 2, 5, 4)})
+    table = np.zeros(4, [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("num_children", "O")])
+    for row, values in enumerate([(1, synsets[0], 0), (2, synsets[1], 0), (3, synsets[2], 0),
+                                  (4, "n00000001", 3)]):
+        table[row] = values
+    meta = io.BytesIO()
+    scipy.io.savemat(meta, {"synsets": table})
+    kit = write_tar("kit.tar", {
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": b"1\n2\n3\n1\n1\n",
+        "ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue()})
+    folder = tmp_path / "imagenet"
+    (folder / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(kit.read_bytes()))
+    return folder

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from cnnjax.data import (
+    CopySettings,
     ResidentFeed,
     StreamFeed,
     TrainOrder,
@@ -15,17 +16,23 @@ from cnnjax.data import (
     make_train_feed,
     open_dataset,
     placement,
+    write_copy,
 )
 from cnnjax.types import UserError
 
 
 @pytest.fixture
-def datasets(image_folder, write_npz, write_tfds, encode):
+def datasets(image_folder, write_npz, write_tfds, encode, shards, imagenet_files, tmp_path):
     """A data set of every kind."""
+    write_copy(open_dataset(f"folder:{image_folder}"), image_folder, tmp_path / "copy",
+               CopySettings(short_side=22, shard_bytes=6000))
     photos = [(encode(20 + i, 40 - i, i), i % 3) for i in range(15)]
     data_dir = write_tfds({"train": photos, "test": photos[:4]})
     return {"digits": open_dataset("digits"), "npz": open_dataset(f"npz:{write_npz()}"),
             "folder": open_dataset(f"folder:{image_folder}"),
+            "wds": open_dataset(f"wds:{shards}"),
+            "imagenet": open_dataset(f"imagenet:{imagenet_files}"),
+            "records": open_dataset(f"records:{tmp_path / 'copy'}"),
             "tfds": open_dataset("toy", data_dir=data_dir)}
 
 
@@ -53,7 +60,8 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name])
 
 
-@pytest.mark.parametrize("kind", ["digits", "npz", "folder", "tfds"])
+@pytest.mark.parametrize("kind", ["digits", "npz", "folder", "wds", "imagenet", "records",
+                                  "tfds"])
 def test_both_feeds_give_the_same_batches(datasets, make, kind):
     dataset = datasets[kind]
     resident, stream = (make(dataset, placement=p) for p in ("device", "stream"))
@@ -70,11 +78,12 @@ def test_both_feeds_give_the_same_batches(datasets, make, kind):
         assert dataset.train.source[index][1] == label
 
 
+@pytest.mark.parametrize("kind", ["folder", "wds", "imagenet", "records", "tfds"])
 @pytest.mark.parametrize("arguments", [
     {"placement": "device"}, {"placement": "stream"}, {"random_resized_crop": (0.1, 1.0)}])
-def test_a_resume_from_the_middle_equals_an_uninterrupted_run(datasets, make, arguments):
-    whole = collect(make(datasets["folder"], **arguments), 0, 14, k=1)
-    rest = collect(make(datasets["folder"], **arguments), 6, 14, k=3)
+def test_a_resume_from_the_middle_equals_an_uninterrupted_run(datasets, make, kind, arguments):
+    whole = collect(make(datasets[kind], **arguments), 0, 14, k=1)
+    rest = collect(make(datasets[kind], **arguments), 6, 14, k=3)
     assert_same({name: array[6:] for name, array in whole.items()}, rest)
 
 

@@ -28,6 +28,14 @@ def test_photographs_of_different_sizes(toy, encode):
     assert [label for _, label in many] == [2, 0, 1] and (many[2][0] == image).all()
 
 
+@pytest.mark.parametrize("files", [1, 4])
+def test_many_are_those_that_come_one_by_one(write_tfds, encode, files):
+    data_dir = write_tfds({"train": pairs(encode, 11), "test": pairs(encode, 5)}, files=files)
+    source = open_dataset("toy", data_dir=data_dir, train_split="train[2:]").train.source
+    for (a, b), i in zip(source.many([8, 0, 4, 4]), (8, 0, 4, 4), strict=True):
+        assert (a == source[i][0]).all() and b == source[i][1] == (i + 2) % 3
+
+
 def test_the_validation_split_is_preferred_and_parts_are_parts(write_tfds, encode):
     splits = {"train": pairs(encode, 9), "validation": pairs(encode, 3), "test": pairs(encode, 5)}
     data_dir = write_tfds(splits)

@@ -1,0 +1,307 @@
+"""Writing a smaller copy of a set of photographs, once, that can be read and decoded faster."""
+
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cnnjax.data import dataset, host, records
+from cnnjax.data.dataset import Dataset, Split
+from cnnjax.files import write_json
+from cnnjax.types import UserError
+
+UNFINISHED = "unfinished.json"
+_SUFFIX = ".array_record"
+_LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class CopySettings:
+    """How images are made smaller.
+
+    Attributes:
+      short_side: pixels; an image with a smaller one is copied byte for byte.
+      quality: of JPEG, 1 to 100, of those that are not.
+      shard_bytes: a file of the copy ends before it would have more, at least one image in it.
+    """
+
+    short_side: int = 256
+    quality: int = 90
+    shard_bytes: int = 256 * 2**20
+
+
+def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.PathLike[str],
+               settings: CopySettings, *, threads: int = 0, log: Callable[[str], None] = print
+               ) -> Path:
+    """Writes the images of a data set, made smaller, as ArrayRecord files.
+
+    The order and the labels stay, so that a run sees the same examples in the same order. Every
+    image is decoded, those that are copied as they are too, so that a damaged one is found here.
+
+    Each file gets its name when it is whole and on disk, and unfinished.json says how far the copy
+    is; interrupted, the same call goes on after the last whole file. dataset.json comes last, and
+    without it the folder is not taken for a copy.
+
+    Args:
+      source: its splits' sources have `encoded`.
+      root: what the names of images are given relative to.
+      output: the folder to write; it is made.
+      settings: how images are made smaller.
+      threads: that decode, shrink and encode; 0 is one a core.
+      log: called with lines for the user.
+
+    Returns:
+      The folder.
+
+    Raises:
+      UserError: if an image cannot be decoded, the folder cannot be written, holds something else
+        or another copy, or is being written by another process.
+    """
+    folder = Path(output).expanduser()
+    origin = {"source_fingerprint": source.fingerprint, "class_names": list(source.class_names),
+              **dataclasses.asdict(settings)}
+    with _writable(folder), _alone(folder):
+        state = _begin(folder, origin, log)
+        if state is None:
+            log(f"{source.name} is prepared already: {folder}")
+            return folder
+        for role, split in (("train", source.train), ("val", source.eval)):
+            _Writer(folder, role, split, os.path.abspath(root), settings, state).write(
+                threads or dataset.available_cores(), log)
+        about = {"format": records.FORMAT, "source": source.name, **origin, "splits": {
+            role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
+                   "image_shape": _common([shard["image_shape"] for shard in shards]),
+                   "shards": shards}
+            for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
+                                             strict=True)}}
+        write_json(folder / records.ABOUT, about)
+        for name in (UNFINISHED, UNFINISHED + ".new"):
+            (folder / name).unlink(missing_ok=True)
+    for role, split in about["splits"].items():
+        log(f"  {role}: {split['examples']:,} images, {split['resized']:,} of them made smaller, "
+            f"{_total(split['shards'], 'bytes') / 2**20:,.1f} MiB in {len(split['shards'])} files")
+    return folder
+
+
+def _total(shards: Iterable[dict[str, Any]], key: str) -> int:
+    return sum(shard[key] for shard in shards)
+
+
+def _common(shapes: list[Any]) -> Any:
+    return shapes[0] if all(shape == shapes[0] for shape in shapes) else None
+
+
+@contextlib.contextmanager
+def _writable(folder: Path) -> Iterator[None]:
+    """Turns errors of the file system into a UserError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room and "
+                        "run the same command, which goes on; or name another folder with "
+                        "--config.prepare.output=DIR.") from error
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    import filelock
+
+    try:
+        with filelock.FileLock(folder / _LOCK, timeout=0):
+            yield
+    except filelock.Timeout:
+        raise UserError(f"Another process is writing {folder}: wait for it.") from None
+    with contextlib.suppress(OSError):
+        (folder / _LOCK).unlink()
+
+
+def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]
+           ) -> dict[str, Any] | None:
+    """Returns how far the copy in a folder is, or None if it is whole.
+
+    Raises:
+      UserError: if something else is there.
+    """
+    other = (f"{folder} holds another copy, of other images or made with other settings. Delete "
+             "it, or name another folder with --config.prepare.output=DIR.")
+    if (folder / records.ABOUT).exists():
+        about = records.read_about(str(folder), folder)
+        if any(about.get(key) != value for key, value in origin.items()):
+            raise UserError(other)
+        return None
+    state = _read_state(folder)
+    names = {path.name for path in folder.iterdir()} - {
+        _LOCK, UNFINISHED, UNFINISHED + ".new", records.ABOUT + ".new"}
+    strangers = [name for name in sorted(names) if not name.removesuffix(".new").endswith(_SUFFIX)]
+    if strangers or (names and state is None):
+        raise UserError(f"{folder} is not empty ({', '.join((strangers or sorted(names))[:3])}), "
+                        "and not a copy that was begun. Name a folder for the copy alone with "
+                        "--config.prepare.output=DIR.")
+    if state and state["origin"] != origin:
+        log(f"{folder} holds the beginning of another copy; it is begun anew.")
+        state = None
+    state = state or {"origin": origin, "splits": {"train": [], "val": []}}
+    for role, shards in state["splits"].items():
+        # What follows a file that is missing is written again, so that the order stays.
+        state["splits"][role] = list(itertools.takewhile(
+            lambda shard: _size(folder / shard["file"]) == shard["bytes"], shards))
+    kept = {shard["file"] for shards in state["splits"].values() for shard in shards}
+    for name in names - kept:
+        (folder / name).unlink()
+    write_json(folder / UNFINISHED, state)
+    return state
+
+
+def _read_state(folder: Path) -> dict[str, Any] | None:
+    try:
+        state = json.loads((folder / UNFINISHED).read_text())
+        for shards in (state["splits"]["train"], state["splits"]["val"]):
+            for shard in shards:
+                if os.path.basename(shard["file"]) != shard["file"]:
+                    return None
+        return state if "origin" in state else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else -1
+
+
+class _Writer:
+    """Writes the files of one split."""
+
+    def __init__(self, folder: Path, role: str, split: Split, root: str, settings: CopySettings,
+                 state: dict[str, Any]):
+        self.folder, self.role, self.split, self.root = folder, role, split, root
+        self.settings, self.state = settings, state
+        self.shards: list[dict[str, Any]] = state["splits"][role]
+
+    def write(self, threads: int, log: Callable[[str], None]) -> None:
+        """Writes what is not there yet."""
+        first, count = _total(self.shards, "records"), len(self.split)
+        if first:
+            log(f"{self.role}: {first:,} of {count:,} images are there; going on.")
+        began = said = time.monotonic()
+        shard: list[tuple[bytes, list[int], bool]] = []
+        size = 0
+        for number, found in enumerate(in_order(self._smaller, range(first, count), threads), 1):
+            if shard and size + len(found[0]) > self.settings.shard_bytes:
+                self._finish(shard)
+                shard, size = [], 0
+            shard.append(found)
+            size += len(found[0])
+            now = time.monotonic()
+            if now - said > 10:
+                said, rate = now, number / (now - began)
+                log(f"{self.role}: {first + number:,} of {count:,} images, {rate:,.0f} images/s, "
+                    f"{(count - first - number) / rate / 60:,.1f} min to go")
+        if shard:
+            self._finish(shard)
+
+    def _smaller(self, index: int) -> tuple[bytes, list[int], bool]:
+        """Returns (record, image shape, whether it was made smaller) of an example."""
+        from tensorflow_datasets.proto import tf_example_pb2
+
+        data, label, name = self.split.source.encoded(index)
+        image = host.decode_image(data, name)
+        small = shrink(image, self.settings.short_side)
+        resized = small is not image
+        if resized:
+            data = encode_jpeg(small, self.settings.quality)
+        example = tf_example_pb2.Example()
+        features = example.features.feature
+        features["image"].bytes_list.value.append(data)
+        features["label"].int64_list.value.append(label)
+        features["name"].bytes_list.value.append(os.path.relpath(name, self.root).encode())
+        # A map has no order of its own, and the same copy should have the same bytes.
+        return example.SerializeToString(deterministic=True), list(small.shape), resized
+
+    def _finish(self, shard: list[tuple[bytes, list[int], bool]]) -> None:
+        """Writes a file, and then that it is there."""
+        name = f"{self.role}-{len(self.shards):05d}{_SUFFIX}"
+        size = _write_records(self.folder / name, [record for record, _, _ in shard])
+        self.shards.append({
+            "file": name, "records": len(shard), "bytes": size,
+            "resized": sum(resized for _, _, resized in shard),
+            "image_shape": _common([shape for _, shape, _ in shard])})
+        write_json(self.folder / UNFINISHED, self.state)
+
+
+def _write_records(path: Path, contents: list[bytes]) -> int:
+    """Writes an ArrayRecord file that is whole or not there; returns its bytes."""
+    from array_record.python import array_record_module
+
+    unfinished = path.with_name(path.name + ".new")
+    try:
+        # One record a group: reading is at random. JPEG does not get smaller.
+        writer = array_record_module.ArrayRecordWriter(str(unfinished),
+                                                       "group_size:1,uncompressed")
+        for record in contents:
+            writer.write(record)
+        writer.close()
+        reader = array_record_module.ArrayRecordReader(str(unfinished))
+        written = reader.num_records()
+        reader.close()
+    except RuntimeError as error:  # Of the library, for a full disk too.
+        raise OSError(str(error).splitlines()[0]) from error
+    if written != len(contents):
+        raise OSError(f"{written} records of {len(contents)} arrived in {unfinished.name}")
+    with open(unfinished, "rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+    return path.stat().st_size
+
+
+def shrink(image: np.ndarray, short_side: int) -> np.ndarray:
+    """Returns an image uint8 [h, w, 3] with that short side, or the image if it has a smaller one.
+
+    Shrinking averages over the pixels, as the loader's random crops do.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) <= short_side:
+        return image
+    scale = short_side / min(height, width)
+    import cv2
+
+    size = (max(short_side, round(width * scale)), max(short_side, round(height * scale)))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def encode_jpeg(image: np.ndarray, quality: int) -> bytes:
+    """Returns the bytes of a JPEG of an image uint8 [H, W, 3]; `quality` is 1 to 100."""
+    import cv2
+
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    return cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
+
+
+def in_order(function: Callable[[int], Any], items: Iterable[int], threads: int) -> Iterator[Any]:
+    """Yields function(item) in the order of the items, a few computed ahead by threads.
+
+    OpenCV releases Python's lock while it decodes, shrinks and encodes.
+    """
+    with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 4 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

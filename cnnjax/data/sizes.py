@@ -1,0 +1,17 @@
+"""The size of an image from its header, without decoding it."""
+
+from __future__ import annotations
+
+import os
+from typing import BinaryIO
+
+
+def image_size(file: str | os.PathLike[str] | BinaryIO) -> tuple[int, int] | None:
+    """Returns (H, W) of an image as it is decoded, turned as EXIF says; None if it is no image."""
+    from PIL import Image
+    try:
+        with Image.open(file) as image:
+            turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation, by 90 degrees
+            return image.size if turned else image.size[::-1]
+    except Exception:  # Whatever is wrong, decoding the image will say it better.
+        return None
