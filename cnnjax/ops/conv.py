@@ -10,7 +10,18 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops import blocks, depthwise, pointwise, rows, switch, taps, tiny_maps, winograd, xla
+from cnnjax.ops import (
+    blocks,
+    depthwise,
+    patches,
+    pointwise,
+    rows,
+    switch,
+    taps,
+    tiny_maps,
+    winograd,
+    xla,
+)
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError
@@ -48,6 +59,8 @@ FORMULATIONS = (
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
     Formulation("taps", CPU, True, taps.applies, convolution(
         xla.conv2d, xla.input_gradient, taps.weight_gradient)),
+    Formulation("patches", CPU, True, patches.applies, convolution(
+        xla.conv2d, xla.input_gradient, patches.weight_gradient)),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 
