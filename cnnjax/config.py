@@ -33,7 +33,8 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
+                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.",
+                        "benchmark.")
 
 
 def default() -> ConfigDict:
