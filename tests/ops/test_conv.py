@@ -280,6 +280,37 @@ def test_only_auto_is_another_in_training(choice, elsewhere, training):
         assert ops.formulation(x, kernel) == elsewhere
 
 
+def test_without_a_formulation_the_next_that_applies_is_taken_inside_the_context_alone():
+    x, kernel = jnp.ones((1, 2, 2, 48)), jnp.ones((3, 3, 48, 48))
+    assert ops.formulation(x, kernel) == "tiny_maps"
+    with ops.without("tiny_maps", "winograd"):
+        assert ops.formulation(x, kernel) == "xla"
+    assert ops.formulation(x, kernel) == "tiny_maps"
+
+
+@pytest.mark.parametrize("name,call", [
+    ("max_pool", lambda x: ops.max_pool(x, 3, 2, 1)), ("avg_pool", lambda x: ops.avg_pool(x, 2)),
+    ("dense", lambda x: ops.dense(x, jnp.ones((4, 3)))),
+    ("batch_norm", lambda x: ops.batch_norm(x, *jnp.ones((3, 4)), 1e-5))])
+def test_without_reaches_what_is_no_convolution(name, call):
+    x = jnp.arange(4 * 6 * 6 * 4, dtype=jnp.float32).reshape(4, 6, 6, 4)
+
+    def lowered():
+        return jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(jax.tree.leaves(call(x))[0])))
+                       ).lower(x).as_text()
+
+    tuned = lowered()
+    with ops.without(name):
+        plain = lowered()
+    with ops.using("xla"):
+        assert lowered() == plain != tuned
+
+
+def test_an_unknown_formulation_is_refused_with_the_names():
+    with pytest.raises(UserError, match="winograd"):
+        ops.without("winogard")
+
+
 def test_training_around_the_loss_alone_holds_for_its_backward_pass(monkeypatch):
     x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
     traced = []
