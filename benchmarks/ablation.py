@@ -103,8 +103,8 @@ def main() -> None:
     device = jax.devices()[0].device_kind
     print(f"jax {jax.__version__} ({device}), {processor()}, {os.cpu_count()} CPU cores, "
           f"{arguments.rounds} rounds of {arguments.steps} steps, {arguments.dtype}\n")
-    print("| case | left out | ms a step | over the whole | compilation, s |\n|---|---|---|---|---|",
-          flush=True)
+    print("| case | left out | ms a step | over the whole | compilation, s |\n"
+          "|---|---|---|---|---|", flush=True)
     kept = []
     for case in arguments.cases:
         found = programs(case, arguments.dtype)
