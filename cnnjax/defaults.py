@@ -202,7 +202,7 @@ def _benchmark() -> dict[str, Any]:
     """--job=benchmark."""
     return {
         "rounds": 5,  # In which what is timed takes turns.
-        "seconds": 1.0,  # Of each in each round; a step that takes longer is made once.
+        "seconds": 1.0,  # Of each in each round; at least two calls.
     }
 
 

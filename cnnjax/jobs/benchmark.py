@@ -37,7 +37,7 @@ PyTree = Any
 RESULT = "benchmark.json"
 # The loop is two calls ahead of the device: the third call is the first that may have to wait.
 WARM_UP = 3
-MOST_CALLS = 1000
+MOST_CALLS = 1000  # Beyond those.
 # What is timed, in the order of a round. "put" is only there if something is put on the device.
 SIDES = {"step": "step, on a batch that lies ready", "host": "input, on the host alone",
          "put": "input, from the host to the device", "input": "input, both",
@@ -169,7 +169,10 @@ def _take_turns(sides: dict[str, Side], rounds: int, seconds: float) -> dict[str
         _, whole = side(WARM_UP + 1)
         # The start counts as calls, so that a short one is not taken for many.
         each = max(whole / (WARM_UP + 1), 1e-9)
-        calls[name] = WARM_UP + min(MOST_CALLS, max(1, math.floor(seconds / each)))
+        # A thread that wakes up late makes an interval too long and the next one too short: of
+        # short calls there must be some.
+        least = 5 if each < 1 else 2
+        calls[name] = WARM_UP + min(MOST_CALLS, max(least, math.floor(seconds / each)))
     found: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():

@@ -16,8 +16,8 @@ and LeNet-5 has not.
 - short: LeNet-5 on 20,000 images of MNIST, and the small CNN on 20,000 of Fashion-MNIST, 4 epochs
   each, evaluated on all 10,000.
 
-Both are for 2 CPU cores with two trials at a time, and not run: with three seeds `short` takes about
-12 minutes, estimated from the rate of a few steps.
+Both are for 2 CPU cores with two trials at a time, and not run: with three seeds `short` takes
+about 12 minutes, estimated from the rate of a few steps.
 """
 
 from cnnjax import config as config_lib

@@ -59,6 +59,10 @@ def test_every_point_of_the_growth_of_cost_is_a_command(axis, root, monkeypatch)
         configs.append(str((parsed := parse(["launch.py", *words])).config) + str(flags))
         validate(parsed.config)
     assert len(set(configs)) == len(values)
+    common, _ = cost_growth.command("batch", 64)
+    assert cost_growth.command(axis, cost_growth.COMMON[axis])[0] == common
+    config = parse(["launch.py", *common]).config
+    assert (config.train.batch_size, config.data.image_size) == (64, 32)
 
 
 def test_the_growth_of_cost_has_a_line_and_a_mark_for_every_point(tmp_path):
