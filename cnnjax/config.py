@@ -34,7 +34,7 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
                         "prepare.", "visualize.", "seeds", "sweep.", "sharding.", "train.remat",
-                        "lr_finder.")
+                        "lr_finder.", "benchmark.")
 
 
 def default() -> ConfigDict:

@@ -36,6 +36,7 @@ def sections() -> dict[str, Any]:
         "optimizer": _optimizer(),
         "schedule": _schedule(),
         "lr_finder": _lr_finder(),
+        "benchmark": _benchmark(),
         "eval": _eval(),
         "predict": _predict(),
         "visualize": _visualize(),
@@ -206,6 +207,14 @@ def _lr_finder() -> dict[str, Any]:
         "lowest": 1e-5,
         "highest": 10.0,
         "steps": 100,
+    }
+
+
+def _benchmark() -> dict[str, Any]:
+    """--job=benchmark."""
+    return {
+        "rounds": 5,  # In which what is timed takes turns.
+        "seconds": 1.0,  # Of each in each round; at least two calls.
     }
 
 

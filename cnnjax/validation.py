@@ -132,6 +132,8 @@ _RANGES = {
     "schedule.final_lr": (0.0, 1.0),
     "schedule.drop_factor": (0.0, 1.0),
     "schedule.range_start": (1e-30, 1.0),
+    "benchmark.rounds": (1, 1000),
+    "benchmark.seconds": (0.0, 3600.0),
     "lr_finder.lowest": (1e-30, 1e6),
     "lr_finder.highest": (1e-30, 1e6),
     "lr_finder.steps": (10, 1_000_000),

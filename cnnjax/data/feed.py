@@ -24,6 +24,7 @@ from cnnjax.types import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
 Batch = dict[str, jax.Array]
+HostBatch = dict[str, np.ndarray]  # This process's rows.
 
 
 class Feed(Protocol):
@@ -51,6 +52,15 @@ class Feed(Protocol):
         data on one device are NumPy arrays. What comes for a step depends on the step alone, not
         on where the iteration began.
         """
+        ...
+
+    def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                     ) -> Iterator[HostBatch]:
+        """Yields what `batches` puts on the devices, before it is put there: NumPy arrays."""
+        ...
+
+    def put(self, batch: HostBatch) -> Batch:
+        """Returns a batch of `host_batches` as `batches` yields it, perhaps still on its way."""
         ...
 
     @staticmethod
@@ -84,18 +94,21 @@ class ResidentFeed:
 
     def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                 ) -> Iterator[tuple[int, Batch]]:
+        return _put_ahead(self, start_step, stop_step, steps_per_call)
+
+    def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                     ) -> Iterator[HostBatch]:
         rows = place.local_rows(self.mesh, self.batch_size)
-
-        def put(start: int) -> tuple[int, Batch]:
+        for start in range(start_step, stop_step, steps_per_call):
             steps = np.arange(start, min(start + steps_per_call, stop_step), dtype=np.int64)
-            batch = {"index": self.order.at(steps[:, None] * self.batch_size + rows)}
-            if self.mesh.size > 1:
-                batch = place.put_rows(self.mesh, batch, self.batch_size, axis=1)
-            # For one device the call itself takes so small an array along, seven times as fast
-            # as an array of its own could be put there: one per cent of a step of LeNet-5.
-            return len(steps), batch
+            yield {"index": self.order.at(steps[:, None] * self.batch_size + rows)}
 
-        return place.ahead(range(start_step, stop_step, steps_per_call), put, self.prefetch)
+    def put(self, batch: HostBatch) -> Batch:
+        # For one device the call itself takes so small an array along, seven times as fast as an
+        # array of its own could be put there: one per cent of a step of LeNet-5.
+        if self.mesh.size == 1:
+            return batch
+        return place.put_rows(self.mesh, batch, self.batch_size, axis=1)
 
     @staticmethod
     def fetch(constants: Any, batch: Batch) -> Batch:
@@ -122,23 +135,35 @@ class StreamFeed:
 
     def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                 ) -> Iterator[tuple[int, Batch]]:
+        return _put_ahead(self, start_step, stop_step, steps_per_call)
+
+    def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
+                     ) -> Iterator[HostBatch]:
         rows = place.local_rows(self.mesh, self.batch_size)
 
         def examples_of(step: int) -> tuple[np.ndarray, np.ndarray]:
             positions = step * self.batch_size + rows
             return self.order.at(positions), self.order.passes(positions)
 
-        def put(batch: dict[str, np.ndarray]) -> tuple[int, Batch]:
-            return len(batch["label"]), place.put_rows(self.mesh, batch, self.batch_size, axis=1)
-
-        host = self.stream.calls(examples_of, len(rows), range(start_step, stop_step),
+        return self.stream.calls(examples_of, len(rows), range(start_step, stop_step),
                                  steps_per_call)
-        return place.ahead(host, put, self.prefetch)
+
+    def put(self, batch: HostBatch) -> Batch:
+        return place.put_rows(self.mesh, batch, self.batch_size, axis=1)
 
     @staticmethod
     def fetch(constants: Any, batch: Batch) -> Batch:
         del constants
         return batch
+
+
+def _put_ahead(feed: ResidentFeed | StreamFeed, start_step: int, stop_step: int,
+               steps_per_call: int) -> Iterator[tuple[int, Batch]]:
+    def put(batch: HostBatch) -> tuple[int, Batch]:
+        return len(batch["index"]), feed.put(batch)
+
+    return place.ahead(feed.host_batches(start_step, stop_step, steps_per_call), put,
+                       feed.prefetch)
 
 
 def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,

@@ -43,8 +43,13 @@ class Call:
 
 def make_call(experiment: Experiment, phase: Phase, fetch: Callable) -> Call:
     """Returns the training step of a phase."""
+    return Call(jitted_call(experiment, phase, fetch))
+
+
+def jitted_call(experiment: Experiment, phase: Phase, fetch: Callable):
+    """Returns the same as `jax.jit` gave it."""
     sharding = experiment.state_sharding(experiment.abstract_state_at(phase.stop))
-    return Call(step_lib.make_train_call(phase.task, fetch, experiment.mesh, sharding))
+    return step_lib.make_train_call(phase.task, fetch, experiment.mesh, sharding)
 
 
 def compiling(call: Call, following: Call, image_size: tuple[int, int]) -> Callable:

@@ -1,11 +1,14 @@
-"""The state with which a run begins."""
+"""The state with which a run, and each of its phases, begins."""
 
 from __future__ import annotations
+
+import functools
 
 import jax
 
 from cnnjax.jobs import initial_weights
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 
@@ -19,3 +22,12 @@ def new_state(experiment: Experiment) -> TrainState:
     # The weights come whole, whatever becomes of the state.
     return jax.device_put(initial_weights.put_into(
         state, experiment.weights, step_lib.replicated(experiment.mesh)), sharding)
+
+
+def begin_phase(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:
+    """Returns the state with which a phase begins, from that at the end of the one before."""
+    if phase.continued:
+        return state
+    sharding = experiment.state_sharding(experiment.abstract_state_at(phase.start + 1))
+    return jax.jit(functools.partial(begin, phase), donate_argnums=0,
+                   out_shardings=sharding)(state)

@@ -11,11 +11,10 @@ import numpy as np
 
 from cnnjax import data, trees
 from cnnjax.analysis import summarize
-from cnnjax.jobs import backend, console
+from cnnjax.jobs import ahead, backend, console
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
-from cnnjax.train import step as step_lib
 
 
 def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
@@ -88,16 +87,22 @@ def dry_run(experiment: Experiment) -> None:
 
 def lower(experiment: Experiment) -> tuple[data.Feed, jax.stages.Lowered]:
     """Returns the batches of the last phase and its step, traced and not compiled."""
+    phase, inputs = experiment.phases[-1], last_inputs(experiment)
+    k = experiment_lib.steps_per_call(experiment.config)
+    _, batch = next(iter(inputs.feed.batches(phase.start, phase.stop, k)))
+    call = ahead.jitted_call(experiment, phase, inputs.fetch)
+    return inputs.feed, call.lower(experiment.placed_state_at(phase.stop), inputs.constants, batch)
+
+
+def last_inputs(experiment: Experiment) -> Inputs:
+    """Returns what the last phase trains on, without its evaluation.
+
+    Where it trains on features these are zeros, which take no time to compute.
+    """
     phase = experiment.phases[-1]
     feed = (experiment_lib.make_train_feed(experiment, phase) if phase.cached_trunk is None
             else _blank_features(experiment))
-    inputs = Inputs.of(experiment, phase, feed, None)
-    k = experiment_lib.steps_per_call(experiment.config)
-    _, batch = next(iter(feed.batches(phase.start, phase.stop, k)))
-    state = experiment.placed_state_at(phase.stop)
-    call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
-                                    experiment.state_sharding(state))
-    return feed, call.lower(state, inputs.constants, batch)
+    return Inputs.of(experiment, phase, feed, None)
 
 
 def _blank_features(experiment: Experiment) -> data.Feed:

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from cnnjax import exit_codes, interrupts, trees
@@ -23,8 +22,8 @@ from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
-from cnnjax.jobs.new_state import new_state
-from cnnjax.jobs.phases import Phase, begin
+from cnnjax.jobs.new_state import begin_phase, new_state
+from cnnjax.jobs.phases import Phase
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
@@ -45,7 +44,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
-    experiment = experiment_lib.build(config, _saved_preprocess(config, folder))
+    experiment = experiment_lib.build(config, saved_preprocess(config, folder))
     if dry_run:
         overview.dry_run(experiment)
         return 0
@@ -69,7 +68,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     return exit_codes.FAILED
 
 
-def _saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
+def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
     """Returns that of the run in the folder, if it started from weights: they may be gone."""
     if config.weights.path is None or not workdir.has_checkpoints(folder):
         return None
@@ -109,7 +108,7 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
     if following is not experiment.phase_of(step):
-        state = _begin(experiment, following, state)
+        state = begin_phase(experiment, following, state)
     return _Start(state, step, saved["metrics"].get("seconds", 0.0),
                   faults.rollbacks(experiment.config, folder, step, saved),
                   saved["metrics"].get("unmeasured_since"))
@@ -233,7 +232,7 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
     ready = None
     for phase, following in zip(phases, [*phases[1:], None], strict=True):
         if phase is not first:
-            state = _begin(experiment, phase, state)
+            state = begin_phase(experiment, phase, state)
             inputs = make_inputs(experiment, phase, experiment.gather(state.variables), inputs)
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
@@ -256,14 +255,6 @@ def _evaluate(experiment: Experiment, evaluate: Evaluate, state: TrainState,
     # With several processes the others would have to agree on the batch to stop at.
     variables = experiment.gather(state.eval_variables)
     return evaluate(variables) if hosts.several() else evaluate(variables, should_stop)
-
-
-def _begin(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:
-    if phase.continued:
-        return state
-    sharding = experiment.state_sharding(experiment.abstract_state_at(phase.start + 1))
-    return jax.jit(functools.partial(begin, phase), donate_argnums=0,
-                   out_shardings=sharding)(state)
 
 
 def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,

@@ -8,15 +8,16 @@ all are XLA's.
     ops.conv2d(x, kernel, stride=1, padding="SAME", groups=1)
     with ops.using("xla"): …      # the plain definitions, to compare with
     ops.set_default("xla")        # the same for a whole program
+    with ops.without("taps"): …   # all but some, to see what they are worth
     with ops.training(): …        # the forward pass of a loss: a little noise does no harm
 """
 
 from cnnjax.ops.batch_norm import batch_norm
-from cnnjax.ops.conv import conv2d, formulation
+from cnnjax.ops.conv import conv2d, formulation, names, without
 from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
 from cnnjax.ops.switch import set_default, training, using
 
-__all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "relu",
-           "set_default", "training", "using"]
+__all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "names",
+           "relu", "set_default", "training", "using", "without"]

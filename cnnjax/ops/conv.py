@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from jax import lax
 from cnnjax.ops import (
     blocks,
     depthwise,
+    patches,
     pointwise,
     rows,
     space_to_depth,
@@ -24,7 +26,7 @@ from cnnjax.ops import (
 )
 from cnnjax.ops.bilinear import convolution
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
-from cnnjax.types import UserError
+from cnnjax.types import UserError, did_you_mean
 
 
 class Formulation(NamedTuple):
@@ -59,6 +61,8 @@ FORMULATIONS = (
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
     Formulation("taps", CPU, True, taps.applies, convolution(
         xla.conv2d, xla.input_gradient, taps.weight_gradient)),
+    Formulation("patches", CPU, True, patches.applies, convolution(
+        xla.conv2d, xla.input_gradient, patches.weight_gradient)),
     Formulation("space_to_depth", GPU, True, space_to_depth.applies, space_to_depth.conv2d),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
@@ -100,6 +104,34 @@ def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1
     return _choose(_geometry(x, kernel, stride, padding, groups)).name
 
 
+def names() -> tuple[str, ...]:
+    """Returns what `without` can leave out: the rows but for the last, and what is no convolution.
+    """
+    return (*(row.name for row in FORMULATIONS[:-1]), *switch.OTHERS)
+
+
+def without(*left_out: str) -> contextlib.AbstractContextManager:
+    """Returns a context in which formulations are not chosen; the next row that applies is.
+
+        with ops.without("winograd", "max_pool"):
+            compiled = jax.jit(step).lower(state, batch).compile()
+
+    For finding out what each of them is worth. As with `using`, it is read while a function is
+    traced and is part of the key of `jax.jit`'s cache.
+
+    Args:
+      *left_out: of `names()`.
+
+    Raises:
+      UserError: if a name is none of these.
+    """
+    for name in left_out:
+        if name not in names():
+            raise UserError(f"{name!r} is no formulation; there are {', '.join(names())}."
+                            f"{did_you_mean(name, names())}")
+    return switch.leaving_out(tuple(sorted(set(left_out))))
+
+
 def _unfused(conv, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """The convolution with barriers on both sides, for its own results and its gradients.
 
@@ -112,8 +144,8 @@ def _unfused(conv, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arra
 
 
 def _choose(g: ConvGeometry) -> Formulation:
-    return next((row for row in FORMULATIONS if row.applies(g)
-                 and switch.tuned_for(*row.backends, exact=row.exact)), FORMULATIONS[-1])
+    return next((row for row in FORMULATIONS if row.applies(g) and switch.tuned_for(
+        *row.backends, name=row.name, exact=row.exact)), FORMULATIONS[-1])
 
 
 def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:

@@ -18,7 +18,7 @@ from cnnjax.ops import switch
 
 def relu(x: jax.Array) -> jax.Array:
     """Returns max(x, 0), for the sum at the end of a residual block; its derivative at 0 is 0."""
-    return _relu(x) if switch.tuned_for("gpu") else jax.nn.relu(x)
+    return _relu(x) if switch.tuned_for("gpu", name="relu") else jax.nn.relu(x)
 
 
 @jax.custom_vjp

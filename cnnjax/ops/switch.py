@@ -25,6 +25,10 @@ CHOICES = {
 # compiled again, not reused, under another.
 _choice = jax.make_user_context("auto")
 _training = jax.make_user_context(False)
+_without = jax.make_user_context(())
+
+# What may be left out by its name, besides the rows of `conv.FORMULATIONS`.
+OTHERS = ("max_pool", "avg_pool", "dense", "batch_norm", "relu")
 
 
 def _checked(choice: str) -> str:
@@ -83,7 +87,12 @@ def set_default(choice: str) -> None:
     _choice.set_global(_checked(choice))
 
 
-def tuned_for(*backends: str, exact: bool = True) -> bool:
+def leaving_out(names: tuple[str, ...]) -> contextlib.AbstractContextManager:
+    """Returns a context in which the formulations of these names are not chosen."""
+    return _without(names)
+
+
+def tuned_for(*backends: str, name: str, exact: bool = True) -> bool:
     """Whether a formulation may be chosen.
 
     The backend is JAX's default one. A function placed by hand on another is still computed
@@ -91,8 +100,11 @@ def tuned_for(*backends: str, exact: bool = True) -> bool:
 
     Args:
       *backends: those it is for ("cpu", "gpu", "tpu"; none is all).
+      name: what `leaving_out` knows it by.
       exact: whether it rounds no more than the plain definition.
     """
+    if name in _without.value:
+        return False
     choice = _choice.value
     if choice == "auto":
         choice = "fast" if _training.value else "exact"

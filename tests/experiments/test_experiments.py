@@ -82,9 +82,10 @@ def test_every_trial_of_a_sweep_is_valid_and_the_last_one_takes_its_images(file,
         config = module.get_config(preset)
         for key, value in trial.overrides.items():
             section, _, name = key.rpartition(".")
+            level = config[section] if section else config
             if section != "model":
-                assert name in config[section]
-            config[section][name] = value
+                assert name in level
+            level[name] = value
         validate(config)
     assert_built(config)
 

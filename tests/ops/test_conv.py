@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import taps, winograd
+from cnnjax.ops import patches, taps, winograd
 from cnnjax.types import UserError
 
 
@@ -89,6 +89,12 @@ CASES = [
     ("taps", (28, 29), (3, 3), 2, 1, 17, 5, 1),
     ("taps", (16, 31), (5, 3), (1, 2), UNEVEN, 16, 3, 1),
     ("taps", (42, 56), (2, 2), (3, 4), VALID, 16, 3, 1),
+    ("patches", (29, 30), (7, 7), 2, 3, 3, 8, 1),
+    ("patches", (61, 63), (11, 11), 4, 2, 3, 17, 1),
+    ("patches", (15, 17), (3, 3), 1, SAME, 4, 9, 1),
+    ("patches", (32, 45), (5, 2), (2, 3), UNEVEN, 1, 7, 1),
+    ("patches", (31, 30), (3, 1), (1, 2), VALID, 2, 17, 1),
+    ("patches", (44, 17), (3, 4), (3, 1), 4, 3, 6, 1),
     ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
     ("xla", (27, 26), (3, 3), 2, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
@@ -135,6 +141,15 @@ def test_taps_in_parts_of_the_batch(pixels, monkeypatch):
         x, kernel = arrays((9, 11), (3, 3), 16, 8, 1)
         assert ops.formulation(x, kernel, 2, 1) == "taps"
         check_value_and_gradients(x, kernel, 2, 1)
+
+
+@pytest.mark.parametrize("pixels", [10 ** 6, 1, 400])
+def test_patches_in_parts_of_the_batch(pixels, monkeypatch):
+    monkeypatch.setattr(patches, "PIXELS", pixels)
+    with jax.enable_x64(True):
+        x, kernel = arrays((28, 31), (7, 7), 3, 8, 1)
+        assert ops.formulation(x, kernel, 2, 3) == "patches"
+        check_value_and_gradients(x, kernel, 2, 3)
 
 
 def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(monkeypatch):
@@ -211,12 +226,13 @@ def test_the_kernel_is_converted_to_the_dtype_of_x():
 @pytest.mark.parametrize("name,size,window,groups", [
     ("pointwise", (3, 3), (1, 1), 1), ("tiny_maps", (2, 2), (3, 3), 1), ("rows", (6, 6), (1, 3), 1),
     ("depthwise", (5, 4), (3, 3), 48), ("winograd", (4, 5), (3, 3), 1),
-    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12)])
+    ("taps", (28, 28), (3, 2), 1), ("blocks", (4, 5), (3, 3), 12),
+    ("patches", (45, 90), (7, 7), 1)])
 def test_vmap_over_images_and_kernels(name, size, window, groups):
-    channels = 8 if name == "rows" else 48
+    channels = {"rows": 8, "patches": 3}.get(name, 48)
     x, kernel = arrays(size, window, channels, channels, groups, np.float32)
     xs, kernels = np.stack([x, 2 * x]), np.stack([kernel, -kernel])
-    stride = 2 if name == "taps" else 1
+    stride = 2 if name in ("taps", "patches") else 1
     conv = functools.partial(ops.conv2d, stride=stride, groups=groups)
     with ops.using("fast"):
         assert ops.formulation(x, kernel, stride, groups=groups) == name
@@ -262,6 +278,37 @@ def test_only_auto_is_another_in_training(choice, elsewhere, training):
         with ops.training():
             assert ops.formulation(x, kernel) == training
         assert ops.formulation(x, kernel) == elsewhere
+
+
+def test_without_a_formulation_the_next_that_applies_is_taken_inside_the_context_alone():
+    x, kernel = jnp.ones((1, 2, 2, 48)), jnp.ones((3, 3, 48, 48))
+    assert ops.formulation(x, kernel) == "tiny_maps"
+    with ops.without("tiny_maps", "winograd"):
+        assert ops.formulation(x, kernel) == "xla"
+    assert ops.formulation(x, kernel) == "tiny_maps"
+
+
+@pytest.mark.parametrize("name,call", [
+    ("max_pool", lambda x: ops.max_pool(x, 3, 2, 1)), ("avg_pool", lambda x: ops.avg_pool(x, 2)),
+    ("dense", lambda x: ops.dense(x, jnp.ones((4, 3)))),
+    ("batch_norm", lambda x: ops.batch_norm(x, *jnp.ones((3, 4)), 1e-5))])
+def test_without_reaches_what_is_no_convolution(name, call):
+    x = jnp.arange(4 * 6 * 6 * 4, dtype=jnp.float32).reshape(4, 6, 6, 4)
+
+    def lowered():
+        return jax.jit(jax.grad(lambda x: jnp.sum(jnp.sin(jax.tree.leaves(call(x))[0])))
+                       ).lower(x).as_text()
+
+    tuned = lowered()
+    with ops.without(name):
+        plain = lowered()
+    with ops.using("xla"):
+        assert lowered() == plain != tuned
+
+
+def test_an_unknown_formulation_is_refused_with_the_names():
+    with pytest.raises(UserError, match="winograd"):
+        ops.without("winogard")
 
 
 def test_training_around_the_loss_alone_holds_for_its_backward_pass(monkeypatch):
