@@ -30,10 +30,10 @@ from cnnjax.types import UserError, did_you_mean
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
-                        "deterministic",
-                        "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
+                        "deterministic", "eval.", "checkpoint.", "log.", "data.threads",
+                        "data.data_dir", "data.manual_dir", "data.placement", "data.on_error",
+                        "devices", "predict.", "export.", "visualize.", "seeds",
+                        "sweep.", "sharding.", "train.remat", "lr_finder.", "summarize.")
 
 
 def default() -> ConfigDict:

@@ -212,19 +212,21 @@ def _take_part(files: _Files, part: slice, seed: int, where: str) -> _Files:
 
 
 def _common_shape(paths: list[str]) -> tuple[int, int, int] | None:
-    """Returns (H, W, 3) if all images have one size, else None. Reads headers only."""
+    """Returns (H, W, 3) if all images have one size, else None. Reads headers only.
+
+    Files without a header that can be read don't count: whoever decodes them says what is wrong.
+    """
     def size(path: str) -> tuple[int, int] | None:
         from PIL import Image
         try:
             with Image.open(path) as image:
-                turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation, by 90 degrees
+                turned = image.getexif().get(host.ORIENTATION, 1) >= 5  # By 90 degrees.
                 return image.size if turned else image.size[::-1]
-        except Exception:  # Whatever is wrong, decoding the image will say it better.
+        except Exception:
             return None
 
-    if len({size(path) for path in paths[::-(-len(paths) // _SAMPLE)]}) > 1:
+    if len({size(path) for path in paths[::-(-len(paths) // _SAMPLE)]} - {None}) > 1:
         return None
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        sizes = set(pool.map(size, paths))
-    common = sizes.pop()
-    return None if sizes or common is None else (*common, 3)
+        sizes = set(pool.map(size, paths)) - {None}
+    return (*sizes.pop(), 3) if len(sizes) == 1 else None

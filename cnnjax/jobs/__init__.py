@@ -15,7 +15,7 @@ JOBS = {
     "visualize": "write a page of what a model sees, looks for and gets wrong",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
     "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
-    "summarize": "print the model layer by layer",
+    "summarize": "print the model layer by layer, or what the data set holds",
     "report": "tables, figures and a page of a sweep, or of a folder of runs",
     "prepare": "download and prepare a TFDS data set",
 }
