@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -74,7 +75,11 @@ def what_is_wrong(data: bytes) -> str:
 
 
 def _is_text(data: bytes) -> bool:
-    return not any(byte < 32 and byte not in b"\t\n\r\f" or byte == 127 for byte in data)
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(data)  # Its end may be cut.
+    except UnicodeDecodeError:
+        return False
+    return all(letter.isprintable() or letter.isspace() for letter in text)
 
 
 def read_each(source: RandomAccess, indices: Sequence[int]

@@ -220,8 +220,9 @@ def make_resident(stream: HostStream, mesh: Mesh, report: Report
                   ) -> tuple[dict[str, jax.Array], np.ndarray]:
     """Puts a whole split onto every device; also returns which rows are good, bool [N]."""
     rows, problems = stream.read_all()
-    for problem in problems:
-        report(*problem)
+    if jax.process_index() == 0:  # All processes have read all of it.
+        for problem in problems:
+            report(*problem)
     good = rows.pop("good")
     return place.put_everywhere(mesh, rows), good
 

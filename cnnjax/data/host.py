@@ -53,7 +53,7 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
         data = _without_alpha(data)
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
     if not orient:
-        flags |= cv2.IMREAD_IGNOREORIENTATION
+        flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
         readable = data and not bad_examples.is_gif(data)
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if readable else None

@@ -70,4 +70,6 @@ def _caption(targets: Any, row: int, names: tuple[str, ...]) -> tuple[str, str]:
     if targets.other is None:
         return label, ""
     weight = float(np.broadcast_to(targets.weight, targets.label.shape)[row])
+    if weight > 0.995:
+        return label, ""
     return f"{weight:.2f} {label}", f"{1 - weight:.2f} {names[targets.other[row]]}"
