@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from odd_files import bad_files, encode, photo
 from results import lines, summary
+from test_hosts import train as train_processes
 
 from cnnjax.command_line import main
 
@@ -42,7 +43,7 @@ def warnings(text):
     return [line for line in text.splitlines() if line.startswith("Warning: ")]
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
+@pytest.mark.parametrize("placement", [pytest.param("device", marks=pytest.mark.slow), "stream"])
 def test_a_run_goes_on_without_a_hundred_bad_files(photos, tmp_path, capfd, placement):
     words = ["--config.data.on_error=skip", f"--config.data.placement={placement}"]
     assert run(photos, tmp_path / "run", *words) == 0
@@ -93,3 +94,16 @@ def test_frozen_features_are_those_of_the_good_files(photos, tmp_path, capfd):
     found = summary(tmp_path)
     assert (found["examples_evaluated"], found["bad_files"]["count"]) == (GOOD["val"], 100)
     assert len(warnings(capfd.readouterr().err)) == 100
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_two_processes_leave_out_the_same_files_as_one(photos, root, tmp_path, placement):
+    words = [*RUN[2:], f"--config.data.name=folder:{photos[0]}", "--config.data.on_error=skip",
+             f"--config.data.placement={placement}", "--config.train.batch_size=20",
+             "--config.log.progress=plain"]
+    one, losses = train_processes(tmp_path / "one", root, *words, count=1, devices=2)
+    two, others = train_processes(tmp_path / "two", root, *words)
+    assert losses == others and one["state_sha256"] == two["state_sha256"]
+    assert one["bad_files"] == two["bad_files"] and one["bad_files"]["count"] == 100
+    assert one["examples_evaluated"] == two["examples_evaluated"] == GOOD["val"]
