@@ -121,7 +121,9 @@ class Reader:
 
     def __init__(self, split: Split, skip: bool):
         self.skip, self._split = skip, split
-        self._replacements: dict[int, int] = {}  # Found before; only for speed.
+        # What was found before, for speed; and libpng would complain anew in each epoch.
+        self._replacements: dict[int, int] = {}
+        self._bad: dict[int, BadExample] = {}
 
     def read(self, indices: Sequence[int], finish: Callable[[np.ndarray, int], np.ndarray],
              images: np.ndarray, labels: np.ndarray, good: np.ndarray) -> list[Problem]:
@@ -155,15 +157,24 @@ class Reader:
 
     def each(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int] | BadExample]:
         """Yields the examples, or what is wrong with them; an image of another size than all is."""
-        shape = self._split.image_shape
-        for index, example in zip(indices, read_each(self._split.source, indices), strict=True):
-            if (not isinstance(example, BadExample) and shape is not None
-                    and example[0].shape != shape):
-                height, width, _ = example[0].shape
-                example = BadExample(
-                    name_of(self._split, index), f"is an image of {height}x{width}, but the others "
-                    f"are {shape[0]}x{shape[1]}", "remove it, or make all of one size")
+        known = {i: self._bad[i] for i in indices if i in self._bad}
+        examples = read_each(self._split.source, [i for i in indices if i not in known])
+        for index in indices:
+            example = known.get(index) or self._checked(index, next(examples))
+            if isinstance(example, BadExample):
+                # A copy, because the traceback of an error holds on to what was read.
+                self._bad[index] = BadExample(example.name, example.reason, example.advice)
             yield example
+
+    def _checked(self, index: int, example: tuple[np.ndarray, int] | BadExample
+                 ) -> tuple[np.ndarray, int] | BadExample:
+        shape = self._split.image_shape
+        if isinstance(example, BadExample) or shape is None or example[0].shape == shape:
+            return example
+        height, width, _ = example[0].shape
+        return BadExample(name_of(self._split, index), f"is an image of {height}x{width}, but the "
+                          f"others are {shape[0]}x{shape[1]}",
+                          "remove it, or make all of one size")
 
     def _replacement(self, bad: int) -> tuple[np.ndarray, int]:
         count, passed = len(self._split), [bad]

@@ -27,6 +27,8 @@ def _opencv() -> Any:
     import cv2
     # One thread an image: the loader already runs one image a core.
     cv2.setNumThreads(0)
+    # What is wrong with an image is said once, by who asked for it.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 

@@ -23,9 +23,11 @@ class BadFiles:
 
     Each process appends to a file of its own as it meets them. So a run that goes on, be it after
     it was killed or on another number of hosts, neither forgets nor warns again.
+    With `quiet` nothing is warned of.
     """
 
-    def __init__(self):
+    def __init__(self, quiet: bool = False):
+        self._quiet = quiet
         self._found: dict[tuple[str, int], dict[str, Any]] = {}
         self._folder: Path | None = None
 
@@ -39,7 +41,8 @@ class BadFiles:
                 return
             entry = {"split": split.name, "index": index, "name": name, "reason": reason}
             self._found[split.name, index] = entry
-            warn(f"{name} {reason}. It is left out (data.on_error=skip).")
+            if not self._quiet:
+                warn(f"{name} {reason}. It is left out (data.on_error=skip).")
             self._write(entry)
 
         return report

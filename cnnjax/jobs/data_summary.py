@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cnnjax.data.survey import Survey, duplicates, survey
 from cnnjax.files import write_whole
 from cnnjax.jobs import augmented_sheet, console, workdir
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.experiment import Experiment
 
 RESULT, PICTURE = "data.json", "data.png"
@@ -28,7 +30,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """
     with config.unlocked():
         config.data.on_error, config.data.placement = "skip", "stream"
-    experiment = experiment_lib.build(config)
+    # The survey itself tells of bad files.
+    experiment = dataclasses.replace(experiment_lib.build(config), bad_files=BadFiles(quiet=True))
     dataset, preprocess = experiment.dataset, experiment.preprocess
     if dry_run:
         print(f"Would read {len(dataset.train):,} + {len(dataset.eval):,} examples of "
@@ -87,8 +90,8 @@ def _print(values: dict[str, Any], experiment: Experiment) -> None:
         })
     equal = values["duplicates"]
     print(f"Examples whose pixels are equal: {sum(map(len, equal)):,} in {len(equal):,} groups.")
-    _warn_of(values["in_both_splits"], "images are in both splits, so the accuracy says too much")
-    _warn_of(values["two_classes"], "images are there under two classes")
+    _warn_of(values["in_both_splits"], "in both splits, so that the accuracy says too much")
+    _warn_of(values["two_classes"], "in two classes")
     bad = [f"{entry['name']} {entry['reason']}" for part in values["splits"].values()
            for entry in part["bad_files"]]
     if bad:
@@ -100,7 +103,7 @@ def _warn_of(groups: Sequence[Sequence[str]], what: str) -> None:
     if groups:
         shown = "\n  ".join(" = ".join(group) for group in groups[:_NAMED])
         more = f"\n  and {len(groups) - _NAMED:,} more" if len(groups) > _NAMED else ""
-        warn(f"{len(groups):,} {what}:\n  {shown}{more}")
+        warn(f"Equal images {what} ({len(groups):,}):\n  {shown}{more}")
 
 
 def _sizes(part: dict[str, Any]) -> str:
@@ -109,7 +112,7 @@ def _sizes(part: dict[str, Any]) -> str:
 
     if part["sizes"] == 1:
         return f"all {text(part['median'])}"
-    return (f"{part['sizes']:,} different ones by area from {text(part['smallest'])} over "
+    return (f"{part['sizes']:,} different ones; by area from {text(part['smallest'])} over "
             f"{text(part['median'])} (median) to {text(part['largest'])}; sides from "
             f"{part['shortest_side']:,} to {part['longest_side']:,}")
 

@@ -99,9 +99,10 @@ def test_frozen_features_are_those_of_the_good_files(photos, tmp_path, capfd):
 @pytest.mark.slow
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_two_processes_leave_out_the_same_files_as_one(photos, root, tmp_path, placement):
-    words = [*RUN[2:], f"--config.data.name=folder:{photos[0]}", "--config.data.on_error=skip",
+    words = ["--config.model.widths=(4,)", "--config.data.image_size=16",
+             f"--config.data.name=folder:{photos[0]}", "--config.data.on_error=skip",
              f"--config.data.placement={placement}", "--config.train.batch_size=20",
-             "--config.log.progress=plain"]
+             "--config.train.steps=12"]
     one, losses = train_processes(tmp_path / "one", root, *words, count=1, devices=2)
     two, others = train_processes(tmp_path / "two", root, *words)
     assert losses == others and one["state_sha256"] == two["state_sha256"]

@@ -58,7 +58,8 @@ def test_a_folder_is_described_and_its_faults_are_named(photos, tmp_path, capsys
     assert {frozenset(group) for group in found["in_both_splits"]} == pairs
     assert [frozenset(group) for group in found["two_classes"]] == [
         frozenset((str(photos / "train/a/7.png"), str(photos / "val/b/3.png")))]
-    assert "2 images are in both splits" in said.err and "val/a/1.png is empty" in said.err
+    assert "Equal images in both splits, so that the accuracy says too much (2)" in said.err
+    assert "val/a/1.png is empty" in said.err
     assert "largest over smallest 3" in said.out and "9 (75.0%)" in said.out
     page = Image.open(tmp_path / "out/data.png")
     assert page.size == (8 * 176, 6 * 212)
