@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -125,35 +125,21 @@ class Reader:
         self._replacements: dict[int, int] = {}
         self._bad: dict[int, BadExample] = {}
 
-    def read(self, indices: Sequence[int], finish: Callable[[np.ndarray, int], np.ndarray],
-             images: np.ndarray, labels: np.ndarray, good: np.ndarray) -> list[Problem]:
-        """Reads examples into arrays.
-
-        Args:
-          indices: [b], of the examples.
-          finish: (image uint8 [h, w, C], row) -> uint8 [H, W, C].
-          images: uint8 [b, H, W, C], written.
-          labels: int32 [b], written.
-          good: bool [b], written: False in the rows that hold another example in its place.
-
-        Returns:
-          What was wrong with those.
+    def read(self, indices: Sequence[int]
+             ) -> Iterator[tuple[int, tuple[np.ndarray, int], BadExample | None]]:
+        """Yields (index, example, None), or (index, another example, what is wrong with its own).
 
         Raises:
           BadExample: for the first one, unless they are skipped.
           UserError: if no example of the split can be read.
         """
-        problems = []
-        good[:] = True
-        for row, example in enumerate(self.each(indices)):
-            if isinstance(example, BadExample):
-                if not self.skip:
-                    raise example.of_a_data_set() from None
-                problems.append((indices[row], example.name, example.reason))
-                good[row] = False
-                example = self._replacement(indices[row])
-            images[row], labels[row] = finish(example[0], row), example[1]
-        return problems
+        for index, example in zip(indices, self.each(indices), strict=True):
+            if not isinstance(example, BadExample):
+                yield index, example, None
+            elif self.skip:
+                yield index, self._replacement(index), example
+            else:
+                raise example.of_a_data_set() from None
 
     def each(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int] | BadExample]:
         """Yields the examples, or what is wrong with them; an image of another size than all is."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -59,16 +59,25 @@ class HostStream:
     def read(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Rows, list[Problem]]:
         """Returns examples, as in these epochs, and what was wrong with those that are not good."""
         rows = _empty((len(indices),), self.image_shape)
-        problems = self._read(indices.tolist(), epochs.tolist(), rows)
+        problems = self.read_into(indices, epochs, rows)
         return rows | {"index": indices}, problems
 
-    def _read(self, indices: Sequence[int], epochs: Sequence[int], rows: Rows) -> list[Problem]:
-        def finish(image: np.ndarray, row: int) -> np.ndarray:
-            if self.transform is None:
-                return image
-            return self.transform(image, epochs[row], indices[row])
+    def read_into(self, indices: np.ndarray, epochs: np.ndarray, rows: Rows) -> list[Problem]:
+        """Fills rows: image uint8 [b, H, W, C], label int32 [b] and good bool [b] of examples.
 
-        return self.reader.read(indices, finish, rows["image"], rows["label"], rows["good"])
+        Returns:
+          What was wrong with those that are not good, in whose rows another one stands.
+        """
+        problems, rows["good"][:] = [], True
+        for row, (index, example, bad) in enumerate(self.reader.read(indices.tolist())):
+            image, rows["label"][row] = example
+            if self.transform is not None:
+                image = self.transform(image, int(epochs[row]), index)
+            rows["image"][row] = image
+            if bad is not None:
+                rows["good"][row] = False
+                problems.append((index, bad.name, bad.reason))
+        return problems
 
     def read_all(self) -> tuple[Rows, list[Problem]]:
         """Returns all examples in their order, and what was wrong with those that are not good."""
@@ -83,7 +92,8 @@ class HostStream:
         rows = _empty((count,), self.image_shape)
 
         def read(part: range) -> list[Problem]:
-            return self._read(part, [0] * len(part), {
+            indices = np.arange(part.start, part.stop)
+            return self.read_into(indices, np.zeros_like(indices), {
                 name: array[part.start:part.stop] for name, array in rows.items()})
 
         found = dataset.in_blocks(read, count, self.threads)

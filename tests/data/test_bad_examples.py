@@ -10,6 +10,8 @@ from test_feed import collect as collect_train
 
 from cnnjax.data import make_eval_feed, make_train_feed, open_dataset
 from cnnjax.data.bad_examples import BadExample, Reader
+from cnnjax.data.host import HostTransform
+from cnnjax.data.stream import HostStream
 from cnnjax.types import UserError
 
 # Of 20: one, two in a row, and the last, whose place the first good one takes.
@@ -130,10 +132,9 @@ def test_a_bad_file_among_images_of_one_size_leaves_that_size(tmp_path, write_im
 
 def test_a_reader_in_another_process_says_what_it_met(folder):
     reader = pickle.loads(pickle.dumps(Reader(folder, skip=True)))
-    images, labels = np.empty((3, 4, 4, 3), np.uint8), np.empty(3, np.int32)
-    good = np.empty(3, bool)
-    problems = reader.read([8, 9, 11], lambda image, row: image[:4, :4], images, labels, good)
-    assert good.tolist() == [False, False, True] and [p[0] for p in problems] == [8, 9]
+    stream = pickle.loads(pickle.dumps(HostStream(folder, HostTransform((4, 4)), reader=reader)))
+    rows, problems = stream.read(np.array([8, 9, 11]), np.zeros(3, int))
+    assert rows["good"].tolist() == [False, False, True] and [p[0] for p in problems] == [8, 9]
     assert pickle.loads(pickle.dumps(problems)) == problems
 
 
