@@ -12,7 +12,7 @@ from PIL import Image
 from cnnjax import config as config_lib
 from cnnjax.command_line import main, parse
 from cnnjax.data import open_dataset
-from cnnjax.jobs import augmented_sheet, contact_sheet
+from cnnjax.jobs import augmented_sheet, contact_sheet, data_summary
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.train import step as step_lib
 
@@ -124,3 +124,13 @@ def test_a_dry_run_reads_nothing_and_writes_nothing(tmp_path, capsys):
     assert main([*CONFIG, "--dry_run", f"--workdir={tmp_path / 'out'}"]) == 0
     assert "Would read 1,437 + 360 examples of digits" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_of_many_classes_the_smallest_and_largest_are_shown():
+    rows = data_summary._balance({f"c{i}": 10 + i for i in range(25)})
+    assert rows.pop("classes").startswith("25; largest over smallest 3.4")
+    assert [name.strip() for name in rows] == [
+        "c0", "c1", "c2", "c3", "c4", "c24", "c23", "c22", "c21", "c20"]
+    assert rows["  c24"] == "34 (6.2%)"
+    empty = data_summary._balance({"a": 0, "b": 5})
+    assert "a class has none" in empty["classes"] and empty["  a"] == "0 (0.0%)"
