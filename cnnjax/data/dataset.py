@@ -27,7 +27,10 @@ class RandomAccess(Protocol):
 
     A source whose images differ in size also has `channels`, 1 or 3. One that reads several
     examples faster than one by one has `many(indices)`, which yields them in order; one that has
-    all of them in memory has `arrays()`, which returns what `Split.arrays` does.
+    all of them in memory has `arrays()`, which returns what `Split.arrays` does. `paths`, the file
+    of each example, and `num_bytes`, on disk, are for what is said about them.
+
+    An example that cannot be read, where others may be fine, raises a `bad_examples.BadExample`.
     """
 
     def __len__(self) -> int: ...
