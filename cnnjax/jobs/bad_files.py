@@ -69,7 +69,7 @@ class BadFiles:
 
     def _read(self) -> None:
         for file in self._files():
-            for line in file.read_text().splitlines():
+            for line in file.read_text(errors="replace").splitlines():
                 try:
                     entry = json.loads(line)
                     self._found.setdefault((entry["split"], entry["index"]), entry)
