@@ -25,6 +25,7 @@ USAGE = f"""\
 usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dry_run]
                         [--config.KEY=VALUE ...]
        python launch.py --job=summarize --models=PATTERN [--scaling]
+       python launch.py --job=summarize --config=FILE --what=data
        python launch.py --job=predict --workdir=DIR --images=FOLDER
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
                         or --job=visualize with the same
@@ -42,6 +43,7 @@ Try: python launch.py --config=experiments/resnet50.py
   --dry_run               does everything up to the first step, and writes nothing
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
+  --what=data             with --job=summarize and a config: the images instead of the model
   --scaling               with --job=summarize and a config or --models=NAME: how it scales
   --images=PATH           with predict and visualize: a folder of images, or one; without it the
                           evaluation split is taken
@@ -59,7 +61,8 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 _STANDALONE = ("predict", "export", "visualize")
 # Short for --config.KEY; the second is what they go with, None being every job.
 _SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
-          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train"))}
+          "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train")),
+          "what": ("summarize.what", ("summarize",))}
 _WITHOUT_CONFIG = ("report",)  # It reads runs, each of which has its own.
 
 
@@ -247,11 +250,12 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
     Raises:
       UserError: if a short flag stands with a job that has no use for it, or without a value.
     """
-    words, short = [], None
+    words, in_full, short = [], [], None  # Those in full go behind --config, wherever they stood.
     for word in argv:
         name, equals, value = word.lstrip("-").partition("=")
         if short is not None:
-            words, short = [*words, f"--config.{_SHORT[short][0].format(job=job)}={word}"], None
+            in_full.append(f"--config.{_SHORT[short][0].format(job=job)}={word}")
+            short = None
             continue
         if not word.startswith("-") or name not in _SHORT:
             words.append(word)
@@ -263,12 +267,12 @@ def _in_full(argv: Sequence[str], job: str) -> list[str]:
                                                "--job=summarize takes --models=PATTERN."
                                                if name == "model" else ""))
         if equals:
-            words.append(f"--config.{key.format(job=job)}={value}")
+            in_full.append(f"--config.{key.format(job=job)}={value}")
         else:
             short = name
     if short is not None:
         raise UserError(f"--{short} has no value: write --{short}=VALUE.")
-    return words
+    return words + in_full
 
 
 def _default_workdir(path: str) -> Path:

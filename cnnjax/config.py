@@ -32,6 +32,7 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
                         "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.data_dir",
+                        "data.on_error", "summarize.",
                         "data.manual_dir", "data.placement", "devices", "predict.", "export.",
                         "prepare.", "visualize.", "seeds", "sweep.", "sharding.", "train.remat",
                         "lr_finder.", "benchmark.")

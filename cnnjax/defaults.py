@@ -39,6 +39,7 @@ def sections() -> dict[str, Any]:
         "benchmark": _benchmark(),
         "eval": _eval(),
         "predict": _predict(),
+        "summarize": _summarize(),
         "visualize": _visualize(),
         "export": _export(),
         "sweep": _sweep(),
@@ -74,6 +75,7 @@ def _data() -> dict[str, Any]:
         "mean": _optional(tuple),  # Per channel, of images in [0, 1]; default: the data set's.
         "std": _optional(tuple),
         "placement": "auto",  # device: all of it, as uint8; stream: through the host.
+        "on_error": "raise",  # Of an example that cannot be read; skip: goes on without it.
         "threads": 0,  # Of the streaming loader; 0 is one a core.
     }
 
@@ -238,6 +240,15 @@ def _predict() -> dict[str, Any]:
         "images": _optional(str),  # A folder or a file; None labels the evaluation split.
         "batch_size": 32,
         "sheet": 48,  # Images on the contact sheet, the first ones; 0 writes none.
+    }
+
+
+def _summarize() -> dict[str, Any]:
+    """--job=summarize."""
+    return {
+        "what": "model",  # Or data; --what is short for it.
+        "images": 8,  # data: how many training images are drawn, side by side.
+        "draws": 5,  # And how often each is augmented, one below the other.
     }
 
 

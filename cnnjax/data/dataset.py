@@ -10,13 +10,14 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from cnnjax.data import order
 from cnnjax.types import UserError
 
+T = TypeVar("T")
 # Examples that one thread reads at a time: enough that handing out work costs nothing.
 _BLOCK = 256
 
@@ -26,7 +27,10 @@ class RandomAccess(Protocol):
 
     A source whose images differ in size also has `channels`, 1 or 3. One that reads several
     examples faster than one by one has `many(indices)`, which yields them in order; one that has
-    all of them in memory has `arrays()`, which returns what `Split.arrays` does.
+    all of them in memory has `arrays()`, which returns what `Split.arrays` does. `paths`, the file
+    of each example, and `num_bytes`, on disk, are for what is said about them.
+
+    An example that cannot be read, where others may be fine, raises a `bad_examples.BadExample`.
     """
 
     def __len__(self) -> int: ...
@@ -72,14 +76,25 @@ class Split:
     def _arrays(self) -> tuple[np.ndarray, np.ndarray]:
         if self.image_shape is None:
             raise ValueError(f"The images of {self.name} differ in size; there is no one array.")
-        if hasattr(self.source, "arrays"):
-            arrays = self.source.arrays()
-        else:
-            arrays = read_arrays(lambda rows: read_many(self.source, rows), len(self),
-                                 self.image_shape)
+        arrays = self.source.arrays() if hasattr(self.source, "arrays") else self._read_all()
         for array in arrays:  # Shared by all who ask, and on CPU with the device.
             array.flags.writeable = False
         return arrays
+
+    def _read_all(self) -> tuple[np.ndarray, np.ndarray]:
+        images = np.empty((len(self), *self.image_shape), np.uint8)
+        labels = np.empty(len(self), np.int32)
+
+        def read(rows: range) -> None:
+            for i, (image, label) in zip(rows, read_many(self.source, rows), strict=True):
+                if image.shape != self.image_shape:
+                    raise UserError(
+                        f"Example {i} is an image of {image.shape}, but the data set says that all "
+                        f"are {self.image_shape}: prepare it anew, or remove that image.")
+                images[i], labels[i] = image, label
+
+        in_blocks(read, len(self))
+        return images, labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,37 +179,17 @@ def read_many(source: RandomAccess, indices: Sequence[int]) -> Iterable[tuple[np
     return (source[i] for i in indices)
 
 
-def read_arrays(load: Callable[[range], Iterable[tuple[np.ndarray, int]]], count: int,
-                shape: tuple[int, int, int], threads: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the examples 0..count-1 with many threads.
+def in_blocks(read: Callable[[range], T], count: int, threads: int = 0) -> list[T]:
+    """Returns read(rows) of consecutive rows, which are 0..count-1 together, by many threads.
 
     Args:
-      load: (consecutive indices) -> (image uint8 [*shape], label) of each, in order.
-      count: number of examples.
-      shape: (H, W, C).
+      read: called with at most 256 rows.
+      count: number of rows.
       threads: 0 for one a core.
-
-    Returns:
-      images uint8 [count, H, W, C] and labels int32 [count].
-
-    Raises:
-      UserError: if an image has another shape; and whatever `load` raises.
     """
-    images = np.empty((count, *shape), np.uint8)
-    labels = np.empty(count, np.int32)
-
-    def read(start: int) -> None:
-        rows = range(start, min(start + _BLOCK, count))
-        for i, (image, label) in zip(rows, load(rows), strict=True):
-            if image.shape != shape:
-                raise UserError(f"Example {i} is an image of {image.shape}, but the data set says "
-                                f"that all are {shape}: prepare it anew, or remove that image.")
-            images[i], labels[i] = image, label
-
+    blocks = [range(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK)]
     with concurrent.futures.ThreadPoolExecutor(threads or available_cores()) as pool:
-        for _ in pool.map(read, range(0, count, _BLOCK)):
-            pass
-    return images, labels
+        return list(pool.map(read, blocks))
 
 
 def check_labels(labels: np.ndarray, num_classes: int, where: str) -> None:

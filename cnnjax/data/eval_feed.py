@@ -14,7 +14,7 @@ from cnnjax.data import feed
 from cnnjax.data import placement as place
 from cnnjax.data.dataset import Split
 from cnnjax.data.feed import Batch
-from cnnjax.data.stream import HostStream
+from cnnjax.data.stream import HostStream, Report, no_report
 
 
 class EvalFeed(Protocol):
@@ -25,7 +25,7 @@ class EvalFeed(Protocol):
       image_shape: (H, W, C) of the images that `fetch` gives.
       batch_size: rows of a batch, over all devices and processes; a multiple of the number of
         devices.
-      num_examples: rows that count.
+      num_examples: examples of the split, of which those that can be read count.
     """
 
     constants: dict[str, jax.Array]
@@ -38,7 +38,8 @@ class EvalFeed(Protocol):
 
         The arrays are [batch_size, …], sharded over the mesh axis "data" along dimension 0, on
         the devices or on their way there, the next two behind them. Where the last batch goes
-        beyond the split, it repeats the last example with mask 0.
+        beyond the split, it repeats the last example with mask 0, which stands also where an
+        example cannot be read and another is in its place.
         """
         ...
 
@@ -48,7 +49,7 @@ class EvalFeed(Protocol):
 
         Returns:
           {"image": uint8 [B, H, W, C], "label": int32 [B], "index": int32 [B],
-          "mask": float32 [B]}: the mask is 1 for rows that count, 0 for padding.
+          "mask": float32 [B]}: the mask is 1 for rows that count, else 0.
         """
         ...
 
@@ -62,6 +63,7 @@ class ResidentEvalFeed:
     batch_size: int
     mesh: Mesh
     prefetch: int = 2
+    good: np.ndarray | None = None  # bool [N]; None if all of the examples are.
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -72,6 +74,8 @@ class ResidentEvalFeed:
 
         def put(step: int) -> Batch:
             index, mask = _padded(step * self.batch_size + rows, self.num_examples)
+            if self.good is not None:
+                mask *= self.good[index]
             return place.put_rows(self.mesh, {"index": index, "mask": mask}, self.batch_size, 0)
 
         return place.ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
@@ -87,6 +91,7 @@ class StreamEvalFeed:
     batch_size: int
     mesh: Mesh
     prefetch: int = 2
+    report: Report = no_report
     constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
 
     @property
@@ -108,10 +113,12 @@ class StreamEvalFeed:
         def put(item: tuple[int, dict[str, np.ndarray]]) -> Batch:
             step, batch = item
             _, mask = _padded(step * self.batch_size + rows, self.num_examples)
-            batch = {**{name: array[0] for name, array in batch.items()}, "mask": mask}
+            batch = {name: array[0] for name, array in batch.items()}
+            batch["mask"] = mask * batch.pop("good")
             return place.put_rows(self.mesh, batch, self.batch_size, axis=0)
 
-        host = enumerate(self.stream.calls(examples_of, len(rows), range(steps)))
+        host = enumerate(self.stream.calls(examples_of, len(rows), range(steps),
+                                           report=self.report))
         return place.ahead(host, put, self.prefetch)
 
     fetch = staticmethod(feed.StreamFeed.fetch)
@@ -119,7 +126,8 @@ class StreamEvalFeed:
 
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
-                   interpolation: str = "bilinear", prefetch: int = 2) -> EvalFeed:
+                   interpolation: str = "bilinear", prefetch: int = 2, on_error: str = "raise",
+                   report: Report = no_report) -> EvalFeed:
     """Makes the feed of an evaluation.
 
     Images of one size come out as they are, to be resized on the device; images of different
@@ -136,16 +144,19 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
       prefetch: batches on the device beyond the one in use.
+      on_error: "raise", or "skip" to leave out of account examples that cannot be read.
+      report: (index, name, reason), called for each time that one was skipped.
 
     Raises:
+      BadExample: for an example that cannot be read; while batches are made, unless resident.
       UserError: if an argument is out of range.
     """
     rows = -(-min(max(batch_size, 1), len(split)) // mesh.size) * mesh.size
-    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, seed=0)
+    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, 0, on_error)
     if feed.is_resident(stream, placement, mesh):
-        constants = feed.make_resident(stream, mesh)
-        return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch)
-    return StreamEvalFeed(stream, rows, mesh, prefetch)
+        constants, good = feed.make_resident(stream, mesh, report)
+        return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch, good)
+    return StreamEvalFeed(stream, rows, mesh, prefetch, report)
 
 
 def make_array_eval_feed(arrays: dict[str, np.ndarray], *, batch_size: int, mesh: Mesh

@@ -16,10 +16,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax.data import placement as place
+from cnnjax.data.bad_examples import ON_ERROR, Reader
 from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
 from cnnjax.data.order import TrainOrder
-from cnnjax.data.stream import HostStream
+from cnnjax.data.stream import HostStream, Report, no_report
 from cnnjax.types import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
@@ -127,6 +128,7 @@ class StreamFeed:
     batch_size: int
     mesh: Mesh
     prefetch: int = 2
+    report: Report = no_report
     constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
 
     @property
@@ -145,8 +147,10 @@ class StreamFeed:
             positions = step * self.batch_size + rows
             return self.order.at(positions), self.order.passes(positions)
 
-        return self.stream.calls(examples_of, len(rows), range(start_step, stop_step),
-                                 steps_per_call)
+        for batch in self.stream.calls(examples_of, len(rows), range(start_step, stop_step),
+                                       steps_per_call, self.report):
+            del batch["good"]  # Training takes what stands in for a bad example.
+            yield batch
 
     def put(self, batch: HostBatch) -> Batch:
         return place.put_rows(self.mesh, batch, self.batch_size, axis=1)
@@ -170,7 +174,8 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
                     image_size: tuple[int, int], crop: float = 0.875,
                     random_resized_crop: tuple[float, float] | None = None,
                     placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
-                    prefetch: int = 2, repeats: int = 1) -> Feed:
+                    prefetch: int = 2, repeats: int = 1, on_error: str = "raise",
+                    report: Report = no_report) -> Feed:
     """Makes the feed of a training run.
 
     Images of one size come out as they are, to be cut and resized on the device, whatever the
@@ -192,17 +197,23 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
       interpolation: "bilinear" or "bicubic".
       prefetch: batches on the device beyond the one in use.
       repeats: of `TrainOrder`, for repeated augmentation.
+      on_error: "raise", or "skip" to put the next good example in the place of one that cannot be
+        read.
+      report: (index, name, reason), called for each time that one was skipped.
 
     Raises:
+      BadExample: for an example that cannot be read; while batches are made, unless resident.
       UserError: if the batch is larger than the split or cannot be divided by the devices, or an
         argument is out of range.
     """
     check_batch_size(batch_size, len(split), mesh)
-    stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed)
+    stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed,
+                         on_error)
     order = TrainOrder(seed, len(split), repeats)
     if is_resident(stream, placement, mesh):
-        return ResidentFeed(make_resident(stream, mesh), order, batch_size, mesh, prefetch)
-    return StreamFeed(stream, order, batch_size, mesh, prefetch)
+        constants, _ = make_resident(stream, mesh, report)
+        return ResidentFeed(constants, order, batch_size, mesh, prefetch)
+    return StreamFeed(stream, order, batch_size, mesh, prefetch, report)
 
 
 def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int, mesh: Mesh
@@ -221,17 +232,25 @@ def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int
 
 def make_stream(split: Split, image_size: tuple[int, int], crop: float,
                 random_resized_crop: tuple[float, float] | None, interpolation: str, threads: int,
-                seed: int) -> HostStream:
+                seed: int, on_error: str) -> HostStream:
     """Returns the host's part of a feed, with a transform if the images need one."""
+    if on_error not in ON_ERROR:
+        raise UserError(f"data.on_error is {on_error!r}; it is one of {', '.join(ON_ERROR)}.")
     # Made even if it is not needed, so that a wrong value is found out on any data set.
     transform = HostTransform(tuple(image_size), crop, interpolation, random_resized_crop, seed)
-    return HostStream(split, transform if split.image_shape is None else None, threads)
+    return HostStream(split, transform if split.image_shape is None else None, threads,
+                      Reader(split, skip=on_error == "skip"))
 
 
-def make_resident(stream: HostStream, mesh: Mesh) -> dict[str, jax.Array]:
-    """Reads a whole split and puts it onto every device."""
-    images, labels = stream.read_all()
-    return place.put_everywhere(mesh, {"image": images, "label": labels})
+def make_resident(stream: HostStream, mesh: Mesh, report: Report
+                  ) -> tuple[dict[str, jax.Array], np.ndarray]:
+    """Puts a whole split onto every device; also returns which rows are good, bool [N]."""
+    rows, problems = stream.read_all()
+    if jax.process_index() == 0:  # All processes have read all of it.
+        for problem in problems:
+            report(*problem)
+    good = rows.pop("good")
+    return place.put_everywhere(mesh, rows), good
 
 
 def is_resident(stream: HostStream, placement: str, mesh: Mesh) -> bool:

@@ -215,10 +215,12 @@ def _take_part(files: _Files, part: slice, seed: int, where: str) -> _Files:
 
 
 def _common_shape(paths: list[str]) -> tuple[int, int, int] | None:
-    """Returns (H, W, 3) if all images have one size, else None. Reads headers only."""
-    if len({image_size(path) for path in paths[::-(-len(paths) // _SAMPLE)]}) > 1:
+    """Returns (H, W, 3) if all images have one size, else None. Reads headers only.
+
+    Files without a header that can be read don't count: whoever decodes them says what is wrong.
+    """
+    if len({image_size(path) for path in paths[::-(-len(paths) // _SAMPLE)]} - {None}) > 1:
         return None
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        sizes = set(pool.map(image_size, paths))
-    common = sizes.pop()
-    return None if sizes or common is None else (*common, 3)
+        sizes = set(pool.map(image_size, paths)) - {None}
+    return (*sizes.pop(), 3) if len(sizes) == 1 else None

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import functools
+import io
 import math
 import os
 from typing import Any
 
 import numpy as np
 
-from cnnjax.data import order
+from cnnjax.data import bad_examples, order
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError, did_you_mean
 
+ORIENTATION = 0x0112  # The tag, of EXIF and of TIFF.
+# What is wrong with one file, unlike, say, too many that are open.
+_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP)
 INTERPOLATIONS = ("bilinear", "bicubic")
 
 
@@ -21,6 +27,8 @@ def _opencv() -> Any:
     import cv2
     # One thread an image: the loader already runs one image a core.
     cv2.setNumThreads(0)
+    # What is wrong with an image is said once, by who asked for it.
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2
 
 
@@ -37,39 +45,62 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
     Returns:
       uint8 [H, W, channels].
 
+    A JPEG has no checksum: one that was cut off is noticed, other damage is not, and shows.
+
     Raises:
-      UserError: if it is not an image that OpenCV can read.
+      BadExample: if it is not an image that OpenCV can read, or not a whole one.
     """
     cv2 = _opencv()
+    if data.startswith((b"II*\0", b"MM\0*")):
+        data = _without_alpha(data)
     flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
     if not orient:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
+        readable = data and not bad_examples.is_gif(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if readable else None
     except cv2.error:
         image = None
     if image is None:
-        raise UserError(f"{name} is not an image that OpenCV can read, or not a whole one (it has "
-                        f"{len(data):,} bytes): remove it, or save it again as JPEG or PNG.")
+        raise BadExample(name, bad_examples.what_is_wrong(data))
     return image[..., None] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
+def _without_alpha(tiff: bytes) -> bytes:
+    """Returns a TIFF of which OpenCV would multiply the colours by the transparency without it."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(tiff)) as image:
+            if image.mode != "RGBA":
+                return tiff
+            file, exif = io.BytesIO(), image.getexif()
+            turn = {ORIENTATION: exif[ORIENTATION]} if ORIENTATION in exif else {}
+            image.convert("RGB").save(file, "TIFF", tiffinfo=turn)
+    except Exception:  # Whatever is wrong, decoding the image will say it.
+        return tiff
+    return file.getvalue()
 
 
 def read_image(path: str | os.PathLike[str], *, channels: int = 3) -> np.ndarray:
     """Reads an image file: uint8 [H, W, channels], turned as its EXIF orientation says.
 
     Raises:
-      UserError: if it cannot be read or is not an image.
+      BadExample: if it cannot be read or is not an image.
     """
     return decode_image(read_file(path), os.fspath(path), channels=channels)
 
 
 def read_file(path: str | os.PathLike[str]) -> bytes:
-    """Returns the bytes of a file, or raises a UserError if it cannot be read."""
+    """Returns the bytes of a file, or raises a BadExample if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
+        if error.errno not in _ONE_FILE:
+            raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
+        raise BadExample(os.fspath(path), f"cannot be read ({error.strerror})",
+                         "remove it, or make it readable") from None
 
 
 def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0.875,

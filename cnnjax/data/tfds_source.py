@@ -28,8 +28,8 @@ class TfdsSource:
     """
 
     def __init__(self, records: Any, keys: tuple[str, str], channels: int, num_classes: int,
-                 where: str, files: int):
-        self.channels, self._files = channels, files
+                 where: str, files: int, num_bytes: int | None = None):
+        self.channels, self._files, self.num_bytes = channels, files, num_bytes
         self._records, self._keys = records, keys
         self._num_classes, self._where = num_classes, where
 
@@ -234,7 +234,9 @@ def _open_split(builder: Any, name: str, keys: tuple[str, str], text: str) -> Sp
     channels = 1 if depth == 1 else 3
     shape = (height, width, channels) if height and width else None
     source = TfdsSource(records, keys, channels, builder.info.features[keys[1]].num_classes,
-                        f"{text}, {name}", len(builder.info.splits[name].file_instructions))
+                        f"{text}, {name}", len(builder.info.splits[name].file_instructions),
+                        # Of a part of a split TFDS does not know it.
+                        int(getattr(builder.info.splits[name], "num_bytes", 0)) or None)
     return Split(name, source, shape)
 
 

@@ -16,7 +16,7 @@ JOBS = {
     "export": "write a model as StableHLO and safetensors, checked by reloading both",
     "lr_finder": "raise the learning rate until the loss breaks, and suggest one",
     "benchmark": "time a step, its input and both together, and say which is the slower",
-    "summarize": "print the model layer by layer",
+    "summarize": "print the model layer by layer, or what the data set holds",
     "report": "tables, figures and a page of a sweep, or of a folder of runs",
     "prepare": "make a smaller copy of photographs that reads faster, or download a TFDS data set",
 }

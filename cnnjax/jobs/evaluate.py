@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, probing, robustness, workdir
+from cnnjax.jobs import console, overview, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import eval_module, evaluator
 from cnnjax.jobs.experiment import Experiment
@@ -58,6 +58,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
                                      error=1 - values["eval_top1"])
     if config.eval.probe != "none":
         values |= probing.measure(experiment, state.eval_variables)
+    values["bad_files"] = experiment.bad_files.summary()
     workdir.write_json(folder / RESULT, values)
     console.print_table(f"{folder} at step {step:,}", {
         "model": config.model.name, "data": values["data"],
@@ -65,7 +66,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         "loss": f"{values['eval_loss']:.4f}",
         "top-1": f"{values['eval_top1']:.4%}",
         **({"top-5": f"{values['eval_top5']:.4%}"} if "eval_top5" in values else {}),
-        **_rows(values), "more": f"{folder / RESULT}, {folder / PICTURE}",
+        **overview.bad_files_row(values), **_rows(values),
+        "more": f"{folder / RESULT}, {folder / PICTURE}",
     })
     return 0
 

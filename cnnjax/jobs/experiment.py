@@ -19,6 +19,7 @@ from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.data import augment
 from cnnjax.jobs import memory, recipe
+from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.model_input import (
@@ -54,6 +55,7 @@ class Experiment:
       weights: the weights to start from, if there are any and the run has not started.
       parts: what the phases are made of.
       teacher: of whom the model learns, if there is one.
+      bad_files: what its feeds could not read.
     """
 
     config: ConfigDict
@@ -68,6 +70,7 @@ class Experiment:
     weights: InitialWeights | None = None
     parts: Parts | None = None
     teacher: Teacher | None = None
+    bad_files: BadFiles = dataclasses.field(default_factory=BadFiles)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
@@ -299,18 +302,20 @@ def make_train_feed(experiment: Experiment, phase: Phase) -> data.Feed:
         crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
         random_resized_crop=config.augment.random_resized_crop if augmented else None,
         placement=config.data.placement, threads=config.data.threads,
-        repeats=config.augment.repeats if augmented else 1)
+        repeats=config.augment.repeats if augmented else 1, on_error=config.data.on_error,
+        report=experiment.bad_files.report_of(experiment.dataset.train))
 
 
 def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> data.EvalFeed:
     """Returns each example of a split once, by default of the one to evaluate on."""
-    config = experiment.config
+    config, split = experiment.config, split or experiment.dataset.eval
     return data.make_eval_feed(
-        split or experiment.dataset.eval, mesh=experiment.mesh,
+        split, mesh=experiment.mesh,
         batch_size=config.eval.batch_size or config.train.batch_size,
         image_size=experiment.preprocess.size, crop=experiment.preprocess.crop,
         interpolation=experiment.preprocess.interpolation, placement=config.data.placement,
-        threads=config.data.threads)
+        threads=config.data.threads, on_error=config.data.on_error,
+        report=experiment.bad_files.report_of(split))
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:

@@ -60,11 +60,20 @@ def summary_rows(summary: Mapping[str, Any]) -> dict[str, str]:
         "data": summary["data"],
         "top-1": f"{summary['top1']:.2%} of {summary['examples_evaluated']:,} examples",
         **({"top-5": f"{top5:.2%}"} if top5 is not None else {}),
+        **bad_files_row(summary),
         "steps": f"{summary['steps']:,}",
         "time": console.duration(summary["seconds"]),
         "images/s": f"{summary['images_per_second']:,.0f}" if summary["images_per_second"] else "-",
         "params sha256": summary["params_sha256"],
     }
+
+
+def bad_files_row(values: Mapping[str, Any]) -> dict[str, str]:
+    """Returns how many examples were left out, for a table, if any were."""
+    found = values["bad_files"]
+    if not found["count"]:
+        return {}
+    return {"bad files": f"{found['count']:,} left out, the first: {found['files'][0]}"}
 
 
 def dry_run(experiment: Experiment) -> None:

@@ -1,4 +1,5 @@
-"""--job=summarize: the layers of the config's model, models side by side, or how one scales."""
+"""--job=summarize: the layers of the config's model, the data, models side by side, or how
+one scales."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from cnnjax.analysis.comparison import compare, format_comparison
 from cnnjax.analysis.scaling import BaseNetwork
 from cnnjax.analysis.scaling_tables import format_all
 from cnnjax.config import model_overrides
+from cnnjax.jobs import data_summary
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.models import list_models, lookup
 from cnnjax.types import UserError, did_you_mean
@@ -18,8 +20,12 @@ from cnnjax.validation import validate
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
-    """Prints output shape, kernel, parameters, multiply-adds and field of every layer."""
-    del folder, dry_run  # It writes nothing anyway.
+    """Prints output shape, kernel, parameters, multiply-adds and field of every layer.
+
+    Or, with `summarize.what` = "data", what the data set holds (`data_summary`).
+    """
+    if config.summarize.what == "data":
+        return data_summary.run(config, folder, dry_run)
     dataset = experiment_lib.open_dataset(config)
     preprocess = experiment_lib.make_preprocess(config, dataset)
     module = experiment_lib.make_module(config, dataset.num_classes,

@@ -60,6 +60,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)
     if steps := checkpoints.steps():  # What earlier sessions could not save.
         checkpoints.errors += checkpoints.record(steps[-1]).get("checkpoint_errors", [])
+    experiment.bad_files.keep_in(folder, resumed=bool(steps))
     with (faults.report_no_room(folder), hosts.closing(checkpoints),
           signals.stop_requests() as should_stop):
         while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
@@ -264,6 +265,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
     digests = {"params_sha256": trees.sha256(state.params),
                # The window is empty at the end, and only says when the last line was logged.
                "state_sha256": trees.sha256(dataclasses.replace(state, window={}))}
+    bad_files = experiment.bad_files.summary()
     if not hosts.is_first():
         return
     records = read_metrics(folder)
@@ -280,6 +282,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "top1": last.get("eval_top1"),
         "top5": last.get("eval_top5"),
         "examples_evaluated": last.get("eval_examples"),
+        "bad_files": bad_files,
         "images_per_second": rate,
         "seconds": seconds,
         **digests,

@@ -21,8 +21,8 @@ from cnnjax.train.losses import Targets, cross_entropy
 from cnnjax.train.state import NO_STEP, TrainState
 from cnnjax.train.task import Augment, Mix, Task
 
-__all__ = ["Augment", "Batch", "Mix", "Task", "empty_sums", "eval_step", "make_eval_call",
-           "make_train_call", "replicated", "train_step"]
+__all__ = ["Augment", "Batch", "Mix", "Task", "augmented", "empty_sums", "eval_step",
+           "make_eval_call", "make_train_call", "replicated", "train_step"]
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
@@ -43,12 +43,8 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
       The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
       Where labels are mixed, an answer counts as right if it is the label with the larger weight.
     """
-    key = jax.random.fold_in(jax.random.key(task.seed), state.step)
-    images = task.augment(jax.random.fold_in(key, 0), batch["image"])
-    targets = Targets(batch["label"])
-    if task.mix is not None:
-        images, other, weight = task.mix(jax.random.fold_in(key, 2), images, batch["label"])
-        targets = Targets(batch["label"], other, weight)
+    key = _key(task, state.step)
+    images, targets = augmented(task, state.step, batch)
     if task.trunk is not None:
         images = task.trunk.apply(state.variables, images, train=False)
     if task.distillation is not None:
@@ -86,6 +82,26 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
     }
     return TrainState(step=step, params=params, batch_stats=batch_stats, opt_state=opt_state,
                       window=window, average=average), loss
+
+
+def augmented(task: Task, step: jax.Array | int, batch: Batch) -> tuple[jax.Array, Targets]:
+    """Returns the model's input and its targets in a step, augmented and mixed. Pure.
+
+    Args:
+      task: with "augment" and "mix".
+      step: from 0.
+      batch: "image" uint8 [B, H, W, C] and "label" int32 [B].
+    """
+    key = _key(task, step)
+    images = task.augment(jax.random.fold_in(key, 0), batch["image"])
+    if task.mix is None:
+        return images, Targets(batch["label"])
+    images, other, weight = task.mix(jax.random.fold_in(key, 2), images, batch["label"])
+    return images, Targets(batch["label"], other, weight)
+
+
+def _key(task: Task, step: jax.Array | int) -> jax.Array:
+    return jax.random.fold_in(jax.random.key(task.seed), step)
 
 
 def _over_parts(part: Callable, parts: int, batch_stats: PyTree, images: jax.Array,

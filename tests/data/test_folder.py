@@ -152,8 +152,8 @@ def test_a_broken_image_is_named(image_folder):
     for contents in (b"", b"no image", whole[:30]):
         (image_folder / "train/cat/0.png").write_bytes(contents)
         split = open_dataset(f"folder:{image_folder}").train
-        with pytest.raises(UserError, match="train/cat/0.png is not an image"):
+        with pytest.raises(UserError, match="train/cat/0.png is .*(empty|text file|cut off)"):
             split.source[0]
     (image_folder / "train/cat/0.png").unlink()
-    with pytest.raises(UserError, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match="cannot be read .No such file"):
         split.source[0]

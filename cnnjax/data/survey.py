@@ -1,0 +1,146 @@
+"""What a split holds: sizes, classes, statistics, duplicates, and what cannot be read."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import hashlib
+import os
+import threading
+
+import numpy as np
+
+from cnnjax.data import augment, bad_examples, dataset, host
+from cnnjax.data.bad_examples import BadExample, Problem, Reader
+from cnnjax.data.dataset import Split
+
+# Rows of a call of the device, so that it compiles once.
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What a split holds.
+
+    Attributes:
+      split: which.
+      labels: int32 [N]; -1 where the example cannot be read.
+      sizes: int32 [N, 2], height and width; 0 there.
+      digests: of the pixels of each example; None there.
+      kinds: how often a file is, say, "JPEG RGB" or "PNG I;16"; without files, how often an image
+        has one channel or three.
+      mean: per channel, of the images as the model gets them, in [0, 1], before normalisation.
+      std: likewise.
+      num_bytes: on disk, None if that is not known.
+      problems: (index, name, reason) of each example that cannot be read.
+    """
+
+    split: Split
+    labels: np.ndarray
+    sizes: np.ndarray
+    digests: tuple[bytes | None, ...]
+    kinds: collections.Counter
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_bytes: int | None
+    problems: tuple[Problem, ...]
+
+    def name(self, index: int) -> str:
+        """Returns the file of an example, or "train[7]"."""
+        return bad_examples.name_of(self.split, index)
+
+
+def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation: str,
+           threads: int = 0) -> Survey:
+    """Reads a whole split and describes it.
+
+    Args:
+      split: what to read.
+      image_size: (H, W) that the model takes.
+      crop: share of the side that is kept of images of different sizes.
+      interpolation: "bilinear" or "bicubic".
+      threads: that read and decode; 0 for one a core.
+
+    Raises:
+      UserError: if no example can be read.
+    """
+    count, reader = len(split), Reader(split, skip=True)
+    labels, sizes = np.full(count, -1, np.int32), np.zeros((count, 2), np.int32)
+    digests: list[bytes | None] = [None] * count
+    kinds, problems, sums = collections.Counter(), [], np.zeros((3, split.channels))
+    fit = None if split.image_shape else host.HostTransform(image_size, crop, interpolation)
+    paths, lock = getattr(split.source, "paths", None), threading.Lock()
+
+    def read(rows: range) -> None:
+        images, found, kind_of = [], [], collections.Counter()
+        for i, example in zip(rows, reader.each(rows), strict=True):
+            if isinstance(example, BadExample):
+                found.append((i, example.name, example.reason))
+                continue
+            image, labels[i] = example
+            sizes[i] = image.shape[:2]
+            digests[i] = hashlib.blake2b(image.tobytes() + bytes(str(image.shape), "ascii"),
+                                         digest_size=16).digest()
+            kind_of[_kind(paths[i]) if paths else _CHANNELS[image.shape[-1]]] += 1
+            images.append(image if fit is None else fit(image, 0, i))
+        added = _sums(np.stack(images), image_size, interpolation) if images else 0
+        with lock:
+            problems.extend(found)
+            kinds.update(kind_of)
+            sums[:] += added
+
+    dataset.in_blocks(read, count, threads)
+    reader.check_some(len(problems))
+    return Survey(split, labels, sizes, tuple(digests), kinds, *_mean_and_std(sums),
+                  _num_bytes(split), tuple(sorted(problems)))
+
+
+_CHANNELS = {1: "grey", 3: "RGB"}
+
+
+def duplicates(*surveys: Survey) -> list[list[tuple[Survey, int]]]:
+    """Returns the groups of examples, two or more, whose pixels are equal, largest first."""
+    groups = collections.defaultdict(list)
+    for part in surveys:
+        for i, digest in enumerate(part.digests):
+            if digest is not None:
+                groups[digest].append((part, i))
+    return sorted((group for group in groups.values() if len(group) > 1), key=len, reverse=True)
+
+
+def _sums(images: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Returns float64 [3, C]: sums of pixels and of their squares, and the number of pixels.
+
+    Images uint8 [b, h, w, C] of another size are resized on the device, as in a step.
+    """
+    rows = len(images)
+    if images.shape[1:3] != tuple(size):
+        images = np.pad(images, ((0, _BATCH - rows), (0, 0), (0, 0), (0, 0)))
+        images = np.asarray(augment.resize(images, size, interpolation))[:rows]
+    sums = np.zeros((3, images.shape[-1]))
+    for image in images:
+        values = image.reshape(-1, image.shape[-1]).astype(np.float64)
+        sums += values.sum(0), (values * values).sum(0), np.full(values.shape[1], len(values))
+    return sums
+
+
+def _mean_and_std(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    mean, square = sums[0] / (255 * sums[2]), sums[1] / (255**2 * sums[2])
+    return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(square - mean**2, 0)).tolist())
+
+
+def _kind(path: str) -> str:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            turned = ", turned by EXIF" if image.getexif().get(host.ORIENTATION, 1) != 1 else ""
+            return f"{image.format} {image.mode}{turned}"
+    except Exception:  # OpenCV has read it, all the same.
+        return "unknown to Pillow"
+
+
+def _num_bytes(split: Split) -> int | None:
+    if paths := getattr(split.source, "paths", None):
+        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
+    return getattr(split.source, "num_bytes", None)
