@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import dataset, host, statistics
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.slices import parse_split, shuffled_part
 from cnnjax.types import UserError, did_you_mean
@@ -73,7 +74,8 @@ class RecordSource:
         """Returns (the bytes of the image, label, "file of the copy, record N (original name)").
 
         Raises:
-          UserError: if the record cannot be read, is damaged, or its label is not a class.
+          BadExample: if the record cannot be read or is damaged.
+          UserError: if its label is not a class.
         """
         from tensorflow_datasets.proto import tf_example_pb2
 
@@ -85,10 +87,10 @@ class RecordSource:
             label = features["label"].int64_list.value[0]
             data, name = (features[key].bytes_list.value[0] for key in ("image", "name"))
         except Exception as error:  # ArrayRecord's and protobuf's own are of many kinds.
-            raise UserError(
-                f"{self._place(row)} is damaged or not there "
-                f"({str(error).splitlines()[0] if str(error) else type(error).__name__}). Delete "
-                "the folder, and make the copy anew with --job=prepare.") from None
+            said = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise BadExample(self._place(row), f"is damaged or not there ({said})",
+                             "delete the folder, and make the copy anew with --job=prepare"
+                             ) from None
         name = f"{self._place(row)} ({name.decode(errors='replace')})"
         if not 0 <= label < self._num_classes:
             raise UserError(f"{name}: the label is {label}, but there are {self._num_classes} "
