@@ -72,6 +72,7 @@ def _data() -> dict[str, Any]:
         "std": _optional(tuple),
         "placement": "auto",  # device: all of it, as uint8; stream: through the host.
         "threads": 0,  # Of the streaming loader; 0 is one a core.
+        "workers": 0,  # Processes that read and decode in their place; 0 is none.
     }
 
 

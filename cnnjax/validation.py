@@ -90,6 +90,7 @@ _RANGES = {
     "data.val_fraction": (0.001, 0.999),
     "data.split_seed": (0, _LARGE),
     "data.threads": (0, 1024),
+    "data.workers": (0, 1024),
     "augment.pad_crop": (0, 1024),
     "augment.num_ops": (1, 100),
     "augment.magnitude": (0, 30),

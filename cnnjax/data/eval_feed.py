@@ -119,7 +119,7 @@ class StreamEvalFeed:
 
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
-                   interpolation: str = "bilinear", prefetch: int = 2) -> EvalFeed:
+                   interpolation: str = "bilinear", prefetch: int = 2, workers: int = 0) -> EvalFeed:
     """Makes the feed of an evaluation.
 
     Images of one size come out as they are, to be resized on the device; images of different
@@ -136,12 +136,13 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
       prefetch: batches on the device beyond the one in use.
+      workers: processes that read and decode in the place of threads; 0 for none.
 
     Raises:
       UserError: if an argument is out of range.
     """
     rows = -(-min(max(batch_size, 1), len(split)) // mesh.size) * mesh.size
-    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, seed=0)
+    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, 0, workers)
     if feed.is_resident(stream, placement, mesh):
         constants = feed.make_resident(stream, mesh)
         return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch)

@@ -145,7 +145,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
                     image_size: tuple[int, int], crop: float = 0.875,
                     random_resized_crop: tuple[float, float] | None = None,
                     placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
-                    prefetch: int = 2, repeats: int = 1) -> Feed:
+                    prefetch: int = 2, repeats: int = 1, workers: int = 0) -> Feed:
     """Makes the feed of a training run.
 
     Images of one size come out as they are, to be cut and resized on the device, whatever the
@@ -167,13 +167,15 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
       interpolation: "bilinear" or "bicubic".
       prefetch: batches on the device beyond the one in use.
       repeats: of `TrainOrder`, for repeated augmentation.
+      workers: processes that read and decode in the place of threads; 0 for none.
 
     Raises:
       UserError: if the batch is larger than the split or cannot be divided by the devices, or an
         argument is out of range.
     """
     check_batch_size(batch_size, len(split), mesh)
-    stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed)
+    stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed,
+                         workers)
     order = TrainOrder(seed, len(split), repeats)
     if is_resident(stream, placement, mesh):
         return ResidentFeed(make_resident(stream, mesh), order, batch_size, mesh, prefetch)
@@ -196,11 +198,11 @@ def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int
 
 def make_stream(split: Split, image_size: tuple[int, int], crop: float,
                 random_resized_crop: tuple[float, float] | None, interpolation: str, threads: int,
-                seed: int) -> HostStream:
+                seed: int, workers: int) -> HostStream:
     """Returns the host's part of a feed, with a transform if the images need one."""
     # Made even if it is not needed, so that a wrong value is found out on any data set.
     transform = HostTransform(tuple(image_size), crop, interpolation, random_resized_crop, seed)
-    return HostStream(split, transform if split.image_shape is None else None, threads)
+    return HostStream(split, transform if split.image_shape is None else None, threads, workers)
 
 
 def make_resident(stream: HostStream, mesh: Mesh) -> dict[str, jax.Array]:

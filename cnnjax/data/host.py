@@ -41,7 +41,7 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
       UserError: if it is not an image that OpenCV can read.
     """
     cv2 = _opencv()
-    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR
+    flags = cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB
     if not orient:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
     try:
@@ -51,7 +51,7 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
     if image is None:
         raise UserError(f"{name} is not an image that OpenCV can read, or not a whole one (it has "
                         f"{len(data):,} bytes): remove it, or save it again as JPEG or PNG.")
-    return image[..., None] if channels == 1 else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    return image[..., None] if channels == 1 else image
 
 
 def read_image(path: str | os.PathLike[str], *, channels: int = 3) -> np.ndarray:
@@ -105,7 +105,8 @@ def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0
 
 
 def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[float, float],
-                        bits: np.ndarray, interpolation: str = "bilinear") -> np.ndarray:
+                        bits: np.ndarray, interpolation: str = "bilinear",
+                        out: np.ndarray | None = None) -> np.ndarray:
     """Cuts out a random rectangle and resizes it (Inception crop, arXiv 1409.4842, section 6).
 
     As in torchvision: a share of the area uniform in `area`, an aspect ratio log-uniform in
@@ -118,6 +119,7 @@ def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[fl
       area: smallest and largest share of the area.
       bits: uint64 [22] random numbers; the result is a function of them.
       interpolation: "bilinear" or "bicubic", where the crop is enlarged.
+      out: uint8 [H, W, C], contiguous, to write the result into; None for a new array.
 
     Returns:
       uint8 [H, W, C].
@@ -128,8 +130,12 @@ def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[fl
         method = cv2.INTER_AREA
     else:
         method = cv2.INTER_CUBIC if interpolation == "bicubic" else cv2.INTER_LINEAR
-    out = cv2.resize(image[top:top + h, left:left + w], size[::-1], interpolation=method)
-    return out.reshape(*size, image.shape[-1])
+    if out is None:
+        out = np.empty((*size, image.shape[-1]), np.uint8)
+    # To OpenCV a grey image is [H, W].
+    cv2.resize(image[top:top + h, left:left + w], size[::-1], interpolation=method,
+               dst=out[..., 0] if image.shape[-1] == 1 else out)
+    return out
 
 
 def _crop_box(shape: tuple[int, int], area: tuple[float, float], uniform: np.ndarray
@@ -193,9 +199,16 @@ class HostTransform:
     def deterministic(self) -> bool:
         return self.random_area is None
 
-    def __call__(self, image: np.ndarray, epoch: int, index: int) -> np.ndarray:
-        """Returns uint8 [H, W, C] of an image uint8 [h, w, C]."""
+    def __call__(self, image: np.ndarray, epoch: int, index: int,
+                 out: np.ndarray | None = None) -> np.ndarray:
+        """Returns uint8 [H, W, C] of an image uint8 [h, w, C]; `out`, contiguous, if it is given.
+        """
         if self.random_area is None:
-            return resize_center_crop(image, self.size, self.crop, self.interpolation)
+            image = resize_center_crop(image, self.size, self.crop, self.interpolation)
+            if out is None:
+                return image
+            out[:] = image
+            return out
         bits = order.random_bits(self.seed, (epoch << 32) | index, order.CROP, 22)
-        return random_resized_crop(image, self.size, self.random_area, bits, self.interpolation)
+        return random_resized_crop(image, self.size, self.random_area, bits, self.interpolation,
+                                   out)

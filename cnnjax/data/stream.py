@@ -1,35 +1,43 @@
-"""Reading examples on the host ahead of their use, with Grain's threads."""
+"""Reading examples on the host ahead of their use, with Grain's threads or with processes."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from cnnjax.data import dataset
+from cnnjax.data import dataset, workers
 from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
 
 # Rows that one task reads. Grain spends 0.1 to 0.5 ms of Python on a task, which a task of one
 # JPEG (about 1 ms) would feel; a batch must still be spread over all threads.
 _ROWS = 16
+Rows = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
 class HostStream:
-    """Stacks of examples, read and transformed by threads ahead of their use.
+    """Stacks of examples, read and transformed by threads or processes ahead of their use.
+
+    Threads are the default: OpenCV and Pillow release Python's lock while they work, and what they
+    write is in place already. Which of the two reads changes nothing about the batches.
 
     Attributes:
       split: where the examples come from.
       transform: what makes their sizes one; None if they are.
       threads: that read and decode; 0 for one a core.
+      workers: processes that do it in their place; 0 for none. Examples in memory take threads.
     """
 
     split: Split
     transform: HostTransform | None
     threads: int = 0
+    workers: int = 0
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -38,16 +46,15 @@ class HostStream:
             return self.split.image_shape
         return (*self.transform.size, self.split.channels)
 
-    def read(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns images uint8 [b, H, W, C] and labels int32 [b] of the examples, as in epochs."""
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
-        labels = np.empty(len(indices), np.int32)
+    def read_into(self, indices: np.ndarray, epochs: np.ndarray, rows: Rows) -> None:
+        """Fills rows: images uint8 [b, H, W, C] and labels int32 [b] of examples, as in epochs."""
         examples = dataset.read_many(self.split.source, indices.tolist())
         for row, (image, label) in enumerate(examples):
-            if self.transform is not None:
-                image = self.transform(image, int(epochs[row]), int(indices[row]))
-            images[row], labels[row] = image, label
-        return images, labels
+            if self.transform is None:
+                rows["image"][row] = image
+            else:
+                self.transform(image, int(epochs[row]), int(indices[row]), rows["image"][row])
+            rows["label"][row] = label
 
     def read_all(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns all examples: images uint8 [N, H, W, C], labels int32 [N], in their order."""
@@ -76,38 +83,60 @@ class HostStream:
           {"image": uint8 [k, rows, H, W, C], "label" and "index": int32 [k, rows]}.
         """
         starts = range(0, rows, _ROWS)
+        batches, lock = {}, threading.Lock()
 
-        def task(number: int) -> tuple[np.ndarray, ...]:
+        def rows_of(call: int) -> Rows:
+            with lock:
+                if call not in batches:
+                    k = min(steps_per_call, len(steps) - call * steps_per_call)
+                    batches[call] = {"image": np.empty((k, rows, *self.image_shape), np.uint8),
+                                     "label": np.empty((k, rows), np.int32),
+                                     "index": np.empty((k, rows), np.int32)}
+                return batches[call]
+
+        def task(reader: workers.Reads, number: int) -> int:
             step, part = divmod(int(number), len(starts))
-            indices, epochs = (a[starts[part]:starts[part] + _ROWS]
-                               for a in examples_of(steps[step]))
-            return *self.read(indices, epochs), indices
+            part = slice(starts[part], starts[part] + _ROWS)
+            indices, epochs = (a[part] for a in examples_of(steps[step]))
+            call, place = divmod(step, steps_per_call)
+            # Each row is written once, where it stays.
+            own = {name: array[place, part] for name, array in rows_of(call).items()}
+            own.pop("index")[:] = indices
+            reader.read_into(indices, epochs, own)
+            return number  # Grain leaves out what is None.
 
         # A whole step may wait to be fetched: threads must not pause because the device is busy.
-        with self._in_threads(task, len(steps) * len(starts), len(starts)) as results:
-            for done in range(0, len(steps), steps_per_call):
-                k = min(steps_per_call, len(steps) - done)
-                batch = {"image": np.empty((k, rows, *self.image_shape), np.uint8),
-                         "label": np.empty((k, rows), np.int32),
-                         "index": np.empty((k, rows), np.int32)}
-                for step in range(k):
-                    for start in starts:
-                        for name, part in zip(batch, next(results), strict=True):
-                            batch[name][step, start:start + len(part)] = part
-                yield batch
+        with self._ahead(task, len(steps) * len(starts), len(starts)) as results:
+            for call in range(-(-len(steps) // steps_per_call)):
+                for _ in range(min(steps_per_call, len(steps) - call * steps_per_call)
+                               * len(starts)):
+                    next(results)
+                yield batches.pop(call)
 
     @contextlib.contextmanager
-    def _in_threads(self, task: Callable[[int], tuple], count: int, waiting: int):
-        """Gives an iterator over task(0) to task(count - 1), which threads compute ahead."""
-        import grain
+    def _ahead(self, task: Callable[[workers.Reads, int], int], count: int, waiting: int):
+        """Gives an iterator over the tasks 0 to count - 1, which are done ahead of it."""
+        in_memory = hasattr(self.split.source, "arrays")
+        with contextlib.ExitStack() as stack:
+            reader, threads = self, self.threads or dataset.available_cores()
+            if self.workers and count and not in_memory:
+                reader = stack.enter_context(workers.started(self, min(self.workers, count)))
+                threads = self.workers + 1  # One waits for whichever worker is done first.
+            yield stack.enter_context(_in_threads(functools.partial(task, reader), count, threads,
+                                                  2 * threads + waiting))
 
-        threads = self.threads or dataset.available_cores()
-        tasks = grain.MapDataset.range(count).map(task)
-        iterator = iter(tasks.to_iter_dataset(grain.ReadOptions(
-            num_threads=threads, prefetch_buffer_size=2 * threads + waiting)))
-        try:
-            yield iterator
-        finally:
-            # Ends the threads when the consumer stops early, say at a preemption.
-            if hasattr(iterator, "close"):
-                iterator.close()
+
+@contextlib.contextmanager
+def _in_threads(task: Callable[[int], int], count: int, threads: int, ahead: int):
+    """Gives an iterator over task(0) to task(count - 1), which threads compute ahead."""
+    import grain
+
+    tasks = grain.MapDataset.range(count).map(task)
+    iterator = iter(tasks.to_iter_dataset(grain.ReadOptions(
+        num_threads=threads, prefetch_buffer_size=ahead)))
+    try:
+        yield iterator
+    finally:
+        # Ends the threads when the consumer stops early, say at a preemption.
+        if hasattr(iterator, "close"):
+            iterator.close()
