@@ -31,9 +31,10 @@ from cnnjax.types import UserError, did_you_mean
 MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
                         "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
                         "deterministic",
-                        "eval.", "checkpoint.", "log.", "data.threads", "data.workers", "data.data_dir",
-                        "data.manual_dir", "data.placement", "devices", "predict.", "export.",
-                        "visualize.", "seeds", "sweep.", "sharding.", "train.remat", "lr_finder.")
+                        "eval.", "checkpoint.", "log.", "data.threads", "data.workers",
+                        "data.data_dir", "data.manual_dir", "data.placement", "devices", "predict.",
+                        "export.", "visualize.", "seeds", "sweep.", "sharding.", "train.remat",
+                        "lr_finder.")
 
 
 def default() -> ConfigDict:

@@ -119,7 +119,8 @@ class StreamEvalFeed:
 
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
-                   interpolation: str = "bilinear", prefetch: int = 2, workers: int = 0) -> EvalFeed:
+                   interpolation: str = "bilinear", prefetch: int = 2, workers: int = 0
+                   ) -> EvalFeed:
     """Makes the feed of an evaluation.
 
     Images of one size come out as they are, to be resized on the device; images of different
