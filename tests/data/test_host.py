@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnjax.data import resize_center_crop
 from cnnjax.data.host import HostTransform, _crop_box, random_resized_crop
@@ -16,7 +17,6 @@ def smooth(height, width, channels=3, seed=0):
 
 def torchvision_transform(image, resize, size, method):
     """Resize(resize), CenterCrop(size) of torchvision, over Pillow."""
-    from PIL import Image
     h, w = image.shape[:2]
     new = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
     resized = np.asarray(Image.fromarray(image).resize(new, method))
@@ -87,8 +87,29 @@ def test_the_whole_area_of_a_square_shrinks_by_averaging():
     out = random_resized_crop(image, (16, 16), (1.0, 1.0), bits)
     mean = image.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
     assert np.abs(out - mean).max() <= 1
+    # A row and a column are left over.
+    odd = random_resized_crop(np.pad(image, ((0, 1), (0, 1), (0, 0))), (16, 16), (1.0, 1.0), bits)
+    assert np.abs(odd - mean).max() <= 1
     grey = random_resized_crop(image[..., :1], (40, 48), (0.5, 1.0), bits, "bicubic")
     assert grey.shape == (40, 48, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(20, 24), (90, 70), (8, 8)])
+def test_random_crops_are_written_where_they_belong_and_close_to_pillows(channels, size):
+    image, rows = smooth(100, 130)[..., :channels], np.zeros((3, *size, channels), np.uint8)
+    bits = random_bits(0, 7, CROP, 22)
+    made = random_resized_crop(image, size, (0.3, 0.9), bits, out=rows[1])
+    assert np.shares_memory(made, rows[1]) and not rows[0].any() and not rows[2].any()
+    np.testing.assert_array_equal(rows[1], random_resized_crop(image, size, (0.3, 0.9), bits))
+    top, left, h, w = _crop_box(image.shape[:2], (0.3, 0.9), uniform(7))
+    divisor = max(1, min(h // size[0], w // size[1]))
+    h, w = h - h % divisor, w - w % divisor
+    pixels = image[..., 0] if channels == 1 else image
+    theirs = np.asarray(Image.fromarray(pixels).resize(
+        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + w, top + h)), np.float32)
+    # Of patterns as fine as the pixels of the smallest result.
+    assert np.abs(rows[1] - theirs.reshape(*size, channels)).mean() < 5
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
