@@ -48,13 +48,14 @@ class HostStream:
 
     def read_into(self, indices: np.ndarray, epochs: np.ndarray, rows: Rows) -> None:
         """Fills rows: images uint8 [b, H, W, C] and labels int32 [b] of examples, as in epochs."""
-        examples = dataset.read_many(self.split.source, indices.tolist())
-        for row, (image, label) in enumerate(examples):
+        examples = iter(dataset.read_many(self.split.source, indices.tolist()))
+        for row, (index, epoch) in enumerate(zip(indices.tolist(), epochs.tolist(), strict=True)):
             if self.transform is None:
-                rows["image"][row] = image
-            else:
-                self.transform(image, int(epochs[row]), int(indices[row]), rows["image"][row])
-            rows["label"][row] = label
+                rows["image"][row], rows["label"][row] = next(examples)
+                continue
+            with self.transform.reading(epoch, index):
+                image, rows["label"][row] = next(examples)
+            self.transform(image, epoch, index, rows["image"][row])
 
     def read_all(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns all examples: images uint8 [N, H, W, C], labels int32 [N], in their order."""

@@ -67,6 +67,7 @@ def test_a_killed_worker_ends_the_run_with_one_message(photos, root, tmp_path):
     assert_gone(own)
 
 
+@pytest.mark.slow
 def test_a_signal_to_all_saves_and_threads_may_go_on(photos, root, tmp_path):
     process = start(photos, tmp_path / "run", root, 2)
     own = readers(process)
