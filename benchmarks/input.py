@@ -13,7 +13,8 @@ process.
 Every measurement is a process of its own, pinned with all it starts to the first core or cores;
 the sides take turns, round by round. A number is the median of the rounds, with the least and the
 most; ratios are of the same round. "of decode" is a core's share of the decode loop; "over pil"
-compares with the fastest "pil" of as many cores; "over 1" with the same side at one worker.
+compares with the fastest "pil" of as many cores; "over 1" with the same side at one worker. Give
+more images where there are many cores: each measurement should take seconds.
 """
 
 from __future__ import annotations
@@ -29,12 +30,19 @@ from pathlib import Path
 
 from benchmarks.train_step import ROOT, measure, processor, spread
 
-# side, cores, workers
-CASES = [("decode", 1, 1), ("threads", 1, 1), ("workers", 1, 1), ("pil", 1, 0), ("pil", 1, 1),
-         ("decode_jpeg", 1, 0), ("decode_jpeg", 1, 1), ("threads", 2, 2), ("workers", 2, 2),
-         ("pil", 2, 2), ("decode_jpeg", 2, 2)]
+OURS = ("threads", "workers")
 THEIRS = ("pil", "decode_jpeg")
-Case = tuple[str, int, int]
+Case = tuple[str, int, int]  # Side, cores, workers.
+
+
+def cases_of(cores: list[int], sides: list[str]) -> list[Case]:
+    """Returns what to measure: a worker a core, and torchvision's own process on one core."""
+    cases = [("decode", 1, 1)]
+    for count in cores:
+        cases += [(side, count, count) for side in (*OURS, *THEIRS)]
+        if count == 1:
+            cases += [(side, 1, 0) for side in THEIRS]
+    return [case for case in cases if case[0] in sides]
 
 
 def command(case: Case, folder: Path, arguments: argparse.Namespace) -> list[str]:
@@ -97,7 +105,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="with train/CLASS/*.jpg and val/; by default "
                         "hymenoptera in $CNNJAX_TEST_DATA")
     parser.add_argument("--upscale", help="such as 1600x1200: of copies of that size")
-    parser.add_argument("--sides", nargs="*", default=None, choices=sorted({c[0] for c in CASES}))
+    sides = ["decode", *OURS, *THEIRS]
+    parser.add_argument("--sides", nargs="*", default=sides, choices=sides)
+    parser.add_argument("--cores", nargs="*", type=int, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=2000, help="of each measurement")
     parser.add_argument("--batch", type=int, default=64)
@@ -106,8 +116,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="a file for every single measurement")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(os.environ["CNNJAX_TEST_DATA"]) / "hymenoptera"
-    cases = [case for case in CASES if case[0] in (arguments.sides or [c[0] for c in CASES])
-             and case[1] <= os.cpu_count() and (arguments.torch_python or case[0] not in THEIRS)]
+    cases = [case for case in cases_of(arguments.cores, arguments.sides)
+             if arguments.torch_python or case[0] not in THEIRS]
     results: dict[Case, list[dict]] = {case: [] for case in cases}
     with photos(folder.resolve(), arguments.upscale) as used:
         for _ in range(arguments.rounds):

@@ -98,9 +98,10 @@ class _Worker:
         environment = os.environ | _ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(
             path or os.getcwd() for path in sys.path)}
         with theirs, _blocked(_LEFT_TO_THE_PARENT):  # The worker inherits what is blocked.
-            self.process = subprocess.Popen([sys.executable, "-c", _MAIN, str(theirs.fileno())],
-                                            pass_fds=[theirs.fileno()], env=environment,
-                                            stdin=subprocess.DEVNULL)
+            # Without -P the current folder would come before all that this process imports from.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno())], env=environment,
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._connection = Connection(ours.detach())
         self._stream: bytes | None = stream
 

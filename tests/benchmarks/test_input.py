@@ -28,6 +28,12 @@ def test_ratios_are_of_the_same_round():
     assert "not available: no torch" in benchmark.row(results, ("pil", 2, 2))
 
 
+def test_every_side_has_a_worker_a_core():
+    assert benchmark.cases_of([1, 4], ["decode", "threads", "pil"]) == [
+        ("decode", 1, 1), ("threads", 1, 1), ("pil", 1, 1), ("pil", 1, 0), ("threads", 4, 4),
+        ("pil", 4, 4)]
+
+
 @pytest.fixture
 def folder(tmp_path):
     for name in ("train/a", "train/b", "val/a", "val/b"):
