@@ -18,7 +18,7 @@ from cnnjax import config as config_lib
 from cnnjax import exit_codes
 from cnnjax.config_errors import check_file, explain
 from cnnjax.jobs import JOBS
-from cnnjax.types import UserError, did_you_mean
+from cnnjax.types import Failure, UserError, did_you_mean
 from cnnjax.validation import validate
 
 USAGE = f"""\
@@ -100,6 +100,9 @@ def main(argv: Sequence[str]) -> int:
     except UserError as error:
         print(f"launch.py: {_with_command(error, argv)}", file=sys.stderr)
         return exit_codes.USER_ERROR
+    except Failure as error:
+        print(f"launch.py: {error}", file=sys.stderr)
+        return exit_codes.FAILED
     except KeyboardInterrupt:
         print("launch.py: interrupted; the last checkpoint stays", file=sys.stderr)
         return exit_codes.FAILED

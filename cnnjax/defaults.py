@@ -77,6 +77,7 @@ def _data() -> dict[str, Any]:
         "placement": "auto",  # device: all of it, as uint8; stream: through the host.
         "on_error": "raise",  # Of an example that cannot be read; skip: goes on without it.
         "threads": 0,  # Of the streaming loader; 0 is one a core.
+        "workers": 0,  # Processes that read and decode in their place; 0 is none.
     }
 
 

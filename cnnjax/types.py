@@ -16,6 +16,13 @@ class UserError(ValueError):
     """
 
 
+class Failure(RuntimeError):
+    """Something outside the program failed: the message says what, and what may help.
+
+    `launch.py` prints the message alone and exits with code 1: the same command may succeed.
+    """
+
+
 def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
     """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `word`, or ""."""
     near = difflib.get_close_matches(word, list(known), n=limit, cutoff=0.6)

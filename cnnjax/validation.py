@@ -95,6 +95,7 @@ _RANGES = {
     "prepare.short_side": (16, 8192),
     "prepare.quality": (1, 100),
     "prepare.shard_mb": (1, 16_384),
+    "data.workers": (0, 1024),
     "augment.pad_crop": (0, 1024),
     "augment.num_ops": (1, 100),
     "augment.magnitude": (0, 30),

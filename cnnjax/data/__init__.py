@@ -10,29 +10,33 @@ Nothing heavy is imported before it is needed, and TensorFlow by nothing but `pr
 
 from __future__ import annotations
 
+import importlib
 import os
+from typing import TYPE_CHECKING
 
 from cnnjax.data.dataset import Dataset, NotPrepared, Split
-from cnnjax.data.eval_feed import (
-    EvalFeed,
-    ResidentEvalFeed,
-    StreamEvalFeed,
-    make_array_eval_feed,
-    make_eval_feed,
-)
-from cnnjax.data.feed import (
-    Feed,
-    ResidentFeed,
-    StreamFeed,
-    check_batch_size,
-    make_array_feed,
-    make_train_feed,
-)
 from cnnjax.data.host import decode_image, read_image, resize_center_crop
 from cnnjax.data.order import TrainOrder
-from cnnjax.data.placement import resident_limit
 from cnnjax.data.prepare import prepare
 from cnnjax.data.resized_copy import CopySettings, write_copy
+
+if TYPE_CHECKING:
+    from cnnjax.data.eval_feed import (
+        EvalFeed,
+        ResidentEvalFeed,
+        StreamEvalFeed,
+        make_array_eval_feed,
+        make_eval_feed,
+    )
+    from cnnjax.data.feed import (
+        Feed,
+        ResidentFeed,
+        StreamFeed,
+        check_batch_size,
+        make_array_feed,
+        make_train_feed,
+    )
+    from cnnjax.data.placement import resident_limit
 
 __all__ = [
     "CopySettings", "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed",
@@ -40,6 +44,17 @@ __all__ = [
     "decode_image", "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed",
     "open_dataset", "prepare", "read_image", "resident_limit", "resize_center_crop", "write_copy",
 ]
+
+# Those import JAX, which processes that only read (`workers`) do without.
+_ON_FIRST_USE = ("cnnjax.data.feed", "cnnjax.data.eval_feed", "cnnjax.data.placement")
+
+
+def __getattr__(name: str):
+    if name in __all__:
+        for module in map(importlib.import_module, _ON_FIRST_USE):
+            if hasattr(module, name):
+                return getattr(module, name)
+    raise AttributeError(f"module 'cnnjax.data' has no attribute {name!r}")
 
 
 def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,

@@ -127,7 +127,7 @@ class StreamEvalFeed:
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
                    interpolation: str = "bilinear", prefetch: int = 2, on_error: str = "raise",
-                   report: Report = no_report) -> EvalFeed:
+                   report: Report = no_report, workers: int = 0) -> EvalFeed:
     """Makes the feed of an evaluation.
 
     Images of one size come out as they are, to be resized on the device; images of different
@@ -146,13 +146,15 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
       prefetch: batches on the device beyond the one in use.
       on_error: "raise", or "skip" to leave out of account examples that cannot be read.
       report: (index, name, reason), called for each time that one was skipped.
+      workers: processes that read and decode in the place of threads; 0 for none.
 
     Raises:
       BadExample: for an example that cannot be read; while batches are made, unless resident.
       UserError: if an argument is out of range.
     """
     rows = -(-min(max(batch_size, 1), len(split)) // mesh.size) * mesh.size
-    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, 0, on_error)
+    stream = feed.make_stream(split, image_size, crop, None, interpolation, threads, 0, on_error,
+                              workers)
     if feed.is_resident(stream, placement, mesh):
         constants, good = feed.make_resident(stream, mesh, report)
         return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch, good)

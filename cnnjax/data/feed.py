@@ -175,7 +175,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
                     random_resized_crop: tuple[float, float] | None = None,
                     placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
                     prefetch: int = 2, repeats: int = 1, on_error: str = "raise",
-                    report: Report = no_report) -> Feed:
+                    report: Report = no_report, workers: int = 0) -> Feed:
     """Makes the feed of a training run.
 
     Images of one size come out as they are, to be cut and resized on the device, whatever the
@@ -200,6 +200,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
       on_error: "raise", or "skip" to put the next good example in the place of one that cannot be
         read.
       report: (index, name, reason), called for each time that one was skipped.
+      workers: processes that read and decode in the place of threads; 0 for none.
 
     Raises:
       BadExample: for an example that cannot be read; while batches are made, unless resident.
@@ -208,7 +209,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
     """
     check_batch_size(batch_size, len(split), mesh)
     stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed,
-                         on_error)
+                         on_error, workers)
     order = TrainOrder(seed, len(split), repeats)
     if is_resident(stream, placement, mesh):
         constants, _ = make_resident(stream, mesh, report)
@@ -232,14 +233,14 @@ def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int
 
 def make_stream(split: Split, image_size: tuple[int, int], crop: float,
                 random_resized_crop: tuple[float, float] | None, interpolation: str, threads: int,
-                seed: int, on_error: str) -> HostStream:
+                seed: int, on_error: str, workers: int) -> HostStream:
     """Returns the host's part of a feed, with a transform if the images need one."""
     if on_error not in ON_ERROR:
         raise UserError(f"data.on_error is {on_error!r}; it is one of {', '.join(ON_ERROR)}.")
     # Made even if it is not needed, so that a wrong value is found out on any data set.
     transform = HostTransform(tuple(image_size), crop, interpolation, random_resized_crop, seed)
     return HostStream(split, transform if split.image_shape is None else None, threads,
-                      Reader(split, skip=on_error == "skip"))
+                      Reader(split, skip=on_error == "skip"), workers)
 
 
 def make_resident(stream: HostStream, mesh: Mesh, report: Report

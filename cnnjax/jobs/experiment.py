@@ -302,6 +302,7 @@ def make_train_feed(experiment: Experiment, phase: Phase) -> data.Feed:
         crop=experiment.preprocess.crop, interpolation=experiment.preprocess.interpolation,
         random_resized_crop=config.augment.random_resized_crop if augmented else None,
         placement=config.data.placement, threads=config.data.threads,
+        workers=config.data.workers,
         repeats=config.augment.repeats if augmented else 1, on_error=config.data.on_error,
         report=experiment.bad_files.report_of(experiment.dataset.train))
 
@@ -314,7 +315,8 @@ def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> d
         batch_size=config.eval.batch_size or config.train.batch_size,
         image_size=experiment.preprocess.size, crop=experiment.preprocess.crop,
         interpolation=experiment.preprocess.interpolation, placement=config.data.placement,
-        threads=config.data.threads, on_error=config.data.on_error,
+        threads=config.data.threads, workers=config.data.workers,
+        on_error=config.data.on_error,
         report=experiment.bad_files.report_of(split))
 
 

@@ -1,5 +1,6 @@
 """Many devices and many processes, each in interpreters of their own."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -127,7 +128,6 @@ def test_each_process_reads_its_own_rows(image_folder, root):
         port = free.getsockname()[1]
     env = {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu",
            "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    import os
     processes = [subprocess.Popen(
         [sys.executable, "-c", PROCESS, str(image_folder), str(port), str(i)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env)
@@ -139,3 +139,61 @@ def test_each_process_reads_its_own_rows(image_folder, root):
         seen = [line.split()[2:] for out, _ in outputs for line in out.splitlines()
                 if line.startswith(f"SEEN {placement}")]
         assert sorted(map(int, sum(seen, []))) == list(range(8))
+
+
+# Prints a digest of each row that this process's devices hold.
+ROWS = """
+import hashlib, sys
+import jax, numpy as np
+folder, port, process, count = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+if count > 1:
+    jax.distributed.initialize(f"localhost:{port}", num_processes=count, process_id=process)
+from jax.sharding import Mesh
+from cnnjax import data
+
+if __name__ == "__main__":
+    assert jax.process_count() == count and len(jax.devices()) == 2
+    mesh = Mesh(np.asarray(jax.devices()), ("data",))
+    dataset = data.open_dataset("folder:" + folder)
+    for workers in (0, 2):
+        feed = data.make_train_feed(dataset.train, batch_size=6, seed=3, mesh=mesh,
+                                    image_size=(8, 8), random_resized_crop=(0.2, 0.9), repeats=2,
+                                    workers=workers)
+        step = 2
+        for k, batch in feed.batches(2, 9, 3):
+            for image, label, index in zip(*(
+                    batch[name].addressable_shards for name in ("image", "label", "index"))):
+                first = image.index[1].start or 0
+                for i in range(k):
+                    for row in range(image.data.shape[1]):
+                        sha = hashlib.sha256(b"".join(
+                            np.asarray(part.data[i, row]).tobytes()
+                            for part in (image, label, index)))
+                        print("ROW", workers, step + i, first + row, sha.hexdigest())
+            step += k
+"""
+
+
+def rows_of(folder, root, processes):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    env = os.environ | {
+        "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={2 // processes}"}
+    running = [subprocess.Popen(
+        [sys.executable, "-c", ROWS, str(folder), str(port), str(i), str(processes)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        for i in range(processes)]
+    outputs = [process.communicate(timeout=200) for process in running]
+    for process, (_, errors) in zip(running, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    return sorted(line.split()[1:] for out, _ in outputs for line in out.splitlines()
+                  if line.startswith("ROW"))
+
+
+def test_two_processes_see_what_one_with_two_devices_sees(image_folder, root):
+    together, apart = (rows_of(image_folder, root, n) for n in (1, 2))
+    assert len(together) == 2 * 7 * 6 and together == apart
+    threads, workers = ([row[1:] for row in together if row[0] == n] for n in ("0", "2"))
+    assert threads == workers

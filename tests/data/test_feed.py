@@ -20,6 +20,8 @@ from cnnjax.data import (
 )
 from cnnjax.types import UserError
 
+KINDS = ["digits", "npz", "folder", "wds", "imagenet", "records", "tfds"]
+
 
 @pytest.fixture
 def datasets(image_folder, write_npz, write_tfds, encode, shards, imagenet_files, tmp_path):
@@ -60,8 +62,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a[name], b[name])
 
 
-@pytest.mark.parametrize("kind", ["digits", "npz", "folder", "wds", "imagenet", "records",
-                                  "tfds"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_both_feeds_give_the_same_batches(datasets, make, kind):
     dataset = datasets[kind]
     resident, stream = (make(dataset, placement=p) for p in ("device", "stream"))
@@ -78,13 +79,20 @@ def test_both_feeds_give_the_same_batches(datasets, make, kind):
         assert dataset.train.source[index][1] == label
 
 
-@pytest.mark.parametrize("kind", ["folder", "wds", "imagenet", "records", "tfds"])
+@pytest.mark.parametrize("repeats", [1, 2])
 @pytest.mark.parametrize("arguments", [
-    {"placement": "device"}, {"placement": "stream"}, {"random_resized_crop": (0.1, 1.0)}])
-def test_a_resume_from_the_middle_equals_an_uninterrupted_run(datasets, make, kind, arguments):
-    whole = collect(make(datasets[kind], **arguments), 0, 14, k=1)
-    rest = collect(make(datasets[kind], **arguments), 6, 14, k=3)
-    assert_same({name: array[6:] for name, array in whole.items()}, rest)
+    {"placement": "device"}, {"placement": "stream"}, {"placement": "stream", "workers": 2}],
+    ids=["device", "threads", "workers"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_resume_from_the_middle_equals_an_uninterrupted_run(datasets, make, kind, arguments,
+                                                              repeats):
+    # Images of different sizes are cropped on the host, and so cannot stay on the device.
+    if arguments["placement"] == "stream":
+        arguments = arguments | {"random_resized_crop": (0.1, 1.0)}
+    whole, rest = (make(datasets[kind], repeats=repeats, **arguments) for _ in range(2))
+    steps = len(datasets[kind].train) // 4 + 3 if kind != "digits" else 12
+    whole, rest = collect(whole, 0, steps, k=1), collect(rest, 3, steps, k=2)
+    assert_same({name: array[3:] for name, array in whole.items()}, rest)
 
 
 @pytest.mark.parametrize("arguments", [{"placement": "device"}, {"placement": "stream"}])

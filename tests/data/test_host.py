@@ -1,8 +1,11 @@
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from cnnjax.data import resize_center_crop
-from cnnjax.data.host import HostTransform, _crop_box, random_resized_crop
+from cnnjax.data import decode_image, resize_center_crop
+from cnnjax.data.host import HostTransform, _crop_box, jpeg_size, random_resized_crop
 from cnnjax.data.order import CROP, random_bits
 from cnnjax.types import UserError
 
@@ -16,7 +19,6 @@ def smooth(height, width, channels=3, seed=0):
 
 def torchvision_transform(image, resize, size, method):
     """Resize(resize), CenterCrop(size) of torchvision, over Pillow."""
-    from PIL import Image
     h, w = image.shape[:2]
     new = (resize, int(resize * h / w)) if w <= h else (int(resize * w / h), resize)
     resized = np.asarray(Image.fromarray(image).resize(new, method))
@@ -83,12 +85,33 @@ def test_an_image_too_narrow_for_any_try_is_cut_at_the_centre(shape, box):
 
 def test_the_whole_area_of_a_square_shrinks_by_averaging():
     image = smooth(32, 32)
-    bits = np.full(22, 2**63, np.uint64)  # All draws 0.5: ratio 1.
-    out = random_resized_crop(image, (16, 16), (1.0, 1.0), bits)
+    draws = np.full(22, 0.5)  # Ratio 1.
+    out = random_resized_crop(image, (16, 16), (1.0, 1.0), draws)
     mean = image.reshape(16, 2, 16, 2, 3).mean(axis=(1, 3))
     assert np.abs(out - mean).max() <= 1
-    grey = random_resized_crop(image[..., :1], (40, 48), (0.5, 1.0), bits, "bicubic")
+    # A row and a column are left over.
+    odd = random_resized_crop(np.pad(image, ((0, 1), (0, 1), (0, 0))), (16, 16), (1.0, 1.0), draws)
+    assert np.abs(odd - mean).max() <= 1
+    grey = random_resized_crop(image[..., :1], (40, 48), (0.5, 1.0), draws, "bicubic")
     assert grey.shape == (40, 48, 1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(20, 24), (90, 70), (8, 8)])
+def test_random_crops_are_written_where_they_belong_and_close_to_pillows(channels, size):
+    image, rows = smooth(100, 130)[..., :channels], np.zeros((3, *size, channels), np.uint8)
+    made = random_resized_crop(image, size, (0.3, 0.9), uniform(7), out=rows[1])
+    assert np.shares_memory(made, rows[1]) and not rows[0].any() and not rows[2].any()
+    np.testing.assert_array_equal(
+        rows[1], random_resized_crop(image, size, (0.3, 0.9), uniform(7)))
+    top, left, h, w = _crop_box(image.shape[:2], (0.3, 0.9), uniform(7))
+    divisor = max(1, min(h // size[0], w // size[1]))
+    h, w = h - h % divisor, w - w % divisor
+    pixels = image[..., 0] if channels == 1 else image
+    theirs = np.asarray(Image.fromarray(pixels).resize(
+        size[::-1], Image.Resampling.BILINEAR, box=(left, top, left + w, top + h)), np.float32)
+    # Of patterns as fine as the pixels of the smallest result.
+    assert np.abs(rows[1] - theirs.reshape(*size, channels)).mean() < 5
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
@@ -102,3 +125,56 @@ def test_the_whole_area_of_a_square_shrinks_by_averaging():
 def test_values_out_of_range_are_explained(arguments, message):
     with pytest.raises(UserError, match=message):
         HostTransform(**({"size": (8, 8)} | arguments))
+
+
+def jpeg(pixels, **save):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", **save)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("save", [{}, {"progressive": True}, {"comment": b"\xff\xc0" * 9}])
+@pytest.mark.parametrize("shape", [(7, 300), (300, 7), (1, 1)])
+def test_the_size_in_a_jpegs_header(shape, save):
+    data = jpeg(smooth(*shape), **save)
+    assert jpeg_size(data) == shape
+    assert jpeg_size(data[:20]) is None and jpeg_size(b"\xff\xd8" + b"\xff" * 20) is None
+    assert jpeg_size(b"") is None
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_a_large_jpeg_is_decoded_no_larger_than_its_crop_needs(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = jpeg(smooth(640, 900), quality=95, exif=exif)
+    whole = decode_image(data, "photo")
+    transform, seen = HostTransform((60, 50), random_area=(0.1, 1.0), seed=3), set()
+    for index in range(40):
+        with transform.reading(2, index):
+            image = decode_image(data, "photo")
+        divisor = round(whole.shape[0] / image.shape[0])
+        seen.add(divisor)
+        assert image.shape == tuple(-(-side // divisor) for side in whole.shape[:2]) + (3,)
+        # The same box of the whole image, which is the one drawn there to within a pixel of the
+        # small one's.
+        top, left, h, w = _crop_box(image.shape[:2], (0.1, 1.0), transform._uniform(2, index))
+        box = tuple(divisor * side for side in (left, top, left + w, top + h))
+        theirs = Image.fromarray(whole).crop(box).resize((50, 60), Image.Resampling.BOX)
+        made = transform(image, 2, index)
+        # A shift by one pixel of the result is some 11 levels.
+        assert np.abs(made - np.asarray(theirs, np.float32)).mean() < 5
+        drawn = _crop_box(whole.shape[:2], (0.1, 1.0), transform._uniform(2, index))
+        assert np.abs(np.array([top, left, h, w]) * divisor - drawn).max() <= 1.5 * divisor
+        assert drawn[2] // divisor >= 60 and drawn[3] // divisor >= 50
+    assert seen == {2, 4, 8} and decode_image(data, "photo").shape == whole.shape
+
+
+def test_evaluation_and_lossless_images_are_decoded_whole():
+    data = jpeg(smooth(640, 900))
+    with HostTransform((8, 8)).reading(0, 0):
+        assert decode_image(data, "photo").shape == (640, 900, 3)
+    file = io.BytesIO()
+    Image.fromarray(smooth(640, 900)).save(file, "PNG")
+    with HostTransform((8, 8), random_area=(0.5, 1.0)).reading(0, 0):
+        assert decode_image(file.getvalue(), "png").shape == (640, 900, 3)
+        assert decode_image(data, "grey", channels=1).shape == (80, 113, 1)
