@@ -4,11 +4,15 @@
     python launch.py --config=experiments/resnet_cifar.py:plain_digits
     python launch.py --config=experiments/resnet_cifar.py:cifar10 \
         --config.model.name=resnet56_cifar
+    python launch.py --config=experiments/resnet_cifar.py:fashion_mnist
+    python launch.py --config=experiments/resnet_cifar.py:fashion_mnist_wide
 
 Measured on 2 CPU cores (shared virtual machine), float32, top-1 on the test split:
 
 - digits: 100.00 % of 360 (one seed) in 81 s.
 - plain_digits: 99.17 % (one seed) in 69 s. At this size shortcuts make no difference to speak of.
+- fashion_mnist_wide (11.1 M parameters): 95.86 % (one seed) in 63 s on an H200, in bfloat16, from
+  uint8 on the device. Published: 96.3 % with WRN-28-10 and random erasing (arXiv 1708.04896).
 - cifar10, plain_cifar10: not run. Published (Table 6 of the paper): 91.25, 92.49, 92.83, 93.03 and
   93.57 % for 20, 32, 44, 56 and 110 layers; plain nets of 20 and 56 layers about 91 and 87 %
   (Fig. 6).
