@@ -86,6 +86,17 @@ def test_braces_are_those_of_bash(pattern):
     assert expand_braces(pattern) == found.splitlines()
 
 
+def test_evaluation_images_are_not_silently_those_to_train_on(shards):
+    for names in (["train-0000.tar", "train-0001.tar", "val-0000.tar"], ["val-0000.tar"]):
+        for path in shards.glob("*.tar"):
+            if path.name not in names:
+                path.unlink()
+        with pytest.raises(UserError, match=r"nothing is left to evaluate on.*val\[80%:\]"):
+            open_dataset(f"wds:{shards}", train_split="val")
+        dataset = open_dataset(f"wds:{shards}", train_split="val[:50%]", eval_split="val[50%:]")
+        assert not set(contents(dataset.train)) & set(contents(dataset.eval))
+
+
 def test_what_the_library_writes_is_read_as_the_library_reads_it(tmp_path, encode):
     wds = pytest.importorskip("webdataset")
     folder = tmp_path / "written"
