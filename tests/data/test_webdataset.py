@@ -154,6 +154,16 @@ def test_what_is_wrong_in_a_shard_is_named(write_tar, encode, change, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(("label", "message"), [
+    (b"-1", "the label of example . is -1, but there are 2 classes"),
+    (b"2000000000", "the largest label is 2000000000, but there are only 6 examples")])
+def test_a_class_of_an_impossible_number_is_named(write_tar, encode, label, message):
+    path = write_tar("x/train.tar", {f"{i}.{ext}": value for i in range(6) for ext, value in (
+        ("jpg", encode(5, 5)), ("cls", label if i == 3 else b"%d" % (i % 2)))})
+    with pytest.raises(UserError, match=message):
+        open_dataset(f"wds:{path.parent}")
+
+
 def test_folders_and_hidden_files_are_passed_over(write_tar, encode):
     folder = tarfile.TarInfo("deep")
     folder.type = tarfile.DIRTYPE
