@@ -177,12 +177,13 @@ def indexed(paths: Sequence[str], scan: Callable[[str], Shard], kind: str) -> li
       UserError: whatever `scan` raises.
     """
     places = _index_places(paths, kind)
-    known = next((found for place in places if (found := _read_index(place, paths))), {})
-    shards = {path: known[path] for path in paths
-              if path in known and known[path].stamp == _stamp_or_none(path)}
+    stamps = {path: _stamp_or_none(path) for path in paths}
+    # All places: one that cannot be written any more may hold what is out of date.
+    shards = {path: shard for place in places for path, shard in _read_index(place, paths).items()
+              if shard.stamp == stamps[path]}
     rest = [path for path in paths if path not in shards]
     if rest:
-        size = sum((_stamp_or_none(path) or (0, 0))[0] for path in rest)
+        size = sum((stamps[path] or (0, 0))[0] for path in rest)
         if size > _SPOKEN_OF:
             print(f"Looking through {len(rest)} tar files of {size / 2**30:,.1f} GiB, once.",
                   file=sys.stderr)

@@ -297,7 +297,9 @@ def test_the_index_is_kept_beside_the_shards_and_made_anew_for_what_changed(
     assert len(open_dataset(f"wds:{moved}").train) == 7 and len(seen) == 4
 
 
-def test_where_nothing_can_be_written_the_index_is_in_the_cache(shards, home, monkeypatch):
+@pytest.fixture
+def read_only(shards, monkeypatch):
+    """Makes the folder of the shards one in which no index can be written."""
     real = tar_index.tempfile.mkstemp
 
     def mkstemp(dir, **kwargs):
@@ -305,10 +307,25 @@ def test_where_nothing_can_be_written_the_index_is_in_the_cache(shards, home, mo
             raise PermissionError("Read-only file system")
         return real(dir=dir, **kwargs)
 
-    monkeypatch.setattr("cnnjax.data.tar_index.tempfile.mkstemp", mkstemp)
+    return lambda: monkeypatch.setattr("cnnjax.data.tar_index.tempfile.mkstemp", mkstemp)
+
+
+def test_where_nothing_can_be_written_the_index_is_in_the_cache(
+        shards, home, read_only, monkeypatch):
+    read_only()
     first = open_dataset(f"wds:{shards}")
     assert not list(shards.glob(".cnnjax*"))
     assert len(list((home / ".cache/cnnjax/index").iterdir())) == 2
+    monkeypatch.setattr("cnnjax.data.webdataset.scan_shard", lambda path, **kw: 1 / 0)
+    assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
+
+
+def test_an_index_that_is_out_of_date_and_cannot_be_written_does_not_hide_the_one_in_the_cache(
+        shards, read_only, monkeypatch):
+    open_dataset(f"wds:{shards}")
+    os.utime(shards / "train-0000.tar", (1, 1))
+    read_only()
+    first = open_dataset(f"wds:{shards}")
     monkeypatch.setattr("cnnjax.data.webdataset.scan_shard", lambda path, **kw: 1 / 0)
     assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
 
