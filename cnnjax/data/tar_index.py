@@ -37,7 +37,7 @@ class Shard:
 
     Attributes:
       path: of the file.
-      stamp: (bytes, nanoseconds of the last change) of the file when it was looked through.
+      stamp: (bytes, nanoseconds of the last change) of the file before it was looked through.
       offsets: int64 [n], where the bytes of each image begin.
       sizes: int64 [n], how many they are.
       labels: int32 [n].
@@ -59,6 +59,8 @@ class ShardBuilder:
 
     def __init__(self, path: str, file: BinaryIO):
         self._path, self._file = path, file
+        # Of what is about to be read: a file may be changed or replaced meanwhile.
+        self._stamp = stamp(file.fileno())
         self._rows: list[tuple[int, int, int]] = []
         self._names: list[str] = []
         self._shapes: set[tuple[int, int]] = set()
@@ -81,13 +83,13 @@ class ShardBuilder:
             raise UserError(f"{self._path} holds no images: remove it, or write it again.")
         offsets, sizes, labels = np.array(self._rows, np.int64).T
         shape = self._shapes.pop() if len(self._shapes) == 1 else None
-        return Shard(self._path, stamp(self._path), offsets, sizes, labels.astype(np.int32),
+        return Shard(self._path, self._stamp, offsets, sizes, labels.astype(np.int32),
                      dataset.digest(self._names, sizes.tolist(), labels.tolist()), shape)
 
 
-def stamp(path: str) -> tuple[int, int]:
-    """Returns (bytes, nanoseconds of the last change) of a file."""
-    found = os.stat(path)
+def stamp(file: str | int) -> tuple[int, int]:
+    """Returns (bytes, nanoseconds of the last change) of a file: its path or its descriptor."""
+    found = os.stat(file)
     return found.st_size, found.st_mtime_ns
 
 

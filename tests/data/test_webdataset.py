@@ -330,6 +330,20 @@ def test_an_index_that_is_out_of_date_and_cannot_be_written_does_not_hide_the_on
     assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
 
 
+def test_a_shard_that_changes_while_it_is_looked_through_is_looked_through_again(
+        write_tar, encode, monkeypatch):
+    path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": encode(5, 5),
+                                     "b.cls": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_index, "image_size", lambda file: os.utime(path, (1, 1)))
+        open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
+    seen = []
+    monkeypatch.setattr("cnnjax.data.webdataset.scan_shard",
+                        lambda path, **kw: seen.append(path) or scan_shard(path, **kw))
+    open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
+    assert seen == [str(path)]
+
+
 def test_a_shard_that_changes_while_it_is_read_is_named(shards):
     source = open_dataset(f"wds:{shards}").train.source
     path = shards / "train-0000.tar"
