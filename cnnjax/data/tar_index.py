@@ -29,6 +29,8 @@ from cnnjax.types import UserError
 BLOCK = 512  # Bytes; a header is one block, and the data of a member begin on one.
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 _SPOKEN_OF = 2**30  # Bytes that take more than a few seconds to go through.
+# What a header of any bytes may make of tarfile; the last for a long name of an impossible length.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -124,19 +126,21 @@ def members(path: str, file: BinaryIO, start: int = 0, end: int | None = None
       UserError: if it is damaged, cut short, or holds something else than plain files.
     """
     def damaged(why: object, where: int) -> UserError:
+        why = str(why) or "a header of an impossible size"
         return UserError(f"{path} is not a tar file, is damaged, or was cut short ({why}, near "
                          f"byte {where:,}): copy or write it again.")
 
+    limit = stamp(file.fileno())[0] if end is None else end
     file.seek(start)
     try:
         archive = tarfile.TarFile(fileobj=file)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except _DAMAGE as error:
         raise damaged(error, start) from None
     last = start
     while True:
         try:
             member = archive.next()
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        except _DAMAGE as error:
             raise damaged(error, last) from None
         if member is None:
             break
@@ -145,6 +149,8 @@ def members(path: str, file: BinaryIO, start: int = 0, end: int | None = None
         last = member.offset_data
         archive.members = []  # It would keep them all.
         _check_member(path, member)
+        if member.isreg() and member.offset_data + member.size > limit:
+            raise damaged(f"{member.name!r} would be longer than the file", last)
         if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
             yield member
     # For tarfile, a damaged header is the end as well; a whole archive ends in blocks of zeros.

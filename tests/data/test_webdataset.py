@@ -221,15 +221,13 @@ def test_any_damaged_byte_of_the_headers_is_a_message_or_changes_nothing_that_is
     assert said > 200
 
 
-def test_a_member_of_negative_size_ends_in_a_message(write_tar, encode):
+@pytest.mark.parametrize(("size", "kind"), [(-2048, b"0"), (10_240, b"0"), (2**62, b"0"),
+                                            (2**62, b"L")])
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg"])
+def test_a_member_of_an_impossible_size_ends_in_a_message(
+        write_tar, encode, claim_size, name, size, kind):
     path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": b"x"})
-    data = bytearray(path.read_bytes())
-    start = data.index(b"b.jpg")
-    data[start + 124:start + 136] = (-2048).to_bytes(12, "big", signed=True)  # GNU's binary form.
-    header = data[start:start + 512]
-    header[148:156] = b" " * 8
-    data[start + 148:start + 156] = b"%06o\0 " % sum(header)
-    path.write_bytes(data)
+    claim_size(path, name, size, kind)
     with pytest.raises(UserError, match="train.tar is not a tar file, is damaged"):
         scan_shard(str(path))
 
