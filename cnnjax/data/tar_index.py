@@ -27,7 +27,7 @@ from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
 
 BLOCK = 512  # Bytes; a header is one block, and the data of a member begin on one.
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 _SPOKEN_OF = 2**30  # Bytes that take more than a few seconds to go through.
 # What a header of any bytes may make of tarfile; the last for a long name of an impossible length.
 _DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
@@ -100,8 +100,9 @@ def opened(path: str) -> Iterator[BinaryIO]:
     """Opens a tar file. Raises a UserError if it cannot be, or is compressed."""
     try:
         with open(path, "rb") as file:
-            tool = _COMPRESSED.get(file.read(2))
-            if tool:
+            head = file.read(BLOCK)
+            tool = next((t for magic, t in _COMPRESSED.items() if head.startswith(magic)), None)
+            if tool and head[257:262] != b"ustar":  # A tar begins with the name of its first file.
                 raise UserError(f"{path} is compressed, so that no single image of it can be read. "
                                 f"Images hardly shrink: undo it with {tool}.")
             yield file

@@ -1,3 +1,4 @@
+import bz2
 import json
 import os
 import pickle
@@ -237,6 +238,15 @@ def test_compressed_shards_are_explained(shards):
     (shards / "train-0000.tar.gz").rename(shards / "train-0000.tar")
     with pytest.raises(UserError, match="is compressed.*gunzip"):
         open_dataset(f"wds:{shards}")
+    (shards / "train-0000.tar").write_bytes(bz2.compress(b"x" * 5000))
+    with pytest.raises(UserError, match="is compressed.*bunzip2"):
+        open_dataset(f"wds:{shards}")
+
+
+@pytest.mark.parametrize("name", ["BZ", "BZh9"])
+def test_a_name_like_the_beginning_of_a_compressed_file_is_none(write_tar, encode, name):
+    path = write_tar("x/train.tar", {f"{name}.jpg": encode(5, 5), f"{name}.cls": b"1"})
+    assert scan_shard(str(path)).labels.tolist() == [1]
 
 
 @pytest.mark.parametrize(("path", "message"), [
