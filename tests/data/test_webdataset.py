@@ -78,6 +78,14 @@ def test_patterns_and_parts(shards, path, train, evaluation, sizes):
         assert not set(contents(dataset.train)) & set(contents(dataset.eval))
 
 
+@pytest.mark.parametrize("folder", ["run[1]", "{a,b}", "what?", "*"])
+def test_a_folder_may_have_the_name_of_a_pattern(shards, folder):
+    shards = shards.rename(shards.with_name(folder))
+    for name in ("train-*.tar", "train-{0000..0001}.tar", "train-000?.tar"):
+        dataset = open_dataset(f"wds:{shards}/{name}")
+        assert (len(dataset.train), len(dataset.eval)) == (12, 4)
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash to compare with")
 @pytest.mark.parametrize("pattern", ["a{0..3}b", "{000..012}.tar", "{08..11}", "{3..1}", "{a,b,}x",
                                      "x{0..1}-{a,b}y", "none", "{1,2}{3..4}"])
