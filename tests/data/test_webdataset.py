@@ -313,6 +313,16 @@ def test_the_index_is_kept_beside_the_shards_and_made_anew_for_what_changed(
     assert len(open_dataset(f"wds:{moved}").train) == 7 and len(seen) == 4
 
 
+def test_an_index_that_is_damaged_in_any_way_is_made_anew(shards):
+    first = open_dataset(f"wds:{shards}")
+    for path in shards.glob(".cnnjax-index-*.npz"):
+        damaged = bytearray(path.read_bytes())
+        for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            damaged[damaged.index(magic) + flags] |= 1  # As if it were encrypted.
+        path.write_bytes(damaged)
+    assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
+
+
 @pytest.fixture
 def read_only(shards, monkeypatch):
     """Makes the folder of the shards one in which no index can be written."""
