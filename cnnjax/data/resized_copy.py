@@ -225,7 +225,7 @@ class _Writer:
         features = example.features.feature
         features["image"].bytes_list.value.append(data)
         features["label"].int64_list.value.append(label)
-        features["name"].bytes_list.value.append(os.path.relpath(name, self.root).encode())
+        features["name"].bytes_list.value.append(os.fsencode(os.path.relpath(name, self.root)))
         # A map has no order of its own, and the same copy should have the same bytes.
         return example.SerializeToString(deterministic=True), list(small.shape), resized
 

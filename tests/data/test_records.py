@@ -220,6 +220,15 @@ def test_a_damaged_photo_is_named_and_the_copy_goes_on_when_it_is_mended(image_f
     assert len(open_dataset(f"records:{tmp_path / 'copy'}").train) == 20
 
 
+def test_a_name_that_is_not_utf8_is_kept(image_folder, tmp_path):
+    (image_folder / "train/cat/0.png").rename(
+        image_folder / "train/cat" / os.fsdecode(b"0\xe9.png"))
+    folder = write_copy(open_dataset(f"folder:{image_folder}"), image_folder, tmp_path / "copy",
+                        SETTINGS)
+    names = [e[2] for e in everything(open_dataset(f"records:{folder}").train)]
+    assert sum(name.endswith("(train/cat/0\N{REPLACEMENT CHARACTER}.png)") for name in names) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_explained(image_folder, tmp_path, monkeypatch):
     dataset = open_dataset(f"folder:{image_folder}")
     (tmp_path / "file").write_text("")
@@ -239,6 +248,7 @@ def test_parts_of_a_copy(copied):
                            eval_split="train[50%:]")
     both = [set(e[2] for e in everything(split)) for split in (dataset.train, dataset.eval)]
     assert [len(names) for names in both] == [10, 10] and not both[0] & both[1]
+    assert dataset.train.source.num_bytes is None
     with pytest.raises(UserError, match="no split 'test'. There are: train, val"):
         open_dataset(f"records:{copied}", eval_split="test")
 
