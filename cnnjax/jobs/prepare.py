@@ -53,7 +53,7 @@ def _copy(config: ConfigDict, path: str, dry_run: bool) -> int:
     print(f"Copying {what}", flush=True)
     data.write_copy(dataset, os.path.abspath(root), output, data.CopySettings(
         settings.short_side, settings.quality, settings.shard_mb * 2**20),
-        threads=config.data.threads, log=_say)
+        threads=config.data.threads, keep_bad=config.data.on_error == "skip", log=_say)
     print(f"Train on it with --config.data.name=records:{output}")
     return 0
 

@@ -75,6 +75,15 @@ def test_mistakes_are_one_message(command, photos, capsys, arguments, message):
     assert message in err and "Traceback" not in err
 
 
+def test_bad_photos_are_an_error_or_copied_as_they_are(command, photos, capsys):
+    (photos / "dog/1.jpg").write_bytes(b"broken")
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "dog/1.jpg is a text file" in err and "on_error=skip" in err
+    assert main([*command, "--config.data.on_error=skip"]) == 0
+    assert "1 unreadable" in capsys.readouterr().out
+
+
 def test_what_needs_no_copy_says_so(tmp_path, command, photos, capsys):
     assert main(command) == 0
     for name in ("digits", f"records:{photos}-32px"):
