@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.jobs.named_data import open_dataset
 from cnnjax.types import UserError
 
 # Whose sources have the bytes of each image.
@@ -34,9 +35,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 
 def _copy(config: ConfigDict, path: str, dry_run: bool) -> int:
     settings = config.prepare
-    dataset = data.open_dataset(
-        config.data.name, train_split=config.data.train_split, eval_split=config.data.eval_split,
-        val_fraction=config.data.val_fraction, split_seed=config.data.split_seed)
+    dataset = open_dataset(config)
     root = Path(path).expanduser()
     if not root.is_dir():  # wds:DIR/PATTERN
         root = root.parent

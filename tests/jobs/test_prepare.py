@@ -65,6 +65,7 @@ def test_a_run_on_a_copy_resumes_to_what_an_uninterrupted_one_ends_with(
     (["--config.prepare.quality=0"], "prepare.quality is 0"),
     (["--config.prepare.sort_side=4"], "prepare.short_side"),
     (["--config.data.name=folder:nowhere"], "There is no folder"),
+    (["--config.data.train_split=trian"], "Did you mean 'train'? (data.train_split=trian)"),
     (["--config.data.name=wds:nowhere"], "There is no folder"),
     (["--config.data.name=imagenet:nowhere"], "There is no folder"),
 ])
