@@ -221,9 +221,8 @@ def test_a_dry_run_on_tar_files_writes_their_index_alone(capsys, tmp_path):
             (folder / f"a/{i}.cls").write_text(str(i % 2))
             for name in (f"{i}.png", f"{i}.cls"):
                 archive.add(folder / "a" / name, name)
-    assert main(["launch.py", "--config=experiments/simple_cnn.py", f"--workdir={tmp_path / 'run'}",
-                 f"--config.data.name=wds:{shards}", "--config.model.widths=(4, 8)",
-                 "--config.data.image_size=16", "--config.train.batch_size=2", "--dry_run"]) == 0
+    assert main(["launch.py", LENET, f"--workdir={tmp_path / 'run'}", "--job=prepare", "--dry_run",
+                 f"--config.data.name=wds:{shards}"]) == 0
     assert {p.name[:13] for p in shards.iterdir()} == {"train.tar", ".cnnjax-index"}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "shards"]
     capsys.readouterr()
