@@ -208,3 +208,23 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "60,806" in out and "learning rate" in out and "memory" in out
     assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_on_tar_files_writes_their_index_alone(capsys, tmp_path):
+    import tarfile
+
+    folder = images(tmp_path / "photos", {"a": 4})
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "train.tar", "w") as archive:
+        for i in range(4):
+            (folder / f"a/{i}.cls").write_text(str(i % 2))
+            for name in (f"{i}.png", f"{i}.cls"):
+                archive.add(folder / "a" / name, name)
+    assert main(["launch.py", LENET, f"--workdir={tmp_path / 'run'}", "--job=prepare", "--dry_run",
+                 f"--config.data.name=wds:{shards}"]) == 0
+    assert {p.name[:13] for p in shards.iterdir()} == {"train.tar", ".cnnjax-index"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["photos", "shards"]
+    capsys.readouterr()
+    assert main(["launch.py", "--help"]) == 0
+    assert "writes nothing but the index of tar files" in " ".join(capsys.readouterr().out.split())

@@ -19,6 +19,7 @@ from cnnjax.data.host import decode_image, read_image, resize_center_crop
 from cnnjax.data.order import TrainOrder
 from cnnjax.data.prepare import prepare
 from cnnjax.data.resized_copy import CopySettings, write_copy
+from cnnjax.types import UserError
 
 if TYPE_CHECKING:
     from cnnjax.data.eval_feed import (
@@ -76,9 +77,23 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
       split_seed: of that division.
 
     Raises:
-      UserError: for whatever is wrong with the name or with what is found there.
+      UserError: for whatever is wrong with the name or with what is found there, and if the
+        images to train on would be those to evaluate on without `eval_split` saying so.
       NotPrepared: if it is a TFDS data set that is not on this machine.
     """
+    opened = _open(name, data_dir, train_split, eval_split, val_fraction, split_seed)
+    train, evaluation = (split.name.partition("[")[0] for split in (opened.train, opened.eval))
+    if not eval_split and train == evaluation:
+        raise UserError(f"{name}: data.train_split is {train_split!r}, and nothing is left to "
+                        "evaluate on. Divide it: "
+                        f"--config.data.train_split='{train}[:80%]' "
+                        f"--config.data.eval_split='{train}[80%:]'; or name another split "
+                        "with --config.data.eval_split.")
+    return opened
+
+
+def _open(name: str, data_dir: str | os.PathLike[str] | None, train_split: str | None,
+          eval_split: str | None, val_fraction: float, split_seed: int) -> Dataset:
     kind, _, path = name.partition(":")
     if name == "digits":
         from cnnjax.data.digits import open_digits

@@ -230,7 +230,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int
     example in the first. A pure function of the arguments, on any version of NumPy.
 
     Args:
-      labels: int [N], from 0.
+      labels: int [N].
       fraction: of the second part, between 0 and 1.
       seed: any integer.
 
@@ -242,6 +242,8 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int
     """
     if not 0 < fraction < 1:
         raise UserError(f"val_fraction is {fraction}; it is a share between 0 and 1, such as 0.2.")
+    # A class may have any number until it is checked: the count of each must not be of up to that.
+    labels = np.unique(labels, return_inverse=True)[1]
     counts = np.bincount(labels)
     quota = counts * fraction
     take = np.floor(quota).astype(int)

@@ -41,18 +41,18 @@ class FolderSource:
     channels = 3
 
     def __init__(self, paths: list[str], labels: np.ndarray):
-        self.paths, self._labels = paths, labels
+        self.paths, self.labels = paths, labels
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return host.read_image(self.paths[index]), int(self._labels[index])
+        return host.read_image(self.paths[index]), int(self.labels[index])
 
     def encoded(self, index: int) -> tuple[bytes, int, str]:
         """Returns (the bytes of the file, label, its path)."""
         path = self.paths[index]
-        return host.read_file(path), int(self._labels[index]), path
+        return host.read_file(path), int(self.labels[index]), path
 
 
 def open_folder(path: str | os.PathLike[str], train_split: str | None = None,

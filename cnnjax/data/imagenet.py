@@ -96,11 +96,11 @@ def scan_validation(path: str, labels: Sequence[int]) -> Shard:
       UserError: if there are not as many images as labels, or it is damaged.
     """
     with tar_index.opened(path) as file:
+        builder = tar_index.ShardBuilder(path, file)
         found = sorted(tar_index.members(path, file), key=lambda member: member.name)
         if len(found) != len(labels):
             raise UserError(f"{path} has {len(found):,} images, but there are classes for "
                             f"{len(labels):,}: one of the two files is not whole.")
-        builder = tar_index.ShardBuilder(path, file)
         for member, label in zip(found, labels, strict=True):
             builder.add(member, label)
         return builder.shard()

@@ -27,7 +27,7 @@ FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class _File:
-    """What Grain wants to know of a file, so that it need not open all at the start."""
+    """What ArrayRecord wants to know of a file, so that it need not open all at the start."""
 
     filename: str
     skip: int
@@ -38,30 +38,29 @@ class _File:
 class RecordSource:
     """Images of a prepared copy, decoded when asked for: RGB uint8 [H, W, 3], and the label.
 
-    It may be used by many threads, and sent to other processes. It has no `many`: Grain's starts
-    up to 64 threads for each call, which for 16 photographs takes 14 times as long as one by one.
+    It may be used by many threads, and sent to other processes. It has no `many`: that of
+    ArrayRecord starts up to 64 threads for each call, which for 16 photographs takes 14 times as
+    long as one by one.
 
     Args:
       files: of the copy.
       counts: how many records each has.
       rows: which of the records, counted through all files; None is all.
       num_classes: for the check of labels.
-
-    Attributes:
       num_bytes: of the files; None if only some of their records are taken.
     """
 
     channels = 3
 
     def __init__(self, files: list[str], counts: list[int], rows: np.ndarray | None,
-                 num_classes: int):
-        import grain
+                 num_classes: int, num_bytes: int | None):
+        # Grain has it too, but brings JAX, which processes that only read do without.
+        from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        self._records = grain.sources.ArrayRecordDataSource(
+        self._records = ArrayRecordDataSource(
             [_File(file, 0, count, count) for file, count in zip(files, counts, strict=True)])
         self._files, self._ends = files, np.cumsum(counts)
-        self._rows, self._num_classes = rows, num_classes
-        self.num_bytes = None if rows is not None else sum(map(os.path.getsize, files))
+        self._rows, self._num_classes, self.num_bytes = rows, num_classes, num_bytes
 
     def __len__(self) -> int:
         return len(self._records if self._rows is None else self._rows)
@@ -127,8 +126,10 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
         counts = [shard["records"] for shard in shards]
         rows = shuffled_part(part, sum(counts), split_seed, where)
         shape = splits[base]["image_shape"]
-        return Split(name, RecordSource([_checked(root, shard) for shard in shards], counts, rows,
-                                        len(names)), tuple(shape) if shape else None)
+        size = sum(shard["bytes"] for shard in shards) if rows is None else None
+        source = RecordSource([_checked(root, shard) for shard in shards], counts, rows, len(names),
+                              size)
+        return Split(name, source, tuple(shape) if shape else None)
 
     train, evaluation = split(train_split or "train"), split(eval_split or "val")
     mean, std = statistics.mean_and_std("", channels=3)

@@ -12,11 +12,12 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cnnjax.data import dataset, host, records
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.files import write_json
 from cnnjax.types import UserError
@@ -42,31 +43,35 @@ class CopySettings:
 
 
 def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.PathLike[str],
-               settings: CopySettings, *, threads: int = 0, log: Callable[[str], None] = print
-               ) -> Path:
+               settings: CopySettings, *, threads: int = 0, keep_bad: bool = False,
+               log: Callable[[str], None] = print) -> Path:
     """Writes the images of a data set, made smaller, as ArrayRecord files.
 
     The order and the labels stay, so that a run sees the same examples in the same order. Every
     image is decoded, those that are copied as they are too, so that a damaged one is found here.
+    It is an error, or, with `keep_bad`, copied as it is: order and number stay, and a run that
+    skips bad examples skips it.
 
     Each file gets its name when it is whole and on disk, and unfinished.json says how far the copy
     is; interrupted, the same call goes on after the last whole file. dataset.json comes last, and
     without it the folder is not taken for a copy.
 
     Args:
-      source: its splits' sources have `encoded`.
+      source: its splits' sources have `encoded` and `labels`.
       root: what the names of images are given relative to.
       output: the folder to write; it is made.
       settings: how images are made smaller.
       threads: that decode, shrink and encode; 0 is one a core.
+      keep_bad: whether to copy what cannot be decoded. It may be set when a copy is gone on with.
       log: called with lines for the user.
 
     Returns:
       The folder.
 
     Raises:
-      UserError: if an image cannot be decoded, the folder cannot be written, holds something else
-        or another copy, or is being written by another process.
+      BadExample: for the first image that cannot be decoded, unless `keep_bad`.
+      UserError: if the folder cannot be written, holds something else or another copy, or is being
+        written by another process.
     """
     folder = Path(output).expanduser()
     origin = {"source_fingerprint": source.fingerprint, "class_names": list(source.class_names),
@@ -77,10 +82,11 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
             log(f"{source.name} is prepared already: {folder}")
             return folder
         for role, split in (("train", source.train), ("val", source.eval)):
-            _Writer(folder, role, split, os.path.abspath(root), settings, state).write(
+            _Writer(folder, role, split, os.path.abspath(root), settings, keep_bad, state).write(
                 threads or dataset.available_cores(), log)
         about = {"format": records.FORMAT, "source": source.name, **origin, "splits": {
             role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
+                   "unreadable": _total(shards, "unreadable"),
                    "image_shape": _common([shard["image_shape"] for shard in shards]),
                    "shards": shards}
             for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
@@ -89,17 +95,21 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
         for name in (UNFINISHED, UNFINISHED + ".new"):
             (folder / name).unlink(missing_ok=True)
     for role, split in about["splits"].items():
+        bad = f"{split['unreadable']:,} unreadable, " if split["unreadable"] else ""
+        size = _total(split["shards"], "bytes") / 2**20
         log(f"  {role}: {split['examples']:,} images, {split['resized']:,} of them made smaller, "
-            f"{_total(split['shards'], 'bytes') / 2**20:,.1f} MiB in {len(split['shards'])} files")
+            f"{bad}{size:,.1f} MiB in {len(split['shards'])} files")
     return folder
 
 
 def _total(shards: Iterable[dict[str, Any]], key: str) -> int:
-    return sum(shard[key] for shard in shards)
+    return sum(shard.get(key, 0) for shard in shards)
 
 
-def _common(shapes: list[Any]) -> Any:
-    return shapes[0] if all(shape == shapes[0] for shape in shapes) else None
+def _common(shapes: list[list[int] | None]) -> list[int] | None:
+    """Returns the shape of all, None if they differ; [] is that of what cannot be decoded."""
+    known = [shape for shape in shapes if shape != []] or [[]]
+    return known[0] if all(shape == known[0] for shape in known) else None
 
 
 @contextlib.contextmanager
@@ -180,13 +190,22 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else -1
 
 
+class _Copied(NamedTuple):
+    """What becomes of one example."""
+
+    record: bytes
+    shape: list[int]  # Of the image; [] if it cannot be decoded.
+    resized: bool  # Whether it was made smaller.
+    problem: str  # Why it cannot be decoded; "" if it can.
+
+
 class _Writer:
     """Writes the files of one split."""
 
     def __init__(self, folder: Path, role: str, split: Split, root: str, settings: CopySettings,
-                 state: dict[str, Any]):
+                 keep_bad: bool, state: dict[str, Any]):
         self.folder, self.role, self.split, self.root = folder, role, split, root
-        self.settings, self.state = settings, state
+        self.settings, self.keep_bad, self.state = settings, keep_bad, state
         self.shards: list[dict[str, Any]] = state["splits"][role]
 
     def write(self, threads: int, log: Callable[[str], None]) -> None:
@@ -195,14 +214,16 @@ class _Writer:
         if first:
             log(f"{self.role}: {first:,} of {count:,} images are there; going on.")
         began = said = time.monotonic()
-        shard: list[tuple[bytes, list[int], bool]] = []
+        shard: list[_Copied] = []
         size = 0
         for number, found in enumerate(in_order(self._smaller, range(first, count), threads), 1):
-            if shard and size + len(found[0]) > self.settings.shard_bytes:
+            if shard and size + len(found.record) > self.settings.shard_bytes:
                 self._finish(shard)
                 shard, size = [], 0
             shard.append(found)
-            size += len(found[0])
+            size += len(found.record)
+            if found.problem:
+                log(f"Warning: {found.problem}. It is copied as it is (data.on_error=skip).")
             now = time.monotonic()
             if now - said > 10:
                 said, rate = now, number / (now - began)
@@ -211,33 +232,51 @@ class _Writer:
         if shard:
             self._finish(shard)
 
-    def _smaller(self, index: int) -> tuple[bytes, list[int], bool]:
-        """Returns (record, image shape, whether it was made smaller) of an example."""
-        from tensorflow_datasets.proto import tf_example_pb2
-
-        data, label, name = self.split.source.encoded(index)
-        image = host.decode_image(data, name)
+    def _smaller(self, index: int) -> _Copied:
+        """Returns what becomes of an example."""
+        source = self.split.source
+        data, label, name = b"", int(source.labels[index]), ""
+        try:
+            data, label, name = source.encoded(index)
+            image = host.decode_image(data, name)
+        except BadExample as error:
+            if not self.keep_bad:
+                raise error.of_a_data_set() from None
+            # Printable wherever it is printed: a name may be none of UTF-8.
+            problem = _bytes(f"{error.name} {error.reason}").decode(errors="replace")
+            return _Copied(self._record(data, label, name or error.name), [], False, problem)
         small = shrink(image, self.settings.short_side)
         resized = small is not image
         if resized:
             data = encode_jpeg(small, self.settings.quality)
+        return _Copied(self._record(data, label, name), list(small.shape), resized, "")
+
+    def _record(self, data: bytes, label: int, name: str) -> bytes:
+        from tensorflow_datasets.proto import tf_example_pb2
+
         example = tf_example_pb2.Example()
         features = example.features.feature
         features["image"].bytes_list.value.append(data)
         features["label"].int64_list.value.append(label)
-        features["name"].bytes_list.value.append(os.path.relpath(name, self.root).encode())
+        features["name"].bytes_list.value.append(_bytes(os.path.relpath(name, self.root)))
         # A map has no order of its own, and the same copy should have the same bytes.
-        return example.SerializeToString(deterministic=True), list(small.shape), resized
+        return example.SerializeToString(deterministic=True)
 
-    def _finish(self, shard: list[tuple[bytes, list[int], bool]]) -> None:
+    def _finish(self, shard: list[_Copied]) -> None:
         """Writes a file, and then that it is there."""
         name = f"{self.role}-{len(self.shards):05d}{_SUFFIX}"
-        size = _write_records(self.folder / name, [record for record, _, _ in shard])
+        size = _write_records(self.folder / name, [copied.record for copied in shard])
         self.shards.append({
             "file": name, "records": len(shard), "bytes": size,
-            "resized": sum(resized for _, _, resized in shard),
-            "image_shape": _common([shape for _, shape, _ in shard])})
+            "resized": sum(copied.resized for copied in shard),
+            "unreadable": sum(bool(copied.problem) for copied in shard),
+            "image_shape": _common([copied.shape for copied in shard])})
         write_json(self.folder / UNFINISHED, self.state)
+
+
+def _bytes(name: str) -> bytes:
+    """Returns the bytes of a name of a file, which may not be UTF-8."""
+    return name.encode(errors="surrogateescape")
 
 
 def _write_records(path: Path, contents: list[bytes]) -> int:

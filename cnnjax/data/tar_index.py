@@ -15,7 +15,6 @@ import os
 import sys
 import tarfile
 import tempfile
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -27,8 +26,10 @@ from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
 
 BLOCK = 512  # Bytes; a header is one block, and the data of a member begin on one.
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7": "unxz", b"(\xb5": "unzstd"}
 _SPOKEN_OF = 2**30  # Bytes that take more than a few seconds to go through.
+# What a header of any bytes may make of tarfile; the last for a long name of an impossible length.
+_DAMAGE = (tarfile.TarError, EOFError, ValueError, OverflowError, MemoryError)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Shard:
 
     Attributes:
       path: of the file.
-      stamp: (bytes, nanoseconds of the last change) of the file when it was looked through.
+      stamp: (bytes, nanoseconds of the last change) of the file before it was looked through.
       offsets: int64 [n], where the bytes of each image begin.
       sizes: int64 [n], how many they are.
       labels: int32 [n].
@@ -59,6 +60,8 @@ class ShardBuilder:
 
     def __init__(self, path: str, file: BinaryIO):
         self._path, self._file = path, file
+        # Of what is about to be read: a file may be changed or replaced meanwhile.
+        self._stamp = stamp(file.fileno())
         self._rows: list[tuple[int, int, int]] = []
         self._names: list[str] = []
         self._shapes: set[tuple[int, int]] = set()
@@ -81,13 +84,13 @@ class ShardBuilder:
             raise UserError(f"{self._path} holds no images: remove it, or write it again.")
         offsets, sizes, labels = np.array(self._rows, np.int64).T
         shape = self._shapes.pop() if len(self._shapes) == 1 else None
-        return Shard(self._path, stamp(self._path), offsets, sizes, labels.astype(np.int32),
+        return Shard(self._path, self._stamp, offsets, sizes, labels.astype(np.int32),
                      dataset.digest(self._names, sizes.tolist(), labels.tolist()), shape)
 
 
-def stamp(path: str) -> tuple[int, int]:
-    """Returns (bytes, nanoseconds of the last change) of a file."""
-    found = os.stat(path)
+def stamp(file: str | int) -> tuple[int, int]:
+    """Returns (bytes, nanoseconds of the last change) of a file: its path or its descriptor."""
+    found = os.stat(file)
     return found.st_size, found.st_mtime_ns
 
 
@@ -96,8 +99,9 @@ def opened(path: str) -> Iterator[BinaryIO]:
     """Opens a tar file. Raises a UserError if it cannot be, or is compressed."""
     try:
         with open(path, "rb") as file:
-            tool = _COMPRESSED.get(file.read(2))
-            if tool:
+            head = file.read(BLOCK)
+            tool = next((t for magic, t in _COMPRESSED.items() if head.startswith(magic)), None)
+            if tool and head[257:262] != b"ustar":  # A tar begins with the name of its first file.
                 raise UserError(f"{path} is compressed, so that no single image of it can be read. "
                                 f"Images hardly shrink: undo it with {tool}.")
             yield file
@@ -122,19 +126,21 @@ def members(path: str, file: BinaryIO, start: int = 0, end: int | None = None
       UserError: if it is damaged, cut short, or holds something else than plain files.
     """
     def damaged(why: object, where: int) -> UserError:
+        why = str(why) or "a header of an impossible size"
         return UserError(f"{path} is not a tar file, is damaged, or was cut short ({why}, near "
                          f"byte {where:,}): copy or write it again.")
 
+    limit = stamp(file.fileno())[0] if end is None else end
     file.seek(start)
     try:
         archive = tarfile.TarFile(fileobj=file)
-    except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+    except _DAMAGE as error:
         raise damaged(error, start) from None
     last = start
     while True:
         try:
             member = archive.next()
-        except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
+        except _DAMAGE as error:
             raise damaged(error, last) from None
         if member is None:
             break
@@ -143,6 +149,8 @@ def members(path: str, file: BinaryIO, start: int = 0, end: int | None = None
         last = member.offset_data
         archive.members = []  # It would keep them all.
         _check_member(path, member)
+        if member.isreg() and member.offset_data + member.size > limit:
+            raise damaged(f"{member.name!r} would be longer than the file", last)
         if member.isreg() and not PurePosixPath(member.name).name.startswith("."):
             yield member
     # For tarfile, a damaged header is the end as well; a whole archive ends in blocks of zeros.
@@ -177,12 +185,13 @@ def indexed(paths: Sequence[str], scan: Callable[[str], Shard], kind: str) -> li
       UserError: whatever `scan` raises.
     """
     places = _index_places(paths, kind)
-    known = next((found for place in places if (found := _read_index(place, paths))), {})
-    shards = {path: known[path] for path in paths
-              if path in known and known[path].stamp == _stamp_or_none(path)}
+    stamps = {path: _stamp_or_none(path) for path in paths}
+    # All places: one that cannot be written any more may hold what is out of date.
+    shards = {path: shard for place in places for path, shard in _read_index(place, paths).items()
+              if shard.stamp == stamps[path]}
     rest = [path for path in paths if path not in shards]
     if rest:
-        size = sum((_stamp_or_none(path) or (0, 0))[0] for path in rest)
+        size = sum((stamps[path] or (0, 0))[0] for path in rest)
         if size > _SPOKEN_OF:
             print(f"Looking through {len(rest)} tar files of {size / 2**30:,.1f} GiB, once.",
                   file=sys.stderr)
@@ -220,7 +229,7 @@ def _read_index(place: Path, paths: Sequence[str]) -> dict[str, Shard]:
         return {path: Shard(path, tuple(item["stamp"]), *arrays_of, item["digest"],
                             tuple(item["shape"]) if item["shape"] else None)
                 for path, item, *arrays_of in zip(paths, about, *parts, strict=True)}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile):
+    except Exception:  # Of NumPy's, JSON's and zipfile's own kinds.
         return {}
 
 

@@ -106,6 +106,8 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
     """
     base, _ = parse_split(train_name, names, where)
     divided: dict[str, np.ndarray] = {}
+    if eval_name is None and base == "val":
+        eval_name = base  # `open_dataset` refuses it, and says what to do.
     if eval_name is None or (eval_name.partition("[")[0] == "val"
                              and not set(EVAL_NAMES) & set(names)):
         labels = np.concatenate([shard.labels for shard in shards_of(base)])

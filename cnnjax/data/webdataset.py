@@ -219,8 +219,9 @@ def _tars(folder: Path) -> list[str]:
 def _expand(folder: Path, pattern: str) -> list[str]:
     """Returns the files that a pattern with braces, as in bash, or with * and ? means."""
     paths = []
-    for name in expand_braces(os.fspath(folder / pattern)):
-        found = sorted(glob.glob(name)) if set(name) & set("*?") else [name]
+    for name in expand_braces(pattern):  # Braces and stars in the name of the folder are its own.
+        found = sorted(glob.glob(name, root_dir=folder)) if set(name) & set("*?") else [name]
+        found = [os.fspath(folder / name) for name in found]
         paths += [path for path in found if os.path.isfile(path)] or [None]
     missing = paths.count(None)
     if missing:

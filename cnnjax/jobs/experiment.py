@@ -28,6 +28,7 @@ from cnnjax.jobs.model_input import (
     check_train_size,
     make_preprocess,
 )
+from cnnjax.jobs.named_data import open_dataset
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
 from cnnjax.jobs.teacher import Teacher, load_teacher
 from cnnjax.train import schedule as schedule_lib
@@ -205,20 +206,6 @@ def make_mesh(devices: int) -> Mesh:
         raise UserError(f"devices is {devices}, but {jax.process_count()} processes share the run, "
                         f"each with its own: set --config.devices=0, or start fewer processes.")
     return Mesh(np.asarray(found[:devices or None]), ("data",))
-
-
-def open_dataset(config: ConfigDict) -> data.Dataset:
-    """Opens the data set that the config names."""
-    splits = {key: config.data[key] for key in ("train_split", "eval_split")}
-    try:
-        return data.open_dataset(
-            config.data.name, data_dir=config.data.data_dir,
-            val_fraction=config.data.val_fraction, split_seed=config.data.split_seed, **splits)
-    except UserError as error:
-        if type(error) is not UserError or not any(splits.values()):
-            raise
-        given = ", ".join(f"data.{key}={value}" for key, value in splits.items() if value)
-        raise UserError(f"{error} ({given})") from error
 
 
 def compute_dtype(precision: str) -> Any:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.jobs.named_data import open_dataset
 from cnnjax.types import UserError
 
 # Whose sources have the bytes of each image.
@@ -34,9 +35,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 
 def _copy(config: ConfigDict, path: str, dry_run: bool) -> int:
     settings = config.prepare
-    dataset = data.open_dataset(
-        config.data.name, train_split=config.data.train_split, eval_split=config.data.eval_split,
-        val_fraction=config.data.val_fraction, split_seed=config.data.split_seed)
+    dataset = open_dataset(config)
     root = Path(path).expanduser()
     if not root.is_dir():  # wds:DIR/PATTERN
         root = root.parent
@@ -53,7 +52,7 @@ def _copy(config: ConfigDict, path: str, dry_run: bool) -> int:
     print(f"Copying {what}", flush=True)
     data.write_copy(dataset, os.path.abspath(root), output, data.CopySettings(
         settings.short_side, settings.quality, settings.shard_mb * 2**20),
-        threads=config.data.threads, log=_say)
+        threads=config.data.threads, keep_bad=config.data.on_error == "skip", log=_say)
     print(f"Train on it with --config.data.name=records:{output}")
     return 0
 

@@ -160,6 +160,23 @@ def write_tar(tmp_path):
 
 
 @pytest.fixture
+def claim_size():
+    """Makes the header of a member of a tar file say another size, and perhaps another type."""
+    def claim(path, name, size, kind=b"0"):
+        data = bytearray(path.read_bytes())
+        start = data.index(name.encode())
+        number = bytearray(size.to_bytes(12, "big", signed=True))  # GNU's binary form.
+        number[0] |= 0x80
+        data[start + 124:start + 136], data[start + 156:start + 157] = number, kind
+        header = data[start:start + 512]
+        header[148:156] = b" " * 8
+        data[start + 148:start + 156] = b"%06o\0 " % sum(header)
+        path.write_bytes(data)
+
+    return claim
+
+
+@pytest.fixture
 def shards(write_tar, encode, tmp_path):
     """A folder of train-0000.tar, train-0001.tar and val-0000.tar: 12 and 4 photos, 3 classes."""
     for name, numbers in (("train-0000", range(6)), ("train-0001", range(6, 12)),

@@ -157,3 +157,16 @@ def test_a_broken_image_is_named(image_folder):
     (image_folder / "train/cat/0.png").unlink()
     with pytest.raises(UserError, match="cannot be read .No such file"):
         split.source[0]
+
+
+def test_evaluation_images_are_not_silently_those_to_train_on(image_folder):
+    divided = {"train_split": "val[:50%]", "eval_split": "val[50%:]"}
+    for path in (image_folder, image_folder / "train"):  # With val/, and divided.
+        with pytest.raises(UserError, match=r"'val', and nothing is left to evaluate on.*"
+                           r"train_split='val\[:80%\]' --config.data.eval_split='val\[80%:\]'"):
+            open_dataset(f"folder:{path}", train_split="val")
+        dataset = open_dataset(f"folder:{path}", **divided)
+        assert not set(dataset.train.source.paths) & set(dataset.eval.source.paths)
+    shutil.rmtree(image_folder / "train")
+    with pytest.raises(UserError, match="nothing is left to evaluate on"):
+        open_dataset(f"folder:{image_folder}", train_split="val[:50%]")

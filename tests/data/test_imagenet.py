@@ -108,6 +108,12 @@ def test_a_damaged_inner_tar_is_named(imagenet_files, name):
         open_dataset(f"imagenet:{imagenet_files}")
 
 
+def test_an_image_of_an_impossible_size_is_named_and_not_read(imagenet_files, claim_size):
+    claim_size(imagenet_files / "ILSVRC2012_img_train.tar", "n02219486_1.JPEG", 2**62)
+    with pytest.raises(UserError, match="n02219486.tar is .*damaged.*longer than the file"):
+        open_dataset(f"imagenet:{imagenet_files}")
+
+
 def test_a_download_that_was_cut_short_is_named(imagenet_files):
     path = imagenet_files / "ILSVRC2012_img_train.tar"
     path.write_bytes(path.read_bytes()[:-12_000])

@@ -91,3 +91,11 @@ def test_no_such_file_and_not_an_npz(tmp_path):
             open_dataset(f"npz:{tmp_path / name}")
     with pytest.raises(UserError, match="holds a, which are not keys"):
         open_dataset(f"npz:{tmp_path / 'other.npz'}")
+
+
+def test_evaluation_images_are_not_silently_those_to_train_on(write_npz):
+    with pytest.raises(UserError, match="'test', and nothing is left to evaluate on"):
+        open_dataset(f"npz:{write_npz()}", train_split="test")
+    path = write_npz(x_test=None, y_test=None)
+    with pytest.raises(UserError, match=r"eval_split='validation\[80%:\]'"):
+        open_dataset(f"npz:{path}", train_split="validation")

@@ -94,7 +94,8 @@ def test_tfrecord_is_converted_and_kept(write_tfds, encode):
     write_tfds({"train": examples, "test": examples[:2]}, file_format="tfrecord")
     for split in ("train", "test"):
         path = data_dir / f"toy/1.0.0/toy-{split}.tfrecord-00000-of-00001"
-        records = open_dataset("truth", data_dir=data_dir, train_split=split).train.source._records
+        records = open_dataset("truth", data_dir=data_dir, train_split=split,
+                               eval_split="test").train.source._records
         with tf.io.TFRecordWriter(str(path)) as writer:
             for i in range(len(records)):
                 writer.write(records[i])

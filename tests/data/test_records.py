@@ -100,6 +100,11 @@ def test_images_that_become_one_size_are_noticed(tmp_path, write_image):
     write_copy(open_dataset(f"folder:{tmp_path / 'in'}", val_fraction=0.5), tmp_path / "in",
                tmp_path / "out", CopySettings(32))
     assert open_dataset(f"records:{tmp_path / 'out'}").train.image_shape == (32, 48, 3)
+    (tmp_path / "in/a/0.png").write_bytes(b"")
+    write_copy(open_dataset(f"folder:{tmp_path / 'in'}", val_fraction=0.5), tmp_path / "in",
+               tmp_path / "second", CopySettings(32, shard_bytes=1), keep_bad=True)
+    copy = open_dataset(f"records:{tmp_path / 'second'}")
+    assert copy.train.image_shape == copy.eval.image_shape == (32, 48, 3)
 
 
 @pytest.mark.parametrize("kind", ["wds", "imagenet"])
@@ -220,6 +225,39 @@ def test_a_damaged_photo_is_named_and_the_copy_goes_on_when_it_is_mended(image_f
     assert len(open_dataset(f"records:{tmp_path / 'copy'}").train) == 20
 
 
+def test_bad_images_may_be_copied_as_they_are(image_folder, tmp_path):
+    names = ("train/dog/3.png", "train/dog/4.png", "val/cat/0.png")
+    for name, content in zip(names, (b"broken", b"", b"no image"), strict=True):
+        (image_folder / name).write_bytes(content)
+    dataset, folder, lines = open_dataset(f"folder:{image_folder}"), tmp_path / "copy", []
+    (image_folder / names[1]).unlink()
+    with pytest.raises(UserError, match="train/dog/3.png is a text file.*on_error=skip"):
+        write_copy(dataset, image_folder, folder, SETTINGS, threads=1)
+    write_copy(dataset, image_folder, folder, SETTINGS, keep_bad=True, log=lines.append)
+    for name, reason in zip(names, ("is a text file", "cannot be read", "is a text"), strict=True):
+        assert [f"{image_folder / name} {reason}" in line and "is copied as it is" in line
+                for line in lines].count(True) == 1
+    assert "going on" in lines[0] and "train: 20 images, 4 of them made smaller" in lines[-2]
+    assert "2 unreadable" in lines[-2] and "1 unreadable" in lines[-1]
+    copy = open_dataset(f"records:{folder}")
+    found = everything(copy.train)
+    assert len(found) == 20 and [e[1] for e in found] == [0] * 10 + [1] * 10
+    assert (found[13][0], found[14][0]) == (b"broken", b"")
+    with pytest.raises(UserError, match=r"train/dog/3.png\) is a text file"):
+        copy.train.source[13]
+    assert [len(open_dataset(f"records:{folder}").eval), everything(copy.eval)[0][0]] == [
+        8, b"no image"]
+
+
+def test_a_name_that_is_not_utf8_is_kept(image_folder, tmp_path):
+    (image_folder / "train/cat/0.png").rename(
+        image_folder / "train/cat" / os.fsdecode(b"0\xe9.png"))
+    folder = write_copy(open_dataset(f"folder:{image_folder}"), image_folder, tmp_path / "copy",
+                        SETTINGS)
+    names = [e[2] for e in everything(open_dataset(f"records:{folder}").train)]
+    assert sum(name.endswith("(train/cat/0\N{REPLACEMENT CHARACTER}.png)") for name in names) == 1
+
+
 def test_a_folder_that_cannot_be_written_is_explained(image_folder, tmp_path, monkeypatch):
     dataset = open_dataset(f"folder:{image_folder}")
     (tmp_path / "file").write_text("")
@@ -239,6 +277,7 @@ def test_parts_of_a_copy(copied):
                            eval_split="train[50%:]")
     both = [set(e[2] for e in everything(split)) for split in (dataset.train, dataset.eval)]
     assert [len(names) for names in both] == [10, 10] and not both[0] & both[1]
+    assert dataset.train.source.num_bytes is None
     with pytest.raises(UserError, match="no split 'test'. There are: train, val"):
         open_dataset(f"records:{copied}", eval_split="test")
 

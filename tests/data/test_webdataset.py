@@ -1,3 +1,4 @@
+import bz2
 import json
 import os
 import pickle
@@ -77,6 +78,14 @@ def test_patterns_and_parts(shards, path, train, evaluation, sizes):
         assert not set(contents(dataset.train)) & set(contents(dataset.eval))
 
 
+@pytest.mark.parametrize("folder", ["run[1]", "{a,b}", "what?", "*"])
+def test_a_folder_may_have_the_name_of_a_pattern(shards, folder):
+    shards = shards.rename(shards.with_name(folder))
+    for name in ("train-*.tar", "train-{0000..0001}.tar", "train-000?.tar"):
+        dataset = open_dataset(f"wds:{shards}/{name}")
+        assert (len(dataset.train), len(dataset.eval)) == (12, 4)
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="there is no bash to compare with")
 @pytest.mark.parametrize("pattern", ["a{0..3}b", "{000..012}.tar", "{08..11}", "{3..1}", "{a,b,}x",
                                      "x{0..1}-{a,b}y", "none", "{1,2}{3..4}"])
@@ -84,6 +93,17 @@ def test_braces_are_those_of_bash(pattern):
     found = subprocess.run(["bash", "-c", f"printf '%s\\n' {pattern}"], capture_output=True,
                            text=True, check=True).stdout
     assert expand_braces(pattern) == found.splitlines()
+
+
+def test_evaluation_images_are_not_silently_those_to_train_on(shards):
+    for names in (["train-0000.tar", "train-0001.tar", "val-0000.tar"], ["val-0000.tar"]):
+        for path in shards.glob("*.tar"):
+            if path.name not in names:
+                path.unlink()
+        with pytest.raises(UserError, match=r"nothing is left to evaluate on.*val\[80%:\]"):
+            open_dataset(f"wds:{shards}", train_split="val")
+        dataset = open_dataset(f"wds:{shards}", train_split="val[:50%]", eval_split="val[50%:]")
+        assert not set(contents(dataset.train)) & set(contents(dataset.eval))
 
 
 def test_what_the_library_writes_is_read_as_the_library_reads_it(tmp_path, encode):
@@ -143,6 +163,16 @@ def test_what_is_wrong_in_a_shard_is_named(write_tar, encode, change, message):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(("label", "message"), [
+    (b"-1", "the label of example . is -1, but there are 2 classes"),
+    (b"2000000000", "the largest label is 2000000000, but there are only 6 examples")])
+def test_a_class_of_an_impossible_number_is_named(write_tar, encode, label, message):
+    path = write_tar("x/train.tar", {f"{i}.{ext}": value for i in range(6) for ext, value in (
+        ("jpg", encode(5, 5)), ("cls", label if i == 3 else b"%d" % (i % 2)))})
+    with pytest.raises(UserError, match=message):
+        open_dataset(f"wds:{path.parent}")
+
+
 def test_folders_and_hidden_files_are_passed_over(write_tar, encode):
     folder = tarfile.TarInfo("deep")
     folder.type = tarfile.DIRTYPE
@@ -200,15 +230,13 @@ def test_any_damaged_byte_of_the_headers_is_a_message_or_changes_nothing_that_is
     assert said > 200
 
 
-def test_a_member_of_negative_size_ends_in_a_message(write_tar, encode):
+@pytest.mark.parametrize(("size", "kind"), [(-2048, b"0"), (10_240, b"0"), (2**62, b"0"),
+                                            (2**62, b"L")])
+@pytest.mark.parametrize("name", ["a.jpg", "b.jpg"])
+def test_a_member_of_an_impossible_size_ends_in_a_message(
+        write_tar, encode, claim_size, name, size, kind):
     path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": b"x"})
-    data = bytearray(path.read_bytes())
-    start = data.index(b"b.jpg")
-    data[start + 124:start + 136] = (-2048).to_bytes(12, "big", signed=True)  # GNU's binary form.
-    header = data[start:start + 512]
-    header[148:156] = b" " * 8
-    data[start + 148:start + 156] = b"%06o\0 " % sum(header)
-    path.write_bytes(data)
+    claim_size(path, name, size, kind)
     with pytest.raises(UserError, match="train.tar is not a tar file, is damaged"):
         scan_shard(str(path))
 
@@ -218,6 +246,15 @@ def test_compressed_shards_are_explained(shards):
     (shards / "train-0000.tar.gz").rename(shards / "train-0000.tar")
     with pytest.raises(UserError, match="is compressed.*gunzip"):
         open_dataset(f"wds:{shards}")
+    (shards / "train-0000.tar").write_bytes(bz2.compress(b"x" * 5000))
+    with pytest.raises(UserError, match="is compressed.*bunzip2"):
+        open_dataset(f"wds:{shards}")
+
+
+@pytest.mark.parametrize("name", ["BZ", "BZh9"])
+def test_a_name_like_the_beginning_of_a_compressed_file_is_none(write_tar, encode, name):
+    path = write_tar("x/train.tar", {f"{name}.jpg": encode(5, 5), f"{name}.cls": b"1"})
+    assert scan_shard(str(path)).labels.tolist() == [1]
 
 
 @pytest.mark.parametrize(("path", "message"), [
@@ -276,7 +313,19 @@ def test_the_index_is_kept_beside_the_shards_and_made_anew_for_what_changed(
     assert len(open_dataset(f"wds:{moved}").train) == 7 and len(seen) == 4
 
 
-def test_where_nothing_can_be_written_the_index_is_in_the_cache(shards, home, monkeypatch):
+def test_an_index_that_is_damaged_in_any_way_is_made_anew(shards):
+    first = open_dataset(f"wds:{shards}")
+    for path in shards.glob(".cnnjax-index-*.npz"):
+        damaged = bytearray(path.read_bytes())
+        for magic, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+            damaged[damaged.index(magic) + flags] |= 1  # As if it were encrypted.
+        path.write_bytes(damaged)
+    assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
+
+
+@pytest.fixture
+def read_only(shards, monkeypatch):
+    """Makes the folder of the shards one in which no index can be written."""
     real = tar_index.tempfile.mkstemp
 
     def mkstemp(dir, **kwargs):
@@ -284,12 +333,41 @@ def test_where_nothing_can_be_written_the_index_is_in_the_cache(shards, home, mo
             raise PermissionError("Read-only file system")
         return real(dir=dir, **kwargs)
 
-    monkeypatch.setattr("cnnjax.data.tar_index.tempfile.mkstemp", mkstemp)
+    return lambda: monkeypatch.setattr("cnnjax.data.tar_index.tempfile.mkstemp", mkstemp)
+
+
+def test_where_nothing_can_be_written_the_index_is_in_the_cache(
+        shards, home, read_only, monkeypatch):
+    read_only()
     first = open_dataset(f"wds:{shards}")
     assert not list(shards.glob(".cnnjax*"))
     assert len(list((home / ".cache/cnnjax/index").iterdir())) == 2
     monkeypatch.setattr("cnnjax.data.webdataset.scan_shard", lambda path, **kw: 1 / 0)
     assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
+
+
+def test_an_index_that_is_out_of_date_and_cannot_be_written_does_not_hide_the_one_in_the_cache(
+        shards, read_only, monkeypatch):
+    open_dataset(f"wds:{shards}")
+    os.utime(shards / "train-0000.tar", (1, 1))
+    read_only()
+    first = open_dataset(f"wds:{shards}")
+    monkeypatch.setattr("cnnjax.data.webdataset.scan_shard", lambda path, **kw: 1 / 0)
+    assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
+
+
+def test_a_shard_that_changes_while_it_is_looked_through_is_looked_through_again(
+        write_tar, encode, monkeypatch):
+    path = write_tar("x/train.tar", {"a.jpg": encode(5, 5), "a.cls": b"0", "b.jpg": encode(5, 5),
+                                     "b.cls": b"1"})
+    with monkeypatch.context() as patch:
+        patch.setattr(tar_index, "image_size", lambda file: os.utime(path, (1, 1)))
+        open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
+    seen = []
+    monkeypatch.setattr("cnnjax.data.webdataset.scan_shard",
+                        lambda path, **kw: seen.append(path) or scan_shard(path, **kw))
+    open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
+    assert seen == [str(path)]
 
 
 def test_a_shard_that_changes_while_it_is_read_is_named(shards):

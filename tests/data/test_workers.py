@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from test_feed import assert_same, collect
 
-from cnnjax.data import make_eval_feed, make_train_feed, open_dataset, workers
+from cnnjax.data import (
+    CopySettings,
+    make_eval_feed,
+    make_train_feed,
+    open_dataset,
+    workers,
+    write_copy,
+)
 from cnnjax.types import Failure, UserError
 
 CROP = (0.2, 0.9)
@@ -22,8 +29,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /
 @pytest.fixture
 def make(mesh, image_folder):
     """Makes a streaming feed of 4 rows a batch of images of 8x8."""
-    def make(**changes):
-        dataset = open_dataset(f"folder:{image_folder}")
+    def make(name=f"folder:{image_folder}", **changes):
+        dataset = open_dataset(name)
         return make_train_feed(dataset.train, **({
             "batch_size": 4, "seed": 5, "mesh": mesh, "image_size": (8, 8), "workers": 2,
             "random_resized_crop": CROP} | changes))
@@ -68,9 +75,14 @@ def test_workers_evaluate_as_threads_do(image_folder, mesh):
 
 
 @linux
-def test_a_worker_has_no_jax_and_leaves_signals_to_its_parent(make):
+@pytest.mark.parametrize("kind", ["folder", "records"])
+def test_a_worker_has_no_jax_and_leaves_signals_to_its_parent(make, image_folder, tmp_path, kind):
+    name = f"folder:{image_folder}"
+    if kind == "records":
+        copy = write_copy(open_dataset(name), image_folder, tmp_path / "copy", CopySettings(24))
+        name = f"records:{copy}"
     before = set(children())
-    batches = make().batches(0, 10**6)
+    batches = make(name).batches(0, 10**6)
     next(batches)
     own = set(children()) - before
     assert len(own) == 2

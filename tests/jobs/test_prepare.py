@@ -65,6 +65,7 @@ def test_a_run_on_a_copy_resumes_to_what_an_uninterrupted_one_ends_with(
     (["--config.prepare.quality=0"], "prepare.quality is 0"),
     (["--config.prepare.sort_side=4"], "prepare.short_side"),
     (["--config.data.name=folder:nowhere"], "There is no folder"),
+    (["--config.data.train_split=trian"], "Did you mean 'train'? (data.train_split=trian)"),
     (["--config.data.name=wds:nowhere"], "There is no folder"),
     (["--config.data.name=imagenet:nowhere"], "There is no folder"),
 ])
@@ -73,6 +74,15 @@ def test_mistakes_are_one_message(command, photos, capsys, arguments, message):
     assert main([*command, *words]) == 2
     err = capsys.readouterr().err
     assert message in err and "Traceback" not in err
+
+
+def test_bad_photos_are_an_error_or_copied_as_they_are(command, photos, capsys):
+    (photos / "dog/1.jpg").write_bytes(b"broken")
+    assert main(command) == 2
+    err = capsys.readouterr().err
+    assert "dog/1.jpg is a text file" in err and "on_error=skip" in err
+    assert main([*command, "--config.data.on_error=skip"]) == 0
+    assert "1 unreadable" in capsys.readouterr().out
 
 
 def test_what_needs_no_copy_says_so(tmp_path, command, photos, capsys):
