@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cnnjax.data import dataset, workers
-from cnnjax.data.bad_examples import BadExample, Problem, Reader
+from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
+from cnnjax.data.reader import Reader
 
 Rows = dict[str, np.ndarray]
 Report = Callable[[int, str, str], None]  # Of (index, name, reason) of a bad example.
