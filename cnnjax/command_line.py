@@ -40,7 +40,8 @@ Try: python launch.py --config=experiments/resnet50.py
 {chr(10).join(f"    {name:<22}{what}" for name, what in JOBS.items())}
   --workdir=DIR           of the run; default runs/<experiment>[-<preset>]. Where a run has been,
                           this alone says which experiment
-  --dry_run               does everything up to the first step, and writes nothing
+  --dry_run               does everything up to the first step, and writes nothing but the index
+                          of tar files
   --models=PATTERN        with --job=summarize: compares the models whose names match, such as
                           'resnet*' or '*', and needs no config
   --what=data             with --job=summarize and a config: the images instead of the model
