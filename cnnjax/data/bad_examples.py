@@ -1,14 +1,9 @@
-"""Examples that cannot be read: what is wrong with them, and reading on without them."""
+"""Examples that cannot be read, and what is wrong with them."""
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from cnnjax.data import dataset
-from cnnjax.data.dataset import RandomAccess, Split
 from cnnjax.types import UserError
 
 ON_ERROR = ("raise", "skip")
@@ -80,103 +75,3 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return all(letter.isprintable() or letter.isspace() for letter in text)
-
-
-def read_each(source: RandomAccess, indices: Sequence[int]
-              ) -> Iterator[tuple[np.ndarray, int] | BadExample]:
-    """Yields `dataset.read_many`, with the error of a bad example in its place.
-
-    Raises:
-      Exception: whatever else is wrong.
-    """
-    done = 0
-    while done < len(indices):
-        try:
-            for example in dataset.read_many(source, indices[done:]):
-                yield example
-                done += 1
-            return
-        except BadExample as error:  # Which has ended the iterator.
-            yield error
-            done += 1
-
-
-def name_of(split: Split, index: int) -> str:
-    """Returns the file of an example, or "train[7]"."""
-    paths = getattr(split.source, "paths", None)
-    return paths[index] if paths else f"{split.name}[{index}]"
-
-
-class Reader:
-    """Reads the examples of a split, all of one shape once they are transformed.
-
-    With `skip`, a bad example is replaced by the next good one of the split, the first coming
-    after the last: a function of its index alone, so that batches do not depend on threads, hosts
-    or where a run was resumed.
-
-    Args:
-      split: where they come from.
-      skip: whether to replace bad examples; else they are raised.
-    """
-
-    def __init__(self, split: Split, skip: bool):
-        self.skip, self._split = skip, split
-        # What was found before, for speed; and libpng would complain anew in each epoch.
-        self._replacements: dict[int, int] = {}
-        self._bad: dict[int, BadExample] = {}
-
-    def read(self, indices: Sequence[int]
-             ) -> Iterator[tuple[int, tuple[np.ndarray, int], BadExample | None]]:
-        """Yields (index, example, None), or (index, another example, what is wrong with its own).
-
-        Raises:
-          BadExample: for the first one, unless they are skipped.
-          UserError: if no example of the split can be read.
-        """
-        for index, example in zip(indices, self.each(indices), strict=True):
-            if not isinstance(example, BadExample):
-                yield index, example, None
-            elif self.skip:
-                yield index, self._replacement(index), example
-            else:
-                raise example.of_a_data_set() from None
-
-    def each(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int] | BadExample]:
-        """Yields the examples, or what is wrong with them; an image of another size than all is."""
-        known = {i: self._bad[i] for i in indices if i in self._bad}
-        examples = read_each(self._split.source, [i for i in indices if i not in known])
-        for index in indices:
-            example = known.get(index) or self._checked(index, next(examples))
-            if isinstance(example, BadExample):
-                # A copy, because the traceback of an error holds on to what was read.
-                self._bad[index] = BadExample(example.name, example.reason, example.advice)
-            yield example
-
-    def _checked(self, index: int, example: tuple[np.ndarray, int] | BadExample
-                 ) -> tuple[np.ndarray, int] | BadExample:
-        shape = self._split.image_shape
-        if isinstance(example, BadExample) or shape is None or example[0].shape == shape:
-            return example
-        height, width, _ = example[0].shape
-        return BadExample(name_of(self._split, index), f"is an image of {height}x{width}, but the "
-                          f"others are {shape[0]}x{shape[1]}",
-                          "remove it, or make all of one size")
-
-    def _replacement(self, bad: int) -> tuple[np.ndarray, int]:
-        count, passed = len(self._split), [bad]
-        index = self._replacements.get(bad, (bad + 1) % count)
-        while len(passed) < count:
-            example = next(self.each([index]))
-            if not isinstance(example, BadExample):
-                self._replacements.update(dict.fromkeys(passed, index))
-                return example
-            passed.append(index)
-            index = self._replacements.get(index, (index + 1) % count)
-        return self.check_some(count)
-
-    def check_some(self, bad: int) -> None:
-        """Raises a UserError if so many bad examples are all there are."""
-        if bad == len(self._split):
-            first = next(self.each([0]))
-            raise UserError(f"None of the {bad:,} examples of {self._split.name} can be read. The "
-                            f"first: {first}")

@@ -15,6 +15,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from cnnjax.data import order
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
 
 T = TypeVar("T")
@@ -61,13 +62,27 @@ class Split:
         """1 for grey images, 3 for RGB."""
         return self.image_shape[-1] if self.image_shape else self.source.channels
 
+    def name_of(self, index: int) -> str:
+        """Returns the file of an example, or "train[7]"."""
+        paths = getattr(self.source, "paths", None)
+        return paths[index] if paths else f"{self.name}[{index}]"
+
+    def of_another_size(self, index: int, image: np.ndarray) -> BadExample | None:
+        """Returns what is wrong with an image [H, W, C] that has not the size of all, if any."""
+        if self.image_shape in (None, image.shape):
+            return None
+        return BadExample(self.name_of(index), "is an image of {}x{}, but the others are "
+                          "{}x{}".format(*image.shape[:2], *self.image_shape[:2]),
+                          "remove it, or make all of one size")
+
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns all examples: images uint8 [N, H, W, C] and labels int32 [N], read-only.
 
         They are read once, by all cores, and kept.
 
         Raises:
-          UserError: if an example cannot be read, or its label is not a class.
+          BadExample: if an example cannot be read, or has another size than the others.
+          UserError: if a label is not a class.
           ValueError: if the images differ in size.
         """
         return self._arrays
@@ -87,10 +102,8 @@ class Split:
 
         def read(rows: range) -> None:
             for i, (image, label) in zip(rows, read_many(self.source, rows), strict=True):
-                if image.shape != self.image_shape:
-                    raise UserError(
-                        f"Example {i} is an image of {image.shape}, but the data set says that all "
-                        f"are {self.image_shape}: prepare it anew, or remove that image.")
+                if bad := self.of_another_size(i, image):
+                    raise bad
                 images[i], labels[i] = image, label
 
         in_blocks(read, len(self))

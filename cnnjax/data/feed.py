@@ -16,10 +16,11 @@ import numpy as np
 from jax.sharding import Mesh
 
 from cnnjax.data import placement as place
-from cnnjax.data.bad_examples import ON_ERROR, Reader
+from cnnjax.data.bad_examples import ON_ERROR
 from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
 from cnnjax.data.order import TrainOrder
+from cnnjax.data.reader import Reader
 from cnnjax.data.stream import HostStream, Report, no_report
 from cnnjax.types import UserError
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from cnnjax.data import dataset, workers
-from cnnjax.data.bad_examples import BadExample, Problem, Reader
+from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
+from cnnjax.data.reader import Reader
 
 Rows = dict[str, np.ndarray]
 Report = Callable[[int, str, str], None]  # Of (index, name, reason) of a bad example.
@@ -139,7 +140,7 @@ class HostStream:
                 return batches[call]
 
         # What was wrong is returned, because the reader may be another process.
-        def task(reader: workers.Reads, number: int) -> tuple[int, list[Problem]]:
+        def task(reader: workers.Reads, number: int) -> list[Problem]:
             step, part = divmod(int(number), len(starts))
             part = slice(starts[part], starts[part] + _ROWS)
             indices, epochs = (a[part] for a in examples_of(steps[step]))
@@ -147,19 +148,20 @@ class HostStream:
             # Each row is written once, where it stays.
             own = {name: array[place, part] for name, array in rows_of(call).items()}
             own.pop("index")[:] = indices
-            return number, reader.read_into(indices, epochs, own)
+            return reader.read_into(indices, epochs, own)
 
         # A whole step may wait to be fetched: threads must not pause because the device is busy.
         with self._ahead(task, len(steps) * len(starts), len(starts)) as results:
             for call in range(-(-len(steps) // steps_per_call)):
                 for _ in range(min(steps_per_call, len(steps) - call * steps_per_call)
                                * len(starts)):
-                    for problem in next(results)[1]:
+                    for problem in next(results):
                         report(*problem)
                 yield batches.pop(call)
 
     @contextlib.contextmanager
-    def _ahead(self, task: Callable[[workers.Reads, int], tuple], count: int, waiting: int):
+    def _ahead(self, task: Callable[[workers.Reads, int], list[Problem]], count: int,
+               waiting: int):
         """Gives an iterator over the tasks 0 to count - 1, which are done ahead of it."""
         in_memory = hasattr(self.split.source, "arrays")
         with contextlib.ExitStack() as stack:
@@ -172,7 +174,7 @@ class HostStream:
 
 
 @contextlib.contextmanager
-def _in_threads(task: Callable[[int], tuple], count: int, threads: int, ahead: int):
+def _in_threads(task: Callable[[int], list[Problem]], count: int, threads: int, ahead: int):
     """Gives an iterator over task(0) to task(count - 1), which threads compute ahead."""
     import grain
 

@@ -10,12 +10,13 @@ import threading
 
 import numpy as np
 
-from cnnjax.data import augment, bad_examples, dataset, host
-from cnnjax.data.bad_examples import BadExample, Problem, Reader
+from cnnjax.data import augment, dataset, host
+from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
+from cnnjax.data.reader import Reader
 
-# Rows of a call of the device, so that it compiles once.
-_BATCH = 256
+# Images that a thread holds, which may be large: rows of a call of the device, which compiles once.
+_BATCH = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Survey:
 
     def name(self, index: int) -> str:
         """Returns the file of an example, or "train[7]"."""
-        return bad_examples.name_of(self.split, index)
+        return self.split.name_of(index)
 
 
 def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation: str,
@@ -71,7 +72,7 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
     fit = None if split.image_shape else host.HostTransform(image_size, crop, interpolation)
     paths, lock = getattr(split.source, "paths", None), threading.Lock()
 
-    def read(rows: range) -> None:
+    def read_batch(rows: range) -> None:
         images, found, kind_of = [], [], collections.Counter()
         for i, example in zip(rows, reader.each(rows), strict=True):
             if isinstance(example, BadExample):
@@ -88,6 +89,10 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
             problems.extend(found)
             kinds.update(kind_of)
             sums[:] += added
+
+    def read(rows: range) -> None:
+        for start in range(0, len(rows), _BATCH):
+            read_batch(rows[start:start + _BATCH])
 
     dataset.in_blocks(read, count, threads)
     reader.check_some(len(problems))

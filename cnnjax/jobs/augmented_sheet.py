@@ -12,6 +12,7 @@ from cnnjax.jobs import contact_sheet
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import step as step_lib
+from cnnjax.types import UserError
 
 # More rows of a batch than these need not be augmented to show a few of them.
 _ROWS = 64
@@ -27,6 +28,9 @@ def draw(experiment: Experiment, readable: np.ndarray | None = None) -> bytes:
     Args:
       experiment: which reads its images from the host.
       readable: bool [N]: the training examples to choose from.
+
+    Raises:
+      UserError: if none of those is among the images of that batch.
     """
     section, phase = experiment.config.summarize, experiment.phases[-1]
     feed = experiment_lib.make_train_feed(experiment, phase)
@@ -37,6 +41,10 @@ def draw(experiment: Experiment, readable: np.ndarray | None = None) -> bytes:
     _, different = np.unique(batch["index"], return_index=True)  # Not the repeated ones.
     shown = [row for row in sorted(different.tolist())
              if readable is None or readable[batch["index"][row]]][:section.images]
+    if not shown:
+        raise UserError("None of the images of the first batch can be read, so there are none to "
+                        "show augmented. Remove the bad files, or see another batch: "
+                        f"--config.seed={experiment.config.seed + 1}.")
     call = jax.jit(lambda step, batch: step_lib.augmented(phase.task, step, batch))
     source, names = experiment.dataset.train.source, experiment.dataset.class_names
     cells = []

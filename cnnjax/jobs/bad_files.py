@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from cnnjax.checkpoint import warn
 from cnnjax.data import Split
@@ -59,10 +60,25 @@ class BadFiles:
 
     def summary(self) -> dict[str, Any]:
         """Returns {"count": …, "files": the first names}, of all processes; all must call it."""
-        hosts.meet("bad files met")
-        self._read()
+        self._gather()
         entries = [self._found[key] for key in sorted(self._found)]
         return {"count": len(entries), "files": [e["name"] for e in entries[:_NAMED]]}
+
+    def _gather(self) -> None:
+        """Takes what the other processes have met. Through memory: not every job keeps files."""
+        if not hosts.several():
+            return
+        from jax.experimental import multihost_utils
+
+        mine = json.dumps(list(self._found.values())).encode()
+        longest = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
+        padded = np.frombuffer(mine.ljust(longest), np.uint8)  # With spaces, as JSON allows.
+        for part in multihost_utils.process_allgather(padded):
+            self._add(json.loads(part.tobytes()))
+
+    def _add(self, entries: list[dict[str, Any]]) -> None:
+        for entry in entries:
+            self._found.setdefault((entry["split"], entry["index"]), entry)
 
     def _files(self) -> list[Path]:
         return sorted(self._folder.glob("*.jsonl")) if self._folder else []
@@ -71,8 +87,7 @@ class BadFiles:
         for file in self._files():
             for line in file.read_text(errors="replace").splitlines():
                 try:
-                    entry = json.loads(line)
-                    self._found.setdefault((entry["split"], entry["index"]), entry)
+                    self._add([json.loads(line)])
                 except (ValueError, KeyError):  # Cut off by a kill: it will be met again.
                     continue
 

@@ -261,7 +261,8 @@ def rows(values: dict[str, Any]) -> dict[str, str]:
                        "and device, what loops repeat counted once",
         "memory": f"{known(xla['argument_bytes'], 'B')} of arguments, "
                   f"{known(xla['temp_bytes'], 'B')} of temporaries at most, a device"
-        + (f"; {count(values['device_peak_bytes'])} at the peak"
+        + (f"; {count(values['device_peak_bytes'])} at the peak of the benchmark, which has the "
+             "state twice"
            if values["device_peak_bytes"] else ""),
     }
 

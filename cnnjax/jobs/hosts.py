@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from cnnjax import exit_codes, interrupts
-from cnnjax.types import UserError
+from cnnjax.types import Failure, UserError
 
 ADDRESS, COUNT, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 PATIENCE = "CNNJAX_JOIN_SECONDS"  # How long the processes may take to find one another.
@@ -99,10 +99,8 @@ def _by_variables(environment: Mapping[str, str]) -> Launch | None:
                             f"of process 0 in {ADDRESS}. Unset all three for a run of one process.")
         return int(value)
 
-    count = number(COUNT)
-    if count == 1 and INDEX not in environment:
-        return None
-    index, address = number(INDEX), environment.get(ADDRESS, "")
+    count, address = number(COUNT), environment.get(ADDRESS, "")
+    index = number(INDEX) if count > 1 or INDEX in environment else 0
     if not index < count:
         raise UserError(f"{INDEX} is {index}, but {COUNT} is {count}: the processes are numbered "
                         f"from 0 to {count - 1}.")
@@ -128,10 +126,9 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
         seen = len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdecimal()])
     local = int(environment.get("SLURM_LOCALID", environment.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)))
     tasks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0)) or _tasks_here(environment)
-    on_node = int(environment.get("SLURM_GPUS_ON_NODE") or seen)
     if not seen:
         return {}
-    if seen < on_node or seen < tasks:  # Its own alone.
+    if seen < max(tasks, int(environment.get("SLURM_GPUS_ON_NODE") or 0)):  # Its own alone.
         return {"local_device_ids": list(range(seen))}
     share = seen // tasks
     return {"local_device_ids": list(range(local * share, (local + 1) * share))}
@@ -184,12 +181,11 @@ def join(launch: Launch, stops_together: bool) -> None:
                 f"{COUNT}=1 for a run of its own in each.") from error
     finally:
         watch.cancel()
-    if not stops_together:
-        return
-    # From here on a signal is for all, whatever this process is doing.
-    interrupts.hold(several())
-    if several() and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGUSR1, _stop_all)
+    if stops_together:
+        # From here on a signal is for all, whatever this process is doing.
+        interrupts.hold(several())
+        if several() and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGUSR1, _stop_all)
 
 
 def _give_up(launch: Launch, seconds: int) -> NoReturn:
@@ -244,8 +240,7 @@ def meet_in(folder: Path, seconds: float = 10) -> None:
     seen = multihost_utils.process_allgather(np.int32(found))
     if is_first():
         sign.unlink()
-    if not seen.all():
-        blind = ", ".join(map(str, np.flatnonzero(seen == 0)))
+    if blind := ", ".join(map(str, np.flatnonzero(seen == 0))):
         raise UserError(f"The workdir {folder} is not the same folder on all hosts: what process 0 "
                         f"writes there, process {blind} does not see. Give one on a file system "
                         "that they share: --workdir=DIR.")
@@ -325,6 +320,8 @@ def or_all_end(message_of: Callable[[UserError], object] = str) -> Iterator[None
             leave(2)
         if isinstance(error, KeyboardInterrupt):
             _say("interrupted; the last checkpoint stays")
+        elif isinstance(error, Failure):
+            _say(error)
         elif isinstance(error, OSError):
             _say(f"{error}. The last checkpoint stays; the same command goes on from it.")
         elif any(word in str(error) for word in _LOST):

@@ -1,4 +1,4 @@
-"""Image files that are unusual and right, and files that are none."""
+"""Image files that are unusual and right, files that are none, and a stream that fails."""
 
 import io
 
@@ -62,3 +62,20 @@ def bad_files(seed):
         "cut webp": (".webp", encode(image, "WEBP")[:300], "is a WebP that is damaged"),
         "cut bmp": (".bmp", encode(image, "BMP")[:9000], "is a BMP that is damaged"),
     }
+
+
+class Unsendable(Exception):
+    """An error that does not survive pickling, which makes it anew of one argument."""
+
+    def __init__(self, text, place):
+        super().__init__(f"{text} of {place}")
+
+
+class Unfit:
+    """A stream that fails by an error of its own. It is here because workers must import it."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def read_into(self, indices, epochs, rows):
+        raise self.error("what a source may raise", len(indices))

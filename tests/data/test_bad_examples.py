@@ -9,11 +9,14 @@ from test_eval_feed import collect as collect_eval
 from test_feed import collect as collect_train
 
 from cnnjax.data import make_eval_feed, make_train_feed, open_dataset
-from cnnjax.data.bad_examples import BadExample, Reader
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.host import HostTransform
+from cnnjax.data.reader import Reader
 from cnnjax.data.stream import HostStream
 from cnnjax.types import UserError
 
+DEVICE, STREAM, WORKERS = ({"placement": "device"}, {"placement": "stream"},
+                           {"placement": "stream", "workers": 2})
 # Of 20: one, two in a row, and the last, whose place the first good one takes.
 BAD = {3: 4, 8: 10, 9: 10, 19: 0}
 
@@ -53,9 +56,9 @@ def feeds(mesh):
     return make
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
-def test_training_takes_the_next_good_example_instead(split, feeds, placement):
-    feed, met = feeds(split, make_train_feed, seed=5, placement=placement)
+@pytest.mark.parametrize("way", [DEVICE, STREAM, WORKERS])
+def test_training_takes_the_next_good_example_instead(split, feeds, way):
+    feed, met = feeds(split, make_train_feed, seed=5, **way)
     batches = collect_train(feed, 0, 10)
     assert {index for index, _, _ in met} == set(BAD)
     assert all("broken" not in name and "is a text file" in reason for _, name, reason in met)
@@ -67,8 +70,8 @@ def test_training_takes_the_next_good_example_instead(split, feeds, placement):
 
 
 def test_batches_depend_neither_on_placement_nor_on_where_they_begin(split, feeds):
-    (resident, _), (stream, _) = (feeds(split, make_train_feed, seed=5, placement=placement)
-                                  for placement in ("device", "stream"))
+    (resident, _), (stream, _) = (feeds(split, make_train_feed, seed=5, **way)
+                                  for way in (DEVICE, STREAM))
     whole = collect_train(resident, 0, 10)
     for feed in (resident, stream):
         later = collect_train(feed, 4, 10)
@@ -83,9 +86,9 @@ def test_random_crops_of_a_substitute_are_those_of_its_own_place(folder, feeds):
     np.testing.assert_array_equal(one["image"], many["image"])
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
-def test_evaluation_counts_only_good_examples_and_each_once(split, feeds, placement):
-    feed, met = feeds(split, make_eval_feed, placement=placement)
+@pytest.mark.parametrize("way", [DEVICE, STREAM, WORKERS])
+def test_evaluation_counts_only_good_examples_and_each_once(split, feeds, way):
+    feed, met = feeds(split, make_eval_feed, **way)
     _, examples = collect_eval(feed)
     counted = examples["index"][examples["mask"] == 1].tolist()
     assert counted == [i for i in range(20) if i not in BAD]
@@ -102,13 +105,13 @@ def test_without_skipping_the_first_is_named_and_what_to_do(folder, feeds, place
         list(feed.batches() if make_feed is make_eval_feed else feed.batches(0, 1))
 
 
-@pytest.mark.parametrize("placement", ["device", "stream"])
-def test_a_split_of_nothing_but_bad_examples_is_an_error(folder, feeds, placement):
+@pytest.mark.parametrize("way", [DEVICE, STREAM, WORKERS])
+def test_a_split_of_nothing_but_bad_examples_is_an_error(folder, feeds, way):
     for path in folder.source.paths:
         with open(path, "wb"):
             pass
     with pytest.raises(UserError, match="None of the 20 examples of train can be read.*is empty"):
-        feed, _ = feeds(folder, make_eval_feed, placement=placement)
+        feed, _ = feeds(folder, make_eval_feed, **way)
         list(feed.batches())
 
 
@@ -121,6 +124,10 @@ def test_an_image_of_another_size_than_all_is_bad(write_tfds, encode, feeds):
         _, examples = collect_eval(feed)
         assert examples["mask"].sum() == 5
         assert set(met) == {(2, "train[2]", "is an image of 9x7, but the others are 8x8")}
+        with pytest.raises(BadExample, match=r"^train\[2\] is an image of 9x7, but the others are "
+                           "8x8: remove it, or make all of one size. --config.data.on_error=skip"):
+            feed, _ = feeds(split, make_eval_feed, placement=placement, on_error="raise")
+            list(feed.batches())
 
 
 def test_a_bad_file_among_images_of_one_size_leaves_that_size(tmp_path, write_image):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from odd_files import Unfit, Unsendable
 from test_feed import assert_same, collect
 
 from cnnjax.data import (
@@ -116,20 +117,19 @@ def test_what_is_wrong_with_an_image_is_said_as_by_threads(make, image_folder):
         list(make().batches(0, 5))
 
 
-class Unfit:
-    """A stream that fails in ways of its own."""
-
-    def __init__(self, secret=None):
-        self.secret = secret
-
-    def read_into(self, indices, epochs, rows):
-        raise KeyError("what a source may raise")
-
-
 def test_a_stream_that_cannot_be_sent_is_explained():
     with pytest.raises(UserError, match="--config.data.workers=0"), \
             workers.started(Unfit(lambda: None), 1):
         pass
+
+
+@pytest.mark.parametrize(("error", "raised"), [(KeyError, KeyError), (Unsendable, RuntimeError)])
+def test_the_error_of_a_source_comes_with_where_it_was_raised(error, raised):
+    with workers.started(Unfit(error), 1) as pool, pytest.raises(raised) as caught:
+        pool.read_into(np.arange(2), np.zeros(2, int), {"label": np.zeros(2, np.int32)})
+    said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
+    assert "In a worker process of the loader:" in said and "what a source may raise" in said
+    assert "odd_files.py" in said and "read_into" in said
 
 
 # Prints its children once they read, and then trains on, or does what a line of its input says.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from odd_files import bad_files, encode, photo
 from results import lines, summary
+from test_hosts import Processes
 from test_hosts import train as train_processes
 
 from cnnjax.command_line import main
@@ -61,14 +62,17 @@ def test_a_run_goes_on_without_a_hundred_bad_files(photos, tmp_path, capfd, plac
     assert values["eval_top1"] == found["top1"] and np.sum(values["confusion"]) == GOOD["val"]
 
 
-def test_a_run_that_stopped_ends_with_the_same_bits_and_names_none_twice(photos, tmp_path, capfd):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_run_that_stopped_ends_with_the_same_bits_and_names_none_twice(photos, workers, tmp_path,
+                                                                         capfd):
     words = ["--config.data.on_error=skip", "--config.data.placement=stream",
-             "--config.eval.every_steps=7"]
+             f"--config.data.workers={workers}", "--config.eval.every_steps=7"]
     assert run(photos, tmp_path / "whole", *words) == 0
     capfd.readouterr()
     assert run(photos, tmp_path / "parts", *words, "--config.train.stop_after_steps=4") == 0
     assert run(photos, tmp_path / "parts", *words) == 0
-    assert len(set(warnings(capfd.readouterr().err))) == 100
+    said = warnings(capfd.readouterr().err)
+    assert len(said) == len(set(said)) == 100
     whole, parts = summary(tmp_path / "whole"), summary(tmp_path / "parts")
     assert parts["bad_files"] == whole["bad_files"] and whole["bad_files"]["count"] == 100
     assert parts["state_sha256"] == whole["state_sha256"]
@@ -108,3 +112,7 @@ def test_two_processes_leave_out_the_same_files_as_one(photos, root, tmp_path, p
     assert losses == others and one["state_sha256"] == two["state_sha256"]
     assert one["bad_files"] == two["bad_files"] and one["bad_files"]["count"] == 100
     assert one["examples_evaluated"] == two["examples_evaluated"] == GOOD["val"]
+    codes, _, errors = Processes(tmp_path / "two", root, *words, "--job=evaluate").end()
+    assert codes == [0, 0], errors
+    values = json.loads((tmp_path / "two/evaluate.json").read_text())
+    assert values["bad_files"]["count"] == BAD["val"]

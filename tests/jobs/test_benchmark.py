@@ -37,6 +37,8 @@ def test_it_times_step_input_and_loop_and_counts_operations(tmp_path, capsys):
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["benchmark.json"]
     printed = capsys.readouterr().out
     assert "images/s" in printed and "bottleneck" in printed and "without a cache" in printed
+    row = benchmark.rows(found | {"device_peak_bytes": 3 * 2**20})["memory"]
+    assert "at the peak of the benchmark, which has the state twice" in row
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from cnnjax.data import open_dataset
 from cnnjax.jobs import augmented_sheet, contact_sheet, data_summary
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.train import step as step_lib
+from cnnjax.types import UserError
 
 CONFIG = ["launch.py", "--job=summarize", "--what=data", "--config=experiments/simple_cnn.py"]
 
@@ -110,6 +111,13 @@ def test_the_page_shows_what_the_first_steps_are_given(photos, mix, monkeypatch)
         if mix:
             weight = float(np.broadcast_to(targets.weight, (6,))[row])
             assert weight > 0.995 or first[1] == f"{weight:.2f} {label}"
+
+
+def test_a_first_batch_of_nothing_but_bad_files_is_explained():
+    experiment = experiment_lib.build(parse([*CONFIG, "--config.data.placement=stream"]).config)
+    readable = np.zeros(len(experiment.dataset.train), bool)
+    with pytest.raises(UserError, match="None of the images of the first batch.*--config.seed=1"):
+        augmented_sheet.draw(experiment, readable)
 
 
 def test_the_key_is_checked_and_the_model_is_summarized_by_default(capsys):

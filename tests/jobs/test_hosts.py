@@ -13,7 +13,7 @@ from results import summary
 from cnnjax.command_line import main
 from cnnjax.jobs import hosts
 from cnnjax.train.writers import read_metrics
-from cnnjax.types import UserError
+from cnnjax.types import Failure, UserError
 
 # 360 examples to evaluate in batches of 50: the last one is padded.
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
@@ -117,6 +117,17 @@ def test_a_variable_that_is_missing_or_wrong_is_named(environment, named, monkey
       "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1])])
 def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids):
     assert hosts._local_devices(environment) == {"local_device_ids": ids}
+
+
+def test_a_failure_of_one_of_several_is_its_message_alone(monkeypatch, capsys):
+    codes = []
+    monkeypatch.setattr(hosts, "several", lambda: True)
+    monkeypatch.setattr(hosts, "leave", codes.append)
+    with hosts.or_all_end():
+        raise Failure("Worker process 7 of the loader was killed.")
+    assert codes == [1]
+    said = capsys.readouterr().err
+    assert said == "launch.py: process 0 of 1: Worker process 7 of the loader was killed.\n"
 
 
 @pytest.mark.slow

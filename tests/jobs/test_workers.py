@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_hosts import Processes
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,)",
@@ -67,6 +68,19 @@ def test_a_killed_worker_ends_the_run_with_one_message(photos, root, tmp_path):
     assert process.returncode == 1
     assert f"launch.py: Worker process {own[0]} of the loader was killed (SIGKILL)" in errors
     assert "data.workers to fewer" in errors and "Traceback" not in errors
+    assert_gone(own)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_of_one_of_several_processes_is_that_ones_message(photos, root, tmp_path):
+    running = Processes(tmp_path / "run", root, *RUN[2:], f"--config.data.name=folder:{photos}",
+                        "--config.data.workers=1")
+    own = readers(running.all[0])
+    os.kill(own[0], signal.SIGKILL)
+    codes, _, errors = running.end()
+    assert codes[0] == 1 and codes[1] != 0, errors
+    assert f"process 0 of 2: Worker process {own[0]} of the loader was killed" in errors[0]
+    assert "Traceback" not in errors[0]
     assert_gone(own)
 
 
