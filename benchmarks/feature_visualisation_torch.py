@@ -19,15 +19,7 @@ import types
 
 import torch
 from torch.nn import functional
-
-try:
-    import torchvision
-except RuntimeError:
-    # See train_step_torch.py.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+from torchvision_anywhere import torchvision
 
 COLORS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.0, -0.05], [0.27, -0.09, 0.03]])
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(3, 1, 1)

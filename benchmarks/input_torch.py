@@ -12,20 +12,9 @@ import json
 import os
 import time
 
-import torch
-
-try:
-    import torchvision
-except RuntimeError:
-    # As in train_step_torch.py: without CUDA its compiled part is absent, and two operations that
-    # it registers shapes for must be declared first.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
 import PIL
-from torchvision import transforms
-from torchvision.transforms import v2
+import torch
+from torchvision_anywhere import torchvision
 
 
 def read_tensor(path: str) -> torch.Tensor:
@@ -37,10 +26,13 @@ def read_tensor(path: str) -> torch.Tensor:
 
 def dataset(folder: str, mode: str, size: int) -> torchvision.datasets.ImageFolder:
     """The training photos, cropped at random and flipped, uint8 [3, size, size]."""
+    transforms = torchvision.transforms
     if mode == "pil":
         return torchvision.datasets.ImageFolder(folder, transforms.Compose([
             transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip(),
             transforms.PILToTensor()]))
+    from torchvision.transforms import v2
+
     return torchvision.datasets.ImageFolder(folder, v2.Compose([
         v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip()]),
         loader=read_tensor)

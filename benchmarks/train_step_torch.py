@@ -15,16 +15,7 @@ import time
 
 import torch
 from torch import nn
-
-try:
-    import torchvision
-except RuntimeError:
-    # torchvision's compiled part needs CUDA. Without it, it registers shapes for two operations
-    # that must be declared first; no classifier uses them.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    import torchvision
+from torchvision_anywhere import torchvision
 
 
 def lenet5(classes: int) -> nn.Module:

@@ -16,9 +16,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from cnnjax.ops.geometry import Geometry, overlap_add, windows
+from cnnjax.ops.geometry import Geometry, overlap_add, phase_maps, windows, without_padding
 
 # Every tap is a slice of its own in the compiled program. 5x5 is the largest that CNNs pool with.
 MAX_TAPS = 25
@@ -60,13 +59,7 @@ def _all_phases_at_once(winner, dy, g):
     A GPU spends its time on finding out where an element comes from, and that is less here than
     where phases of their own are interleaved.
     """
-    count = [-(-(size + pads[0]) // step)
-             for size, pads, step in zip(g.size, g.padding, g.stride, strict=True)]
-    reach = [(window - 1) // step for window, step in zip(g.window, g.stride, strict=True)]
-    edges = ((0, 0, 0), *((r, c - out, 0) for r, c, out in zip(reach, count, g.out, strict=True)),
-             (0, 0, 0))
-    dy, winner = (lax.pad(a, jnp.asarray(fill, a.dtype), edges)
-                  for a, fill in ((dy, 0), (winner, -1)))
+    (dy, winner), count, reach = phase_maps((dy, winner), (0, -1), g)
     total = 0
     for k in range(reach[0] + 1):
         for m in range(reach[1] + 1):
@@ -77,6 +70,5 @@ def _all_phases_at_once(winner, dy, g):
             at = (slice(None), slice(reach[0] - k, reach[0] - k + count[0]), None,
                   slice(reach[1] - m, reach[1] - m + count[1]), None)
             total += jnp.where(winner[at] == taps, dy[at], 0)
-    (top, _), (left, _) = g.padding
     dx = total.reshape(dy.shape[0], count[0] * g.stride[0], count[1] * g.stride[1], -1)
-    return dx[:, top:top + g.size[0], left:left + g.size[1]]
+    return without_padding(dx, g)

@@ -183,15 +183,7 @@ def overlap_add(maps: Sequence[jax.Array], fills: Sequence[float], g: Geometry,
       (batch, size[0], size[1], channels).
     """
     (step_h, step_w), (kernel_h, kernel_w) = g.stride, g.window
-    # Along each axis: how many pixels a phase has (top and left padding included), and how many
-    # positions before the first pixel's own can still reach it.
-    count = [-(-(size + pads[0]) // step)
-             for size, pads, step in zip(g.size, g.padding, g.stride, strict=True)]
-    reach = [(window - 1) // step for window, step in zip(g.window, g.stride, strict=True)]
-    edges = ((0, 0, 0), *((r, c - out, 0) for r, c, out in zip(reach, count, g.out, strict=True)),
-             (0, 0, 0))
-    maps = [lax.pad(m, jnp.asarray(fill, m.dtype), edges)
-            for m, fill in zip(maps, fills, strict=True)]
+    maps, count, reach = phase_maps(maps, fills, g)
     batch, channels = maps[0].shape[0], maps[0].shape[3]
 
     def phase(row, col):
@@ -210,5 +202,35 @@ def overlap_add(maps: Sequence[jax.Array], fills: Sequence[float], g: Geometry,
     else:
         rows = [jnp.stack([phase(row, col) for col in range(step_w)], 3) for row in range(step_h)]
         dx = jnp.stack(rows, 2).reshape(batch, count[0] * step_h, count[1] * step_w, channels)
+    return without_padding(dx, g)
+
+
+def phase_maps(maps: Sequence[jax.Array], fills: Sequence[float], g: Geometry
+               ) -> tuple[list[jax.Array], list[int], list[int]]:
+    """Returns maps of windows, widened so that each pixel of a phase finds all that reach it.
+
+    Along each axis `count` is how many pixels a phase q mod s has, top and left padding included,
+    and `reach` how many positions before the first pixel's own can still reach it: the map of the
+    windows k positions before begins at reach - k and is `count` long.
+
+    Args:
+      maps: (batch, out[0], out[1], channels).
+      fills: for each, the value beyond its edges.
+      g: the geometry.
+
+    Returns:
+      The maps, count and reach.
+    """
+    count = [-(-(size + pads[0]) // step)
+             for size, pads, step in zip(g.size, g.padding, g.stride, strict=True)]
+    reach = [(window - 1) // step for window, step in zip(g.window, g.stride, strict=True)]
+    edges = ((0, 0, 0), *((r, c - out, 0) for r, c, out in zip(reach, count, g.out, strict=True)),
+             (0, 0, 0))
+    return [lax.pad(m, jnp.asarray(fill, m.dtype), edges)
+            for m, fill in zip(maps, fills, strict=True)], count, reach
+
+
+def without_padding(x: jax.Array, g: Geometry) -> jax.Array:
+    """Returns the pixels of the map, of one that begins at the padding's corner."""
     (top, _), (left, _) = g.padding
-    return dx[:, top:top + g.size[0], left:left + g.size[1]]
+    return x[:, top:top + g.size[0], left:left + g.size[1]]
