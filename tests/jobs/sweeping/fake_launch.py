@@ -26,6 +26,8 @@ note("begun.txt")
 time.sleep(float(os.environ.get("FAKE_SECONDS", 0)))
 if os.environ.get("FAKE_FAILS", "\0") in str(folder):
     sys.exit("the disk is full")
+# It is at its end. A run that is finished stays so, whatever it is told while it exits.
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
 lr, total = float(flags.get("config.schedule.lr", 0)), 90
 steps = int(flags.get("config.train.stop_after_steps", total))
 with (folder / "metrics.jsonl").open("a") as file:
