@@ -1,25 +1,28 @@
-"""A 3x3 convolution of stride 1 by Winograd's minimal filtering, F(2x2, 3x3) and F(4x4, 3x3).
+"""A convolution of stride 1 by Winograd's minimal filtering: F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5).
 
-The output is cut into tiles of m x m, m = 2 or 4, which see tiles of a x a pixels, a = m + 2. Along
-one axis, m outputs of a filter with 3 taps are
+The output is cut into tiles of m x m, which see tiles of a x a pixels, a = m + r - 1 for a kernel
+of r x r. Along one axis, m outputs of a filter with r taps are
 
     y = A^T [(G w) * (B^T x)]        (* elementwise)
 
-with the matrices below, so m + 2 products do the work of 3 m. Applied to both axes,
+with the matrices below, so a products do the work of r m. Applied to both axes,
 
     Y = A^T [ sum over channels (G w G^T) * (B^T x B^T^T) ] A
 
-where the sum over channels makes each of the a x a elements a matrix product over all tiles: 16
-products instead of 36 multiply-adds an output for m = 2, 36 instead of 144 for m = 4. The input
-gradient is the same operation on dy with the taps reversed. The weight gradient is the transpose:
+where the sum over channels makes each of the a x a elements a matrix product over all tiles: for
+3x3, 16 products instead of 36 for m = 2 and 36 instead of 144 for m = 4; for 5x5, 36 instead of
+100. The input gradient is the same operation on dy with the taps reversed. The weight gradient is
+the transpose:
 
     dw = G^T [ sum over tiles (B^T x B^T^T)^T * (A dy A^T) ] G
 
 Source: Lavin & Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308, sections
-4.1 and 4.2; the matrices are theirs.
+4.1 and 4.2; the matrices for 3x3 are theirs. A tile of 6 evaluates polynomials at 0, 1, -1, 2, -2
+and infinity, whatever the kernel's size: for 5x5 the input's matrix is the same, the kernel's has
+two more powers and the output's two less.
 
 Exactness: equal to the definition on paper. In float32 the transforms' sums and differences lose up
-to one decimal digit for m = 2 and two for m = 4, so `train=False` does without.
+to one decimal digit with tiles of 4 and two with tiles of 6, so `train=False` does without.
 
 Code: the programs of a deep net hold dozens of these, and what counts for their compile time is the
 number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
@@ -40,23 +43,27 @@ from jax import lax
 from cnnjax.ops.chunks import map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, Pair
 
-# B^T (a x a), G (a x 3) and A^T (m x a) of each m.
+# B^T (a x a) of each a; G (a x r) and A^T (m x a) of each (m, r).
 _INPUT = {
-    2: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
-    4: np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
+    4: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
+    6: np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
                  [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])}
 _KERNEL = {
-    2: np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
-    4: np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24}
+    (2, 3): np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
+    (4, 3): np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4],
+                      [0, 0, 24]]) / 24,
+    (2, 5): np.array([[6, 0, 0, 0, 0], [-4, -4, -4, -4, -4], [-4, 4, -4, 4, -4],
+                      [1, 2, 4, 8, 16], [1, -2, 4, -8, 16], [0, 0, 0, 0, 24]]) / 24}
 _OUTPUT = {
-    2: np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
-    4: np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
-                 [0, 1, -1, 8, -8, 1]])}
+    (2, 3): np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
+    (4, 3): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
+                      [0, 1, -1, 8, -8, 1]]),
+    (2, 5): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 1]])}
 
 # With fewer channels the transforms cost more than the products save, on smaller maps the tiles'
 # overlap does.
-MIN_CHANNELS, MIN_SIZE = 48, 4
-# With fewer tiles than this the 36 transformed kernels of m = 4 are the larger part of the work.
+MIN_CHANNELS, MIN_SIZE = 32, 4
+# With fewer tiles than this the 36 transformed kernels of a = 6 are the larger part of the work.
 MIN_TILES = 128
 # Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
 # With more channels the products weigh more, and XLA:CPU is slower at those in a loop.
@@ -64,54 +71,60 @@ LARGE, FEW_CHANNELS, PIXELS = 28, 64, 8 * 1024
 
 
 def applies(g: ConvGeometry) -> bool:
-    """Whether it is a 3x3 convolution of stride 1 with channels and pixels enough to gain."""
-    return (g.window == (3, 3) and g.stride == (1, 1) and g.groups == 1
+    """Whether it is 3x3 or 5x5, of stride 1, with channels and pixels enough to gain."""
+    return (g.window in ((3, 3), (5, 5)) and g.stride == (1, 1) and g.groups == 1
             and min(g.in_channels, g.out_channels) >= MIN_CHANNELS and min(g.out) >= MIN_SIZE)
 
 
 def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
-    """Returns the convolution of (B, H, W, C) with (3, 3, C, D)."""
+    """Returns the convolution of (B, H, W, C) with (r, r, C, D)."""
     return _filter(x, kernel, g.padding, g.out, contract=0)
 
 
 def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of (B, H, W, C) from that of the output."""
-    padding = tuple((2 - before, 2 - after) for before, after in g.padding)
+    reach = g.window[0] - 1
+    padding = tuple((reach - before, reach - after) for before, after in g.padding)
     # Contracting the kernel's last axis in place: a transposed kernel would be copied first.
     return _filter(dy, kernel[::-1, ::-1], padding, g.size, contract=1)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
-    """Returns the gradient of the kernel, (3, 3, C, D)."""
-    m = _tile(dy.shape[0], g.out)
+    """Returns the gradient of the kernel, (r, r, C, D)."""
+    r = g.window[0]
+    m = _tile(dy.shape[0], g.out, r)
 
     def part(x, dy):
-        seen, slopes = _input_tiles(x, g.padding, g.out, m), _output_tiles(dy, m)
+        seen, slopes = _input_tiles(x, g.padding, g.out, m, r), _output_tiles(dy, m, r)
         products = [_product(s, z, 1, 1) for s, z in zip(seen, slopes, strict=True)]
-        # (a, C, D) for each column of the tile -> (a, 3, C, D) -> (3, 3, C, D).
-        columns = _along(_KERNEL[m].T, products, 1)
-        return _along(_KERNEL[m].T, list(columns), 0)
+        # (a, C, D) for each column of the tile -> (a, r, C, D) -> (r, r, C, D).
+        columns = _along(_KERNEL[m, r].T, products, 1)
+        return _along(_KERNEL[m, r].T, list(columns), 0)
 
     images = _images(x.shape[0], g.out, (g.in_channels, g.out_channels))
     return map_sum(part, (x, dy), images).astype(x.dtype)
 
 
 def _filter(x, kernel, padding, out: Pair, contract: int):
-    """The correlation of x, padded, with a kernel of 3x3, over axis `contract` of its last two."""
-    m = _tile(x.shape[0], out)
-    # (a, 3, …) -> for each column (a, C, D).
-    rows = _along(_KERNEL[m], list(_wide(kernel)), 0)
-    kernels = _each(_KERNEL[m], [rows[:, j] for j in range(3)])
+    """The correlation of x, padded, with a square kernel, over axis `contract` of its last two."""
+    r = kernel.shape[0]
+    m = _tile(x.shape[0], out, r)
+    # (a, r, …) -> for each column (a, C, D).
+    rows = _along(_KERNEL[m, r], list(_wide(kernel)), 0)
+    kernels = _each(_KERNEL[m, r], [rows[:, j] for j in range(r)])
 
     def part(x):
         products = [_product(s, k, 2, contract + 1)
-                    for s, k in zip(_input_tiles(x, padding, out, m), kernels, strict=True)]
-        return _from_tiles(products, x.shape[0], out, m)
+                    for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
+        return _from_tiles(products, x.shape[0], out, m, r)
 
     return map_images(part, x, _images(x.shape[0], out, kernel.shape[2:])).astype(x.dtype)
 
 
-def _tile(batch: int, out: Pair) -> int:
+def _tile(batch: int, out: Pair, r: int) -> int:
+    """The m of F(m x m, r x r)."""
+    if r == 5:
+        return 2
     return 4 if batch * -(-out[0] // 4) * -(-out[1] // 4) >= MIN_TILES else 2
 
 
@@ -122,35 +135,35 @@ def _images(batch: int, out: Pair, channels: Sequence[int]) -> int:
     return max(1, PIXELS // (out[0] * out[1]))
 
 
-def _input_tiles(x, padding, out: Pair, m: int) -> list[jax.Array]:
+def _input_tiles(x, padding, out: Pair, m: int, r: int) -> list[jax.Array]:
     """B^T x B^T^T: for each of the a columns of a tile, (a rows, B tiles, C)."""
-    a, (batch, *_, channels) = m + 2, x.shape
+    a, (batch, *_, channels) = m + r - 1, x.shape
     tiles = [-(-size // m) for size in out]
-    rows = _pad(_wide(x), 1, padding[0][0], tiles[0] * m + 2)
-    rows = _along(_INPUT[m], [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
-    rows = _pad(rows, 3, padding[1][0], tiles[1] * m + 2)
-    columns = _each(_INPUT[m], [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
+    rows = _pad(_wide(x), 1, padding[0][0], tiles[0] * m + r - 1)
+    rows = _along(_INPUT[a], [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
+    rows = _pad(rows, 3, padding[1][0], tiles[1] * m + r - 1)
+    columns = _each(_INPUT[a], [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
     return [c.reshape(a, batch * tiles[0] * tiles[1], channels) for c in columns]
 
 
-def _output_tiles(dy, m: int) -> list[jax.Array]:
+def _output_tiles(dy, m: int, r: int) -> list[jax.Array]:
     """A dy A^T, in the form of `_input_tiles`."""
     batch, height, width, channels = dy.shape
     tiles = [-(-size // m) for size in (height, width)]
     rows = _pad(_wide(dy), 1, 0, tiles[0] * m)
-    rows = _along(_OUTPUT[m].T, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
+    rows = _along(_OUTPUT[m, r].T, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
     rows = _pad(rows, 3, 0, tiles[1] * m)
-    columns = _each(_OUTPUT[m].T, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
-    return [c.reshape(m + 2, batch * tiles[0] * tiles[1], channels) for c in columns]
+    columns = _each(_OUTPUT[m, r].T, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
+    return [c.reshape(m + r - 1, batch * tiles[0] * tiles[1], channels) for c in columns]
 
 
-def _from_tiles(products: list[jax.Array], batch: int, out: Pair, m: int) -> jax.Array:
+def _from_tiles(products: list[jax.Array], batch: int, out: Pair, m: int, r: int) -> jax.Array:
     """A^T [products] A: for each column of a tile (a rows, B tiles, D) -> (B, *out, D)."""
     tiles = [-(-size // m) for size in out]
-    products = [p.reshape(m + 2, batch, *tiles, p.shape[-1]) for p in products]
+    products = [p.reshape(m + r - 1, batch, *tiles, p.shape[-1]) for p in products]
     # The tile's pixels become axes beside those that count the tiles: nothing is interleaved.
-    rows = [_along(_OUTPUT[m], [p[i] for p in products], 3) for i in range(m + 2)]
-    y = jnp.stack(_each(_OUTPUT[m], rows), 2)
+    rows = [_along(_OUTPUT[m, r], [p[i] for p in products], 3) for i in range(m + r - 1)]
+    y = jnp.stack(_each(_OUTPUT[m, r], rows), 2)
     y = y.reshape(batch, tiles[0] * m, tiles[1] * m, y.shape[-1])
     return y[:, :out[0], :out[1]]
 

@@ -86,17 +86,21 @@ CASES = [
     ("winograd", (4, 5), (3, 3), 1, UNEVEN, 49, 48, 1),
     ("winograd", (8, 6), (3, 3), 1, VALID, 48, 48, 1),
     ("winograd", (5, 4), (3, 3), 1, 3, 48, 48, 1),
+    ("winograd", (9, 8), (5, 5), 1, 2, 32, 33, 1),
+    ("winograd", (7, 9), (5, 5), 1, UNEVEN, 32, 32, 1),
+    ("winograd", (8, 9), (5, 5), 1, VALID, 33, 32, 1),
     ("taps", (28, 29), (3, 3), 2, 1, 17, 5, 1),
     ("taps", (16, 31), (5, 3), (1, 2), UNEVEN, 16, 3, 1),
     ("taps", (42, 56), (2, 2), (3, 4), VALID, 16, 3, 1),
+    ("taps", (9, 7), (3, 3), 1, 1, 16, 8, 1),
     ("patches", (29, 30), (7, 7), 2, 3, 3, 8, 1),
     ("patches", (61, 63), (11, 11), 4, 2, 3, 17, 1),
     ("patches", (15, 17), (3, 3), 1, SAME, 4, 9, 1),
     ("patches", (32, 45), (5, 2), (2, 3), UNEVEN, 1, 7, 1),
     ("patches", (31, 30), (3, 1), (1, 2), VALID, 2, 17, 1),
     ("patches", (44, 17), (3, 4), (3, 1), 4, 3, 6, 1),
-    ("xla", (9, 7), (3, 3), 1, 1, 16, 8, 1),
-    ("xla", (27, 26), (3, 3), 2, 1, 16, 8, 1),
+    ("xla", (9, 6), (3, 3), 1, 1, 16, 8, 1),
+    ("xla", (27, 12), (3, 3), 2, 1, 16, 8, 1),
     ("xla", (9, 7), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("xla", (2, 33), (3, 3), 1, SAME, 3, 8, 1),
     ("xla", (5, 4), (1, 1), 1, 1, 8, 12, 1),
@@ -121,14 +125,15 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
 
 # Of a batch of 3: in one part, in parts of 1, and in parts of 2 with an image of zeros.
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 200])
-@pytest.mark.parametrize("size,padding", [((9, 7), 1), ((4, 10), SAME), ((11, 8), UNEVEN)])
-def test_winograd_with_tiles_of_4_pixels_and_in_parts_of_the_batch(size, padding, pixels,
+@pytest.mark.parametrize("size,window,padding", [
+    ((9, 7), (3, 3), 1), ((4, 10), (3, 3), SAME), ((11, 8), (3, 3), UNEVEN), ((9, 6), (5, 5), 2)])
+def test_winograd_with_tiles_of_6_pixels_and_in_parts_of_the_batch(size, window, padding, pixels,
                                                                    monkeypatch):
     monkeypatch.setattr(winograd, "MIN_TILES", 1)
     monkeypatch.setattr(winograd, "LARGE", 4)
     monkeypatch.setattr(winograd, "PIXELS", pixels)
     with jax.enable_x64(True), ops.using("fast"):
-        x, kernel = arrays(size, (3, 3), 48, 50, 1)
+        x, kernel = arrays(size, window, 48, 50, 1)
         assert ops.formulation(x, kernel, 1, padding) == "winograd"
         check_value_and_gradients(x, kernel, 1, padding)
 
@@ -152,15 +157,17 @@ def test_patches_in_parts_of_the_batch(pixels, monkeypatch):
         check_value_and_gradients(x, kernel, 2, 3)
 
 
-def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(monkeypatch):
-    x, kernel = arrays((12, 12), (3, 3), 128, 64, 1)
+@pytest.mark.parametrize("window,tiles,bound", [(3, 10 ** 6, 3e-6), (3, 1, 3e-5), (5, 1, 3e-5)])
+def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(window, tiles, bound,
+                                                                             monkeypatch):
+    x, kernel = arrays((12, 12), (window, window), 128, 64, 1)
     with jax.enable_x64(True):
         exact = np.asarray(definition(x, kernel, 1, "SAME", 1))
-    for tiles, bound in ((10 ** 6, 3e-6), (1, 3e-5)):
-        monkeypatch.setattr(winograd, "MIN_TILES", tiles)
-        with ops.using("fast"):
-            y = ops.conv2d(x.astype(np.float32), kernel.astype(np.float32))
-        assert np.abs(y - exact).max() < bound * np.abs(exact).max()
+    monkeypatch.setattr(winograd, "MIN_TILES", tiles)
+    with ops.using("fast"):
+        assert ops.formulation(x, kernel) == "winograd"
+        y = ops.conv2d(x.astype(np.float32), kernel.astype(np.float32))
+    assert np.abs(y - exact).max() < bound * np.abs(exact).max()
 
 
 # The first and the last of each formulation: a second derivative compiles for seconds.
@@ -185,7 +192,7 @@ def test_second_derivatives_agree_with_those_of_lax_conv(name, size, window, str
                 curvature(lambda x, k: ops.conv2d(x, k, stride, padding, groups)),
                 curvature(lambda x, k: definition(x, k, stride, padding, groups))))()
         for a, b in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+            np.testing.assert_allclose(a, b, rtol=0, atol=3e-12 * np.abs(b).max())
 
 
 @pytest.mark.parametrize("size,window", [((4, 4), (1, 1)), ((2, 2), (3, 3)), ((6, 6), (3, 3))])
@@ -269,7 +276,7 @@ def test_using_is_part_of_the_key_of_the_jit_cache():
 
 
 @pytest.mark.parametrize("choice,elsewhere,training", [
-    ("auto", "xla", "winograd"), ("exact", "xla", "xla"), ("fast", "winograd", "winograd"),
+    ("auto", "taps", "winograd"), ("exact", "taps", "taps"), ("fast", "winograd", "winograd"),
     ("xla", "xla", "xla")])
 def test_only_auto_is_another_in_training(choice, elsewhere, training):
     x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
