@@ -175,10 +175,10 @@ def _sharding() -> dict[str, Any]:
 def _optimizer() -> dict[str, Any]:
     """Optimiser."""
     return {
-        "name": "sgd",  # sgd, adam, adamw, rmsprop, lars or lamb.
-        "momentum": 0.9,  # sgd, rmsprop, lars.
+        "name": "sgd",  # sgd, adam, adamw, rmsprop, lars, lamb or muon.
+        "momentum": 0.9,  # sgd, rmsprop, lars, muon.
         "nesterov": False,
-        "b1": 0.9,  # adam, adamw, lamb.
+        "b1": 0.9,  # adam, adamw, lamb, muon.
         "b2": 0.999,  # And the decay of rmsprop's second moment.
         "eps": 1e-8,
         "weight_decay": 0.0,

@@ -53,7 +53,7 @@ def validate(config: ConfigDict) -> None:
         in_steps(config[section], prefix, batch_size=1, examples=1, total=1, where=section)
 
 
-_OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb")
+_OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb", "muon")
 _CHOICES = {
     "precision": ("auto", "float32", "bfloat16"),
     "ops": ("auto", "exact", "xla"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import optax
+from optax import contrib
 
 from cnnjax import trees
 from cnnjax.types import UserError, did_you_mean
@@ -26,17 +28,18 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     nets trained with them and in PyTorch; that of adamw, lars and lamb is the rule's own
     (decoupled for adamw, arXiv 1711.05101; inside the trust ratio for lars, arXiv 1708.03888, and
     lamb, arXiv 1904.00962). LARS and LAMB scale by the trust ratio only what decays, so that norms
-    and biases take plain steps.
+    and biases take plain steps. muon (decoupled decay) orthogonalises the steps of convolutions and
+    is adamw for everything else.
 
     Args:
-      name: sgd, adam, adamw, rmsprop, lars or lamb.
+      name: sgd, adam, adamw, rmsprop, lars, lamb or muon.
       learning_rate: step -> rate.
       params: parameters that train, or their shapes; they give the names that `decay` selects
         from.
-      momentum: of sgd, rmsprop and lars.
-      nesterov: look-ahead momentum, for the same three.
-      b1: decay of the first moment (adam, adamw, lamb).
-      b2: decay of the second moment (adam, adamw, lamb, rmsprop).
+      momentum: of sgd, rmsprop, lars and of muon's convolutions.
+      nesterov: look-ahead momentum, for the same four.
+      b1: decay of the first moment (adam, adamw, lamb, the rest of muon).
+      b2: decay of the second moment (the same, and rmsprop).
       eps: added to the root of the second moment.
       weight_decay: strength; 0 is off.
       decay: regular expressions of the whole names of the parameters that decay. The default,
@@ -60,6 +63,8 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
                                            mask)],
         "lamb": lambda mask: [optax.scale_by_adam(b1, b2, eps), _l2(weight_decay, mask),
                               optax.masked(optax.scale_by_trust_ratio(), mask)],
+        "muon": lambda mask: [_muon(params, momentum, nesterov, optax.scale_by_adam(b1, b2, eps)),
+                              _l2(weight_decay, mask)],
     }
     if name not in rules:
         raise UserError(f"There is no optimizer {name!r}.{did_you_mean(name, rules)} "
@@ -111,3 +116,32 @@ def _l2(weight_decay: float, mask: PyTree) -> optax.GradientTransformation:
 
 def _momentum(momentum: float, nesterov: bool) -> optax.GradientTransformation:
     return optax.trace(momentum, nesterov) if momentum else optax.identity()
+
+
+# The steps of muon have the root mean square that those of adamw typically have (arXiv 2502.16982,
+# section 2.2), so that both take the same rate.
+_ADAM_RMS = 0.2
+
+
+def _muon(params: PyTree, momentum: float, nesterov: bool,
+          others: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Muon (Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024).
+
+    The momentum of a convolution's kernel (h, w, C, D), read as a matrix of (h w C, D), is replaced
+    by the nearest matrix with orthonormal rows or columns. Kernels of one input channel, depthwise
+    or of a grey image, are no such matrix, and the dense layers of a CNN are its heads, for which
+    the authors advise against it: they take `others`, as norms and biases do.
+    """
+    def dimensions(tree):
+        return jax.tree.map(lambda _: contrib.MuonDimensionNumbers((0, 1, 2), 3), tree)
+
+    def as_large_as_adams(update):
+        # The root mean square of an orthonormal (n, m) is 1 / sqrt(max(n, m)).
+        outputs = update.shape[3]
+        return update * (_ADAM_RMS * math.sqrt(max(update.size // outputs, outputs)))
+
+    labels = jax.tree.map(lambda p: "muon" if p.ndim == 4 and p.shape[2] > 1 else "others", params)
+    return optax.partition({"others": others, "muon": optax.chain(
+        contrib.scale_by_muon(beta=momentum, nesterov=nesterov,
+                              weight_dimension_numbers=dimensions),
+        optax.stateless(lambda updates, _: jax.tree.map(as_large_as_adams, updates)))}, labels)

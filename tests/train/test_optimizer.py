@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from optax import contrib
 
 from cnnjax.train.optimizer import make_optimizer, rate_multipliers
 from cnnjax.types import UserError
@@ -98,3 +99,27 @@ def test_a_multiplier_is_a_rate_of_its_own(name):
         steps[rate] = now
     np.testing.assert_allclose(steps[0.1]["a"]["kernel"], steps[0.025]["a"]["kernel"], rtol=1e-6)
     assert not np.allclose(steps[0.1]["a"]["kernel"], steps[0.1]["b"]["kernel"])
+
+
+def test_muon_is_optax_s_for_convolutions_and_adamw_for_the_rest():
+    rng = np.random.default_rng(0)
+    shapes = {"conv": (3, 3, 4, 6), "bias": (6,), "depthwise": (3, 3, 1, 6), "head": (6, 3)}
+    params, *gradients = ({name: jnp.asarray(rng.standard_normal(shape), jnp.float32)
+                           for name, shape in shapes.items()} for _ in range(4))
+
+    def three_steps(rule, names):
+        at = {name: params[name] for name in names}
+        state = rule.init(at)
+        for gradient in gradients:
+            updates, state = rule.update({name: gradient[name] for name in names}, state, at)
+            at = optax.apply_updates(at, updates)
+        return at
+
+    ours = three_steps(make_optimizer("muon", lambda step: 0.02, params, momentum=0.95,
+                                      nesterov=True, weight_decay=0.1, decay=".*"), shapes)
+    conv = contrib.muon(0.02, consistent_rms=0.2, weight_decay=0.1, muon_weight_dimension_numbers={
+        "conv": contrib.MuonDimensionNumbers((0, 1, 2), 3)})
+    others = optax.adamw(0.02, weight_decay=0.1)
+    expected = three_steps(conv, ["conv"]) | three_steps(others, ["bias", "depthwise", "head"])
+    for name in shapes:
+        np.testing.assert_allclose(ours[name], expected[name], rtol=1e-4, err_msg=name)
