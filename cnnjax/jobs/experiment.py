@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops
+from cnnjax.analysis import summarize
 from cnnjax.data import augment
 from cnnjax.jobs import memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
@@ -82,6 +83,11 @@ class Experiment:
     def total_steps(self) -> int:
         """Of all phases."""
         return self.phases[-1].stop
+
+    @functools.cached_property
+    def multiply_adds(self) -> int:
+        """Of an image at the input size; a trace of the model the first time."""
+        return summarize(self.module, self.input_shape, fields=False).macs
 
     @property
     def create_state(self) -> Callable[[], state_lib.TrainState]:

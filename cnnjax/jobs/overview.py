@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from cnnjax import data, trees
-from cnnjax.analysis import summarize
 from cnnjax.jobs import ahead, backend, console
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
@@ -21,14 +20,13 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
     """Returns the table before training."""
     config, dataset = experiment.config, experiment.dataset
     size = experiment.preprocess.size
-    macs = summarize(experiment.module, experiment.input_shape, fields=False).macs
     native = dataset.train.image_shape
     resident = bool(jax.tree.leaves(feed.constants))
     examples, batch = len(dataset.train.source), config.train.batch_size
     return {
         "model": config.model.name,
         "parameters": f"{trees.count(experiment.abstract_state.params):,}",
-        "multiply-adds": f"{console.size(macs, '')} an image of "
+        "multiply-adds": f"{console.size(experiment.multiply_adds, '')} an image of "
                          f"{size[0]}x{size[1]}x{experiment.preprocess.channels}",
         "data": f"{dataset.name}: {examples:,} to train, {len(dataset.eval.source):,} to evaluate, "
                 f"{dataset.num_classes} classes, "

@@ -15,7 +15,6 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import exit_codes, interrupts, trees
-from cnnjax.analysis import summarize
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
@@ -276,7 +275,7 @@ def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experim
         "model": experiment.config.model.name,
         "data": experiment.dataset.name,
         "params": trees.count(state.params),
-        "multiply_adds": summarize(experiment.module, experiment.input_shape, fields=False).macs,
+        "multiply_adds": experiment.multiply_adds,
         "input_shape": experiment.input_shape[1:],
         "steps": step,
         "top1": last.get("eval_top1"),
