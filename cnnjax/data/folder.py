@@ -204,8 +204,16 @@ def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
             if entry.is_dir():
                 files += _walk(entry.path, name)
             elif entry.name.lower().endswith(EXTENSIONS):
-                files.append((name, entry.stat().st_size))
+                files.append((name, _bytes(entry)))
     return files
+
+
+def _bytes(entry: os.DirEntry) -> int:
+    """Returns the size of a file; 0 of a link to nothing, of which reading it will tell."""
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _take_part(files: _Files, part: slice, seed: int, where: str) -> _Files:

@@ -43,7 +43,7 @@ def duration(seconds: float) -> str:
 def size(count: float, unit: str = "B") -> str:
     """Returns "12.3 MB": powers of 1,000, three digits."""
     for prefix in ("", "k", "M", "G", "T"):
-        if abs(count) < 1000 or prefix == "T":
+        if abs(count) < 999.5 or prefix == "T":  # What rounds to 1,000 is 1 of the next.
             break
         count /= 1000
     return f"{count:.3g} {prefix}{unit}".strip()

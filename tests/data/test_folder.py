@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cnnjax.data import open_dataset
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
 
 
@@ -118,6 +119,14 @@ def test_the_fingerprint_is_of_names_and_sizes(image_folder, write_image):
     assert open_dataset(f"folder:{moved}").fingerprint == first
     write_image(moved / "train/cat/0.png", 50, 50)
     assert open_dataset(f"folder:{moved}").fingerprint != first
+
+
+def test_a_link_to_nothing_is_an_example_that_cannot_be_read(image_folder):
+    (image_folder / "train/cat/gone.png").symlink_to(image_folder / "nowhere.png")
+    source = open_dataset(f"folder:{image_folder}").train.source
+    index = next(i for i, path in enumerate(source.paths) if path.endswith("gone.png"))
+    with pytest.raises(BadExample, match="gone.png cannot be read"):
+        source[index]
 
 
 def test_a_missing_folder_is_explained(image_folder):
