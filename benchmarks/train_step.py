@@ -6,8 +6,9 @@ The step is forward, backward, SGD with momentum and weight decay, batch norm in
 one batch of noise that lies ready. Every measurement is a process of its own; the sides of a case
 take turns, round by round, so that a machine that slows down slows all of them. A number is the
 median over the rounds of the median over a round's steps, with the least and the most of the rounds
-behind it. "first" is the first step: tracing and compiling, without a cache. Both frameworks get
-the same allocator setting.
+behind it. Both frameworks get the same allocator setting. The first round of a case compiles, and
+the others find the programs in a cache, as the second start of an experiment does: "first" is the
+first step's time and "peak" the process's memory, of the first round and then of the others.
 
 Sides: "cnnjax" is `train.step.train_step`. "flax" is the same under `ops="xla"`, in which
 convolutions, pools and dense layers lower to the operations that Flax's own lower to
@@ -25,6 +26,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from cnnjax import models
@@ -53,11 +55,13 @@ def command(side: str, case: str, steps: int, torch_python: str | None) -> list[
     return [torch_python, script, *common, *THEIRS[side]]
 
 
-def measure(arguments: list[str], malloc: str, timeout: float) -> dict:
-    """Returns what a side printed, or {"error": …}."""
+def measure(arguments: list[str], malloc: str, timeout: float, cache: str = "") -> dict:
+    """Returns what a side printed, or {"error": …}; `cache` is a folder for compiled programs."""
     # An inherited cache would make the first step look fast.
     environment = {k: v for k, v in os.environ.items()
                    if k not in ("JAX_COMPILATION_CACHE_DIR", "GLIBC_TUNABLES")}
+    if cache:
+        environment["JAX_COMPILATION_CACHE_DIR"] = cache
     if malloc == "hugetlb":
         environment["GLIBC_TUNABLES"] = HUGE_PAGES
     try:
@@ -76,6 +80,12 @@ def spread(values: list[float], digits: int) -> str:
     return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
+def first_and_later(values: list[float], digits: int) -> str:
+    """Returns "first round, then median of the others"."""
+    later = f", then {statistics.median(values[1:]):.{digits}f}" if len(values) > 1 else ""
+    return f"{values[0]:.{digits}f}{later}"
+
+
 def rows(case: str, sides: list[str], results: dict[str, list[dict]]) -> list[str]:
     """Returns a case's lines of the table, ratios over "cnnjax" of the same round."""
     name, size, batch = case.split(":")
@@ -91,8 +101,8 @@ def rows(case: str, sides: list[str], results: dict[str, list[dict]]) -> list[st
         ratio = spread([t / b for t, b in zip(times, base, strict=True)], 2) if all(base) else ""
         speed = statistics.median([int(batch) / t * 1e3 for t in times])
         lines.append(f"{title} {spread(times, 1)} | {speed:.0f} | {ratio} | "
-                     f"{statistics.median(r['first_s'] for r in results[side]):.1f} | "
-                     f"{statistics.median(r['peak_mb'] for r in results[side]) / 1024:.2f} |")
+                     f"{first_and_later([r['first_s'] for r in results[side]], 1)} | "
+                     f"{first_and_later([r['peak_mb'] / 1024 for r in results[side]], 2)} |")
     return lines
 
 
@@ -112,13 +122,14 @@ def run_case(case: str, sides: list[str], arguments: argparse.Namespace) -> list
         print(f"| {case} | | not available: there is no model {name!r} | | | | |", flush=True)
         return []
     results: dict[str, list[dict]] = {side: [] for side in sides}
-    for _ in range(arguments.rounds):
-        for side in sides:
-            if any("error" in r for r in results[side]):
-                continue
-            results[side].append(measure(
-                command(side, case, arguments.steps, arguments.torch_python), arguments.malloc,
-                arguments.timeout))
+    with tempfile.TemporaryDirectory() as cache:
+        for _ in range(arguments.rounds):
+            for side in sides:
+                if any("error" in r for r in results[side]):
+                    continue
+                results[side].append(measure(
+                    command(side, case, arguments.steps, arguments.torch_python),
+                    arguments.malloc, arguments.timeout, cache))
     print("\n".join(rows(case, sides, results)), flush=True)
     return [{"case": case, "side": side, **r} for side in sides for r in results[side]]
 

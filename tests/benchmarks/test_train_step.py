@@ -13,7 +13,7 @@ def test_ratios_are_of_the_same_round_and_a_failure_has_a_row_that_says_so():
                "torch bf16": [{"error": "ImportError: no torch"}]}
     ours, torch, failed = train_step.rows("lenet5:28:100", list(results), results)
     assert ours == ("| lenet5 28 px b100 | cnnjax | 25.0 (10.0 to 40.0) | 6250 | "
-                    "1.00 (1.00 to 1.00) | 2.0 | 0.50 |")
+                    "1.00 (1.00 to 1.00) | 2.0, then 2.0 | 0.50, then 0.50 |")
     assert "| 40.0 (20.0 to 60.0) |" in torch and "| 1.75 (1.50 to 2.00) |" in torch
     assert "not available: ImportError: no torch" in failed
 
