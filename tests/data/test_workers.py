@@ -134,11 +134,13 @@ def test_the_error_of_a_source_comes_with_where_it_was_raised(error, raised):
 
 # Prints its children once they read, and then trains on, or does what a line of its input says.
 READING = """
-import sys
+import signal, sys
 from pathlib import Path
 import jax, numpy as np
 from cnnjax import data
 if __name__ == "__main__":
+    # A shell that started the tests in the background had it ignored, for its children too.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
     dataset = data.open_dataset("folder:" + sys.argv[1])
     feed = data.make_train_feed(dataset.train, batch_size=4, seed=0, mesh=mesh, image_size=(8, 8),
@@ -155,9 +157,12 @@ if __name__ == "__main__":
 def test_no_worker_outlives_its_parent(image_folder, root, number):
     process = subprocess.Popen([sys.executable, "-c", READING, str(image_folder)], cwd=root,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    own = [int(pid) for pid in process.stdout.readline().split()]
-    assert len(own) == 2
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+    try:
+        own = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(own) == 2
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode, errors
     assert all(gone(pid) for pid in own)
