@@ -60,6 +60,7 @@ def test_the_effective_field_grows_as_the_root_of_the_depth_as_luo_et_al_show():
     assert sizes[1] < 20  # Of 41 in theory.
 
 
+@pytest.mark.slow
 def test_a_model_of_the_table_has_an_effective_field_within_its_theoretical_one():
     model = cnnjax.create_model("resnet20_cifar", 10, stage_sizes=(1, 1, 1))
     variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))

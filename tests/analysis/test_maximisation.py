@@ -45,6 +45,7 @@ MEANINGS = [(channel("stage2", 3), lambda a: a["stage2"][0, :, :, 3].mean()),
             (class_logit(4), lambda a: a["logits"][0, 4])]
 
 
+@pytest.mark.slow
 def test_the_history_is_the_objective_of_the_image_and_it_rises():
     objectives = [objective for objective, _ in MEANINGS]
     found = run(objectives, transforms=None)

@@ -166,6 +166,7 @@ def test_erasing_fills_a_box_with_zeros_or_noise():
     assert ((noise != 1) == (out == 0)).all() and abs(noise[noise != 1].std() - 1) < 0.05
 
 
+@pytest.mark.slow
 def test_the_pipeline_is_its_parts_in_their_order():
     key, images = jax.random.key(4), jnp.asarray(IMAGES[:8])
     statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}

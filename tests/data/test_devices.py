@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import pytest
+
 # Digests of everything that a run on this many devices sees.
 SCRIPT = """
 import hashlib, sys
@@ -68,6 +70,7 @@ print("DIGEST", sha.hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_eight_devices_see_what_one_sees_and_exchange_nothing(image_folder, run_python):
     digests = {run_python(SCRIPT, image_folder, devices=n).split("DIGEST ")[1] for n in (1, 8)}
     assert len(digests) == 1

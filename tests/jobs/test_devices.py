@@ -47,6 +47,7 @@ def test_a_checkpoint_of_eight_devices_goes_on_on_two(one, root, tmp_path):
     assert losses == pytest.approx(one[1], rel=2e-4)
 
 
+@pytest.mark.slow
 def test_streaming_feeds_eight_devices_the_same_batches(one, root, tmp_path):
     _, losses = train(tmp_path / "run", root, 8, "--config.data.placement=stream")
     assert losses == pytest.approx(one[1], rel=2e-4)

@@ -20,7 +20,8 @@ TINY = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.width
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None,
                     reason="only shows something where TensorFlow is installed")
-@pytest.mark.parametrize("placement", ["device", "stream"])
+@pytest.mark.parametrize("placement", [
+    "device", pytest.param("stream", marks=pytest.mark.slow)])
 def test_training_imports_neither_tensorflow_nor_torch(placement, root, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CODE, *TINY, f"--workdir={tmp_path}",

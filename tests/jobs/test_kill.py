@@ -60,9 +60,10 @@ def kill_while_training(folder, root, clock):
     process.communicate()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "kills"), [
     pytest.param(0, 2, id="twice"),
-    *[pytest.param(seed, 1, id=f"once-{seed}", marks=pytest.mark.slow) for seed in range(1, 6)]])
+    *[pytest.param(seed, 1, id=f"once-{seed}") for seed in range(1, 6)]])
 def test_a_killed_run_ends_where_an_uninterrupted_one_ends(whole, seed, kills, tmp_path, root):
     folder, clock = tmp_path / "run", random.Random(seed)
     for _ in range(kills):

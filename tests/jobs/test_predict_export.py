@@ -156,6 +156,7 @@ def test_another_model_than_the_workdirs_is_refused(trained, capsys):
     assert "model.widths: [4, 8] there, [4, 16] here" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_started_from_weights_labels_as_it_was_evaluated(trained, tmp_path, capsys):
     folder = tmp_path / "transfer"
     assert main(["launch.py", "--config=experiments/transfer.py", f"--workdir={folder}",

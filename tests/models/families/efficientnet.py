@@ -15,7 +15,8 @@ LOGITS = {
 _SMALL = dict(num_classes=7, width=0.25, depth=0.3, dropout_rate=0.0, drop_path_rate=0.0)
 TRAINING = {
     "symmetric": Training("efficientnet_b0", (45, 37, 3), _SMALL, "small", "torchvision"),
-    "lite_same": Training("tf_efficientnet_lite0", (45, 38, 3), _SMALL, "small_lite", "timm"),
+    "lite_same": Training("tf_efficientnet_lite0", (45, 38, 3), _SMALL, "small_lite", "timm",
+                          slow=True),
 }
 # The last norms of the blocks after a stage's first, which have a shortcut, in torchvision's names
 # and in timm's. Nearly off, for B7 has 48 of them.

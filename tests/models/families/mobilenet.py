@@ -11,6 +11,7 @@ _SMALL = dict(num_classes=7, width=0.25, dropout_rate=0.0)
 TRAINING = {
     "v2": Training("mobilenet_v2", (45, 37, 3), dict(_SMALL, repeats=(1, 1, 1, 2, 1, 1, 1)), "v2",
                    "timm"),
-    "v3": Training("mobilenet_v3_small", (45, 37, 3), _SMALL, "v3", "torchvision"),
+    "v3": Training("mobilenet_v3_small", (45, 37, 3), _SMALL, "v3", "torchvision",
+                   slow=True),
 }
 FILL = Fill(gain=3.6)
