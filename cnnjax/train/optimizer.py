@@ -34,8 +34,7 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     Args:
       name: sgd, adam, adamw, rmsprop, lars, lamb or muon.
       learning_rate: step -> rate.
-      params: parameters that train, or their shapes; they give the names that `decay` selects
-        from.
+      params: parameters that train, or their shapes, from whose names `decay` selects.
       momentum: of sgd, rmsprop, lars and of muon's convolutions.
       nesterov: look-ahead momentum, for the same four.
       b1: decay of the first moment (adam, adamw, lamb, the rest of muon).
@@ -50,10 +49,11 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     Raises:
       UserError: for an unknown name, or a pattern that matches no parameter.
     """
+    adam = optax.scale_by_adam(b1, b2, eps)
     rules: dict[str, Callable[[PyTree], list[optax.GradientTransformation]]] = {
         "sgd": lambda mask: [_l2(weight_decay, mask), _momentum(momentum, nesterov)],
-        "adam": lambda mask: [_l2(weight_decay, mask), optax.scale_by_adam(b1, b2, eps)],
-        "adamw": lambda mask: [optax.scale_by_adam(b1, b2, eps), _l2(weight_decay, mask)],
+        "adam": lambda mask: [_l2(weight_decay, mask), adam],
+        "adamw": lambda mask: [adam, _l2(weight_decay, mask)],
         # The epsilon stands inside the root, as in the TensorFlow code of the nets (Inception,
         # MobileNet, EfficientNet) whose published recipes use RMSProp.
         "rmsprop": lambda mask: [_l2(weight_decay, mask),
@@ -61,10 +61,9 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
         "lars": lambda mask: [_l2(weight_decay, mask),
                               optax.masked(optax.scale_by_trust_ratio(trust_coefficient=1e-3),
                                            mask)],
-        "lamb": lambda mask: [optax.scale_by_adam(b1, b2, eps), _l2(weight_decay, mask),
+        "lamb": lambda mask: [adam, _l2(weight_decay, mask),
                               optax.masked(optax.scale_by_trust_ratio(), mask)],
-        "muon": lambda mask: [_muon(params, momentum, nesterov, optax.scale_by_adam(b1, b2, eps)),
-                              _l2(weight_decay, mask)],
+        "muon": lambda mask: [_muon(params, momentum, nesterov, adam), _l2(weight_decay, mask)],
     }
     if name not in rules:
         raise UserError(f"There is no optimizer {name!r}.{did_you_mean(name, rules)} "
@@ -74,8 +73,7 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     # LARS (its paper, algorithm 1) and TensorFlow's RMSProp keep their momentum over steps that
     # the rate has already scaled, so that a drop of the rate does not shrink what came before.
     last = [_momentum(momentum, nesterov)] if name in ("lars", "rmsprop") else []
-    scale = [] if multipliers is None else [optax.stateless(
-        lambda updates, _: jax.tree.map(lambda u, m: u * m, updates, multipliers))]
+    scale = [] if multipliers is None else [_times(multipliers)]
     return optax.chain(*clip, *rules[name](mask), optax.scale_by_learning_rate(learning_rate),
                        *scale, *last)
 
@@ -112,6 +110,11 @@ def _l2(weight_decay: float, mask: PyTree) -> optax.GradientTransformation:
     if not weight_decay:
         return optax.identity()
     return optax.add_decayed_weights(weight_decay, mask)
+
+
+def _times(multipliers: PyTree) -> optax.GradientTransformation:
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u, m: u * m, updates,
+                                                           multipliers))
 
 
 def _momentum(momentum: float, nesterov: bool) -> optax.GradientTransformation:
