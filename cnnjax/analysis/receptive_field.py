@@ -15,6 +15,7 @@ from jax.extend.core import Literal
 from cnnjax import ops
 from cnnjax.analysis import primitives, spans
 from cnnjax.analysis.kinds import LOOK, MULTIPLY, kind_of
+from cnnjax.models import variable_shapes
 from cnnjax.ops.geometry import Pair
 from cnnjax.types import UserError, did_you_mean
 
@@ -140,12 +141,6 @@ def check_input_shape(what: str, input_shape: Sequence[int]) -> tuple[int, int, 
         raise UserError(f"{what} takes the (N, H, W, C) of the images, such as (1, 224, 224, 3); "
                         f"got {input_shape!r}.")
     return shape
-
-
-def variable_shapes(module: nn.Module, input_shape: Sequence[int]) -> Any:
-    """Returns the shapes and dtypes of a module's variables, computing nothing."""
-    images = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
-    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), images)
 
 
 def shapes_of_calls(module: nn.Module, input_shape: Sequence[int],

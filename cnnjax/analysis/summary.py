@@ -16,9 +16,9 @@ from cnnjax.analysis.receptive_field import (
     check_input_shape,
     fields_of_calls,
     shapes_of_calls,
-    variable_shapes,
 )
 from cnnjax.analysis.text import aligned
+from cnnjax.models import variable_shapes
 from cnnjax.ops.geometry import Pair, pair
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 from ml_collections import ConfigDict
 
-from cnnjax import data, trees
+from cnnjax import data, models, trees
 from cnnjax.jobs import recipe
-from cnnjax.train import state as state_lib
 from cnnjax.types import Preprocess, UserError
 
 
@@ -56,8 +53,7 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
       UserError: if the images are too small for the model; names the smallest size that is not.
     """
     def shapes(size):
-        return jax.eval_shape(functools.partial(
-            state_lib.init_variables, module, 0, (1, *size, preprocess.channels)))["params"]
+        return models.variable_shapes(module, (1, *size, preprocess.channels))["params"]
 
     try:
         return shapes(preprocess.size)

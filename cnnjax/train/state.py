@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from cnnjax import models
+
 PyTree = Any
 NO_STEP = 2**31 - 1
 
@@ -56,13 +58,6 @@ def empty_window() -> dict[str, jax.Array]:
             "count": jnp.zeros((), jnp.int32), "bad_step": jnp.full((), NO_STEP, jnp.int32)}
 
 
-def init_variables(module: nn.Module, seed: int, input_shape: tuple[int, ...]) -> dict[str, PyTree]:
-    """Returns freshly initialised {"params": …, "batch_stats": …} for an (N, H, W, C) input."""
-    keys = jax.random.fold_in(jax.random.key(seed), NO_STEP)  # No training step has this number.
-    variables = module.init(keys, jnp.zeros(input_shape, jnp.float32), train=False)
-    return {"params": variables["params"], "batch_stats": variables.get("batch_stats", {})}
-
-
 def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
                  input_shape: tuple[int, ...],
                  trainable: Callable[[PyTree], PyTree] = lambda params: params,
@@ -77,7 +72,9 @@ def create_state(module: nn.Module, optimizer: optax.GradientTransformation, see
       trainable: params -> those that train.
       average: whether the state holds averages of the parameters and batch statistics.
     """
-    variables = init_variables(module, seed, input_shape)
+    key = jax.random.fold_in(jax.random.key(seed), NO_STEP)  # No training step has this number.
+    drawn = models.init_variables(module, key, tuple(input_shape))
+    variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
                       batch_stats=variables["batch_stats"],
                       opt_state=optimizer.init(trainable(variables["params"])),

@@ -13,8 +13,8 @@ import pytest
 
 from cnnjax import ops, trees
 from cnnjax.analysis.kinds import LOOK, kind_of
-from cnnjax.analysis.receptive_field import receptive_field, variable_shapes
-from cnnjax.models import create_model, list_models, lookup
+from cnnjax.analysis.receptive_field import receptive_field
+from cnnjax.models import create_model, list_models, lookup, variable_shapes
 from cnnjax.models.layers import Conv, Dense
 from cnnjax.ops.geometry import pair
 from cnnjax.types import UserError

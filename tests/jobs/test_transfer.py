@@ -244,9 +244,10 @@ def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
 @pytest.mark.parametrize(("name", "zero"), [("simple_cnn", True), ("squeezenet1_1", False)])
 def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
     from cnnjax.jobs import initial_weights
-    from cnnjax.train.state import TrainState, init_variables
+    from cnnjax.models import variable_shapes
+    from cnnjax.train.state import TrainState
 
-    shapes = jax.eval_shape(lambda: init_variables(cnnjax.create_model(name, 3), 0, (1, 32, 32, 3)))
+    shapes = {"batch_stats": {}} | variable_shapes(cnnjax.create_model(name, 3), (1, 32, 32, 3))
     variables = jax.tree.map(lambda a: np.ones(a.shape, a.dtype), shapes)
     state = TrainState(step=0, opt_state=(), window={}, **variables)
     loaded = initial_weights.InitialWeights("a.pth", variables, PREPROCESS)
