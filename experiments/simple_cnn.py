@@ -4,6 +4,7 @@
 
     python launch.py --config=experiments/simple_cnn.py
     python launch.py --config=experiments/simple_cnn.py:fashion_mnist
+    python launch.py --config=experiments/simple_cnn.py:fashion_mnist_94
     python launch.py --config=experiments/simple_cnn.py --config.model.widths="(16, 32)" \
         --config.model.hidden="(64,)"
 
@@ -47,6 +48,34 @@ def fashion_mnist(config):
     config.model.global_pool = False
 
 
+def fashion_mnist_94(config):
+    """Fashion-MNIST to 94 % in minutes of two CPU cores: two convolutions a block, and muon.
+
+    The first 40 % of the steps see images of 14 pixels, where they take a third of the time, the
+    next 25 % 20 pixels. The first block, at the full resolution, is narrow: it is what the memory's
+    bandwidth is spent on.
+    """
+    config.data.name = "fashion_mnist"
+    config.model.widths = (16, 96, 160)
+    config.model.depth = 2.0
+    config.train.epochs = 15.0
+    config.train.batch_size = 128
+    config.train.progressive = ((0, 14), (40, 20), (65, 28))
+    config.train.ema_decay = 0.998
+    config.train.label_smoothing = 0.1
+    config.augment.flip = True
+    config.augment.pad_crop = 1
+    config.optimizer.name = "muon"
+    config.optimizer.momentum = 0.95
+    config.optimizer.nesterov = True
+    config.optimizer.weight_decay = 0.4
+    config.schedule.name = "linear"
+    config.schedule.lr = 0.004
+    config.schedule.warmup_percent = 10.0
+    config.eval.tta = "flip"
+    config.eval.every_epochs = 5.0
+
+
 def cifar10(config):
     """CIFAR-10: flips, and shifts of four pixels."""
     mnist(config)
@@ -56,7 +85,8 @@ def cifar10(config):
     config.augment.pad_crop = 4
 
 
-PRESETS = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist, "cifar10": cifar10}
+PRESETS = {"digits": digits, "mnist": mnist, "fashion_mnist": fashion_mnist,
+           "fashion_mnist_94": fashion_mnist_94, "cifar10": cifar10}
 
 
 def get_config(preset=None):
