@@ -51,17 +51,17 @@ def fashion_mnist(config):
 def fashion_mnist_94(config):
     """Fashion-MNIST to 94 % in minutes of two CPU cores: two convolutions a block, and muon.
 
-    The first 40 % of the steps see images of 14 pixels, where they take a third of the time, the
-    next 25 % 20 pixels. The first block, at the full resolution, is narrow: it is what the memory's
-    bandwidth is spent on.
+    The first 45 % of the steps see images of 16 pixels, where they take a third of the time, the
+    next 20 % 20 pixels. The first block, at the full resolution, is narrow: it is what the memory's
+    bandwidth is spent on. Muon's own products take 17 ms a step, hence the batch of 256.
     """
     config.data.name = "fashion_mnist"
     config.model.widths = (16, 96, 160)
     config.model.depth = 2.0
-    config.train.epochs = 15.0
-    config.train.batch_size = 128
-    config.train.progressive = ((0, 14), (40, 20), (65, 28))
-    config.train.ema_decay = 0.998
+    config.train.epochs = 12.0
+    config.train.batch_size = 256
+    config.train.progressive = ((0, 16), (45, 20), (65, 28))
+    config.train.ema_decay = 0.996
     config.train.label_smoothing = 0.1
     config.augment.flip = True
     config.augment.pad_crop = 1
@@ -70,10 +70,10 @@ def fashion_mnist_94(config):
     config.optimizer.nesterov = True
     config.optimizer.weight_decay = 0.4
     config.schedule.name = "linear"
-    config.schedule.lr = 0.004
+    config.schedule.lr = 0.005
     config.schedule.warmup_percent = 10.0
     config.eval.tta = "flip"
-    config.eval.every_epochs = 5.0
+    config.eval.every_epochs = 4.0
 
 
 def cifar10(config):
