@@ -31,3 +31,9 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arr
     """Returns the gradient of (B, H, W, C) from that of the output, as JAX transposes `conv2d`."""
     x = jax.ShapeDtypeStruct((dy.shape[0], *g.size, g.in_channels), dy.dtype)
     return jax.linear_transpose(lambda x: conv2d(x, kernel, g), x)(dy)[0]
+
+
+def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns the gradient of (h, w, C / groups, D), as JAX transposes `conv2d`."""
+    kernel = jax.ShapeDtypeStruct((*g.window, g.in_channels // g.groups, g.out_channels), x.dtype)
+    return jax.linear_transpose(lambda kernel: conv2d(x, kernel, g), kernel)(dy)[0]
