@@ -1,18 +1,17 @@
 """A depthwise convolution by kernels of its own on a GPU: which shapes, and in what tiles.
 
 A depthwise convolution does k^2 multiply-adds a value and is bound by memory. `depthwise_kernels`
-moves the least bytes: each map is read once and written once. cuDNN's grouped kernels take more
-passes, and have the input gradient of a strided one pad or dilate.
+moves the least bytes: each map is read once and written once. The input gradient of a strided one
+is otherwise a pass that pads and a dense one.
 
-What a program computes is chosen here. More rows of a tile share the rows between them; more columns
-in a tile share the columns at its edges; wide chunks of channels make long loads. Lanes beyond the
-edge of a map do nothing.
+What a program computes is chosen here. More rows of a tile share the rows between them; more
+columns in a tile share the columns at its edges; wide chunks of channels make long loads. Lanes
+beyond the edge of a map do nothing.
 """
 
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 
 from cnnjax.ops import xla
 from cnnjax.ops.geometry import ConvGeometry
@@ -67,7 +66,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
 
 
 def output_tiles(g: ConvGeometry, elements: int = 1024):
-    """Returns the tiles of `output`: 8 values a thread, the rows of half a large map's eighth."""
+    """Returns the tiles of `output`: 8 values a thread."""
     channels = _chunk(g.in_channels, g.out[1], g.stride[1], g.window[1], elements)
     rows = _rows(g.out[0], 7 if g.stride[0] == 1 else 4)
     return _kernels().Tiles(channels, elements, rows, warps=elements // 256)
@@ -82,7 +81,7 @@ def input_gradient_tiles(g: ConvGeometry, elements: int = 1024):
 
 
 def weight_gradient_tiles(g: ConvGeometry):
-    """Returns the tiles of `weight_gradient`: as many values a thread as leave room for its sums."""
+    """Returns the tiles of `weight_gradient`: values a thread that leave room for sums."""
     values = 8 if g.window[0] * g.window[1] <= 9 else 4
     channels = max((c for c in (8, 16, 32, 64, 128) if g.in_channels % c == 0
                     and (c <= 32 or g.in_channels % (2 * c))), default=8)
@@ -91,7 +90,8 @@ def weight_gradient_tiles(g: ConvGeometry):
     while elements < 128 * values and elements < g.out[1] * channels:
         elements *= 2
     parts = max(1, _PROGRAMS * channels // g.in_channels)
-    return _kernels().Tiles(channels, elements, _rows(g.out[0], 4), elements // (32 * values), parts)
+    return _kernels().Tiles(channels, elements, _rows(g.out[0], 4),
+                            warps=elements // (32 * values), parts=parts)
 
 
 def _chunk(channels, cols, step, window, elements):

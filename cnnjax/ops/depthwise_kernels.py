@@ -6,19 +6,19 @@ With t = (i, j) a tap, s the stride and p the padding, for every channel by itse
     dx[b, r] = sum of dy[b, q] w[t] over the pairs (q, t) with s q + t - p = r
     dw[t]    = sum_{b, q} x[b, s q + t - p] dy[b, q]
 
-A program has a tile of `Tiles.elements` threads' worth of neighbouring (column, channel) pairs, the
-channels of one chunk innermost, and goes down `Tiles.rows` rows of it. A shift by one column is then
-a shift by C elements of a row of W C: loads stay contiguous and aligned, and edges are a mask. For
-each column of the kernel a row is loaded once and used for all taps of that column, from registers;
-the other columns of the kernel find the same bytes in the L1 cache. Sums are float32.
+A program has a tile of `Tiles.elements` neighbouring (column, channel) pairs, the channels of one
+chunk innermost, and takes `Tiles.rows` rows of it. A shift by one column is then a shift by C
+elements of a row of W C: loads stay contiguous and aligned, and edges are a mask. For each column
+of the kernel a row is loaded once and used for all taps of that column, from registers; the other
+columns of the kernel find the same bytes in the L1 cache. Sums are float32.
 
 The input gradient writes the s^2 phases of a block of pixels together: r = s m + f meets the taps
 with (f + p - t) divisible by s, at q = m + (f + p - t) / s, so nothing is padded or dilated. The
 weight gradient keeps a sum a tap for each element of its tile over many images, adds those of one
 channel where the tile allows, and leaves the sums of `Tiles.parts` programs to XLA.
 
-Written in Pallas for its Triton backend (docs.jax.dev/en/latest/pallas). Blocks of Triton are powers
-of two, the number of channels is not.
+Written in Pallas for its Triton backend (docs.jax.dev/en/latest/pallas). Blocks of Triton are
+powers of two; numbers of channels are not.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry, tiles: Tiles) 
     batch, channels, (rows, cols), taps = x.shape[0], g.in_channels, g.out, math.prod(g.window)
     chunks, abreast = channels // tiles.channels, tiles.elements // tiles.channels
     work = batch * -(-rows // tiles.rows) * -(-cols // abreast)
-    steps = -(-work // tiles.parts)
+    steps = max(1, -(-work // tiles.parts))
     parts = -(-work // steps)
     width = tiles.channels if _folds(tiles) else tiles.elements
     sums = _call(functools.partial(_weight_gradient, g=g, tiles=tiles, steps=steps, batch=batch),
@@ -213,7 +213,7 @@ def _inside(at, size):
 
 
 def _flat(x):
-    return x.reshape(*x.shape[:2], -1)
+    return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
 
 
 def _wide_dtype(dtype):
