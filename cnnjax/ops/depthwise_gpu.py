@@ -83,8 +83,8 @@ def input_gradient_tiles(g: ConvGeometry, elements: int = 1024):
 def weight_gradient_tiles(g: ConvGeometry):
     """Returns the tiles of `weight_gradient`: values a thread that leave room for sums."""
     values = 8 if g.window[0] * g.window[1] <= 9 else 4
-    channels = max((c for c in (8, 16, 32, 64, 128) if g.in_channels % c == 0
-                    and (c <= 32 or g.in_channels % (2 * c))), default=8)
+    # A power of two, so that a program can add the columns of its tile.
+    channels = max(c for c in (8, 16, 32, 64, 128) if g.in_channels % c == 0)
     # As many columns as the map has, in at most 4 warps.
     elements = 32 * values
     while elements < 128 * values and elements < g.out[1] * channels:
@@ -104,7 +104,9 @@ def _chunk(channels, cols, step, window, elements):
         short = 1 if chunk == channels else 1 + 8 / chunk
         return idle * again * short
 
-    return min((c for c in range(8, channels + 1, 8) if channels % c == 0), key=cost)
+    # 16 channels of bfloat16 are a sector of 32 bytes: no two programs write parts of one.
+    unit = 16 if channels % 16 == 0 else 8
+    return min((c for c in range(unit, channels + 1, unit) if channels % c == 0), key=cost)
 
 
 def _rows(rows, most):
