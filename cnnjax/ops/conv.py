@@ -66,7 +66,7 @@ FORMULATIONS = (
         xla.conv2d, xla.input_gradient, patches.weight_gradient)),
     Formulation("space_to_depth", GPU, True, space_to_depth.applies, space_to_depth.conv2d),
     Formulation("depthwise_gpu", GPU, True, depthwise_gpu.applies, convolution(
-        depthwise_gpu.output, depthwise_gpu.input_gradient, depthwise_gpu.weight_gradient)),
+        depthwise_gpu.output, depthwise_gpu.input_gradient, xla.weight_gradient)),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 

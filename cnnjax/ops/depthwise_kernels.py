@@ -1,10 +1,9 @@
-"""The three products of a depthwise convolution as GPU kernels that read and write each map once.
+"""A depthwise convolution and its input gradient as GPU kernels that read and write maps once.
 
 With t = (i, j) a tap, s the stride and p the padding, for every channel by itself:
 
     y[b, q]  = sum_t x[b, s q + t - p] w[t]
     dx[b, r] = sum of dy[b, q] w[t] over the pairs (q, t) with s q + t - p = r
-    dw[t]    = sum_{b, q} x[b, s q + t - p] dy[b, q]
 
 A program has a tile of `Tiles.elements` neighbouring (column, channel) pairs, the channels of one
 chunk innermost, and takes `Tiles.rows` rows of it. A shift by one column is then a shift by C
@@ -13,9 +12,7 @@ of the kernel a row is loaded once and used for all taps of that column, from re
 columns of the kernel find the same bytes in the L1 cache. Sums are float32.
 
 The input gradient writes the s^2 phases of a block of pixels together: r = s m + f meets the taps
-with (f + p - t) divisible by s, at q = m + (f + p - t) / s, so nothing is padded or dilated. The
-weight gradient keeps a sum a tap for each element of its tile over many images, adds those of one
-channel where the tile allows, and leaves the sums of `Tiles.parts` programs to XLA.
+with (f + p - t) divisible by s, at q = m + (f + p - t) / s, so nothing is padded or dilated.
 
 Written in Pallas for its Triton backend (docs.jax.dev/en/latest/pallas). Blocks of Triton are
 powers of two; numbers of channels are not.
@@ -24,7 +21,6 @@ powers of two; numbers of channels are not.
 from __future__ import annotations
 
 import functools
-import math
 from typing import NamedTuple
 
 import jax
@@ -44,14 +40,12 @@ class Tiles(NamedTuple):
       elements: (column, channel) pairs at a time, a power of two.
       rows: of the output (of blocks of pixels, in the input gradient) at a time.
       warps: of 32 threads.
-      parts: the weight gradient's: into how many programs a chunk's images and rows are divided.
     """
 
     channels: int
     elements: int
     rows: int
     warps: int
-    parts: int = 1
 
 
 def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Tiles) -> jax.Array:
@@ -72,24 +66,6 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Til
                jax.ShapeDtypeStruct((batch, rows, cols * channels), dy.dtype),
                _flat(dy), kernel.reshape(-1, channels))
     return dx.reshape(batch, rows, cols, channels)
-
-
-def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry, tiles: Tiles) -> jax.Array:
-    """Returns the gradient of the kernel, (h, w, 1, C)."""
-    batch, channels, (rows, cols), taps = x.shape[0], g.in_channels, g.out, math.prod(g.window)
-    chunks, abreast = channels // tiles.channels, tiles.elements // tiles.channels
-    work = batch * -(-rows // tiles.rows) * -(-cols // abreast)
-    steps = max(1, -(-work // tiles.parts))
-    parts = -(-work // steps)
-    width = tiles.channels if _folds(tiles) else tiles.elements
-    sums = _call(functools.partial(_weight_gradient, g=g, tiles=tiles, steps=steps, batch=batch),
-                 (chunks, parts), tiles,
-                 jax.ShapeDtypeStruct((parts, taps, chunks, width), _wide_dtype(x.dtype)),
-                 _flat(x), _flat(dy))
-    if not _folds(tiles):
-        sums = sums[..., :abreast * tiles.channels].reshape(
-            parts, taps, chunks, abreast, tiles.channels).sum(3)
-    return sums.sum(0).reshape(*g.window, 1, channels).astype(dy.dtype)
 
 
 def _output(x, w, y, *, g, tiles):
@@ -137,45 +113,6 @@ def _input_gradient(dy, w, dx, *, g, tiles):
                at < g.size[1], total)
 
 
-def _weight_gradient(x, dy, sums, *, g, tiles, steps, batch):
-    (top, _), (left, _) = g.padding
-    (step_h, step_w), (kernel_h, kernel_w) = g.stride, g.window
-    chunk, part = pl.program_id(0), pl.program_id(1)
-    element = jnp.arange(tiles.elements, dtype=jnp.int32)
-    abreast = tiles.elements // tiles.channels
-    first = lax.div(element, jnp.int32(tiles.channels))
-    channel = element - first * tiles.channels + chunk * tiles.channels
-    down, across = -(-g.out[0] // tiles.rows), -(-g.out[1] // abreast)
-
-    def step(n, totals):
-        n += part * steps
-        n, at = lax.div(n, jnp.int32(across)), lax.rem(n, jnp.int32(across))
-        image, row = lax.div(n, jnp.int32(down)), lax.rem(n, jnp.int32(down)) * tiles.rows
-        col = first + at * abreast
-        # Elements beyond the last whole column of the tile belong to none.
-        own = (first < abreast) & (col < g.out[1]) & (image < batch)
-        slopes = _lines(dy, image, row, range(tiles.rows), g.out[0],
-                        col * g.in_channels + channel, own)
-        totals = list(totals)
-        for j in range(kernel_w):
-            seen = step_w * col + (j - left)
-            lines = _lines(x, image, step_h * row - top,
-                           {step_h * a + i for a in range(tiles.rows) for i in range(kernel_h)},
-                           g.size[0], seen * g.in_channels + channel,
-                           own & _inside(seen, g.size[1]))
-            for i in range(kernel_h):
-                for a, slope in slopes.items():
-                    totals[i * kernel_w + j] += lines[step_h * a + i] * slope
-        return tuple(totals)
-
-    zeros = jnp.zeros(tiles.elements, sums.dtype)
-    totals = lax.fori_loop(0, steps, step, (zeros,) * (kernel_h * kernel_w))
-    for tap, total in enumerate(totals):
-        if _folds(tiles):
-            total = total.reshape(abreast, tiles.channels).sum(0)
-        sums[part, tap, chunk, :] = total
-
-
 def _grid(batch, rows, cols, g, tiles):
     """Chunks of one tile first: programs that run together then read whole rows together."""
     spans = -(-cols * tiles.channels // tiles.elements)
@@ -189,11 +126,6 @@ def _tile(program, g, tiles):
     element = span * tiles.elements + jnp.arange(tiles.elements, dtype=jnp.int32)
     col = lax.div(element, jnp.int32(tiles.channels))
     return element - col * tiles.channels + chunk * tiles.channels, col
-
-
-def _folds(tiles):
-    """Whether a tile is whole columns, and a program can add those of a channel."""
-    return tiles.elements % tiles.channels == 0
 
 
 def _lines(ref, image, row, offsets, height, at, seen):

@@ -26,26 +26,25 @@ CASES = [
         ((8, 9), (3, 5), (2, 1), ((0, 2), (1, 0)), 8)]),
 ]
 # A tile of less than a row, in chunks of channels; and one of more, of all channels.
-TILES = [Tiles(8, 16, 2, 1, 3), Tiles(0, 128, 1, 1, 2)]
+TILES = [Tiles(8, 16, 2, 1), Tiles(0, 128, 1, 1)]
 
 
 def products(x, kernel, dy, g, tiles):
     tiles = tiles._replace(channels=tiles.channels or g.in_channels)
     return (depthwise_kernels.output(x, kernel, g, tiles),
-            depthwise_kernels.input_gradient(dy, kernel, g, tiles),
-            depthwise_kernels.weight_gradient(x, dy, g, tiles))
+            depthwise_kernels.input_gradient(dy, kernel, g, tiles))
 
 
 @pytest.mark.parametrize("tiles", TILES)
 @pytest.mark.parametrize("size,window,stride,padding,channels", CASES)
-def test_the_three_products_are_those_of_xla(size, window, stride, padding, channels, tiles):
+def test_both_products_are_those_of_xla(size, window, stride, padding, channels, tiles):
     g = ConvGeometry(size, window, stride, padding, channels, channels, channels)
     rng = np.random.default_rng(0)
     x, kernel, dy = (rng.standard_normal(shape, np.float32).astype(jnp.bfloat16) for shape in (
         (3, *size, channels), (*window, 1, channels), (3, *g.out, channels)))
     found = jax.jit(functools.partial(products, g=g, tiles=tiles))(x, kernel, dy)
     wide = [a.astype(np.float32) for a in (x, kernel, dy)]
-    y, back = jax.vjp(lambda x, kernel: xla.conv2d(x, kernel, g), *wide[:2])
+    y, back = jax.vjp(lambda x: xla.conv2d(x, wide[1], g), wide[0])
     for ours, exact in zip(found, (y, *back(wide[2])), strict=True):
         assert ours.dtype == jnp.bfloat16
         # Half a unit in the last place of bfloat16, and the rounding of float32 sums.
@@ -55,9 +54,8 @@ def test_the_three_products_are_those_of_xla(size, window, stride, padding, chan
 def test_an_empty_batch_has_empty_products():
     g = ConvGeometry((4, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), 8, 8, 8)
     empty, kernel = jnp.zeros((0, 4, 4, 8)), jnp.ones((3, 3, 1, 8))
-    y, dx, dw = products(empty, kernel, empty, g, TILES[0])
+    y, dx = products(empty, kernel, empty, g, TILES[0])
     assert y.shape == dx.shape == empty.shape
-    np.testing.assert_array_equal(dw, jnp.zeros_like(kernel))
 
 
 def on_a_gpu():
@@ -78,9 +76,8 @@ def test_layers_of_efficientnet_are_lowered_for_cuda(pixels, channels, window, s
         (256, *g.size, channels), (window, window, 1, channels), (256, *g.out, channels)))
 
     def step(x, kernel, dy):
-        return (depthwise_gpu.output(x, kernel, g), depthwise_gpu.input_gradient(dy, kernel, g),
-                depthwise_gpu.weight_gradient(x, dy, g))
+        return depthwise_gpu.output(x, kernel, g), depthwise_gpu.input_gradient(dy, kernel, g)
 
     with on_a_gpu():
         text = jax.jit(step).trace(x, kernel, dy).lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("triton") >= 3
+    assert text.count("triton") >= 2
