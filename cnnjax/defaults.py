@@ -227,7 +227,7 @@ def _eval() -> dict[str, Any]:
         "batch_size": 0,  # 0 is the training batch size.
         "image_size": 0,  # Pixels, square; 0 is the training size.
         **durations("every"),  # Default: every epoch. The last step always evaluates.
-        "tta": "none",  # Mean over views: flip, flip_shift, five_crop or ten_crop.
+        "tta": "none",  # Mean over views of an image: flip, five_crop or ten_crop.
         "checkpoint": "last",  # --job=evaluate: last, best, or a step.
         "corruptions": (),  # --job=evaluate: kinds of ImageNet-C, or ("all",).
         "probe": "none",  # --job=evaluate: knn, linear or all, of the frozen features.

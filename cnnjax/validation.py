@@ -68,7 +68,7 @@ _CHOICES = {
     "train.loss": ("softmax", "sigmoid"),
     "train.norm_statistics": ("batch", "running"),
     "train.on_non_finite": ("stop", "rollback"),
-    "eval.tta": ("none", "flip", "flip_shift", "five_crop", "ten_crop"),
+    "eval.tta": ("none", "flip", "five_crop", "ten_crop"),
     "eval.probe": ("none", "knn", "linear", "all"),
     "head.optimizer": _OPTIMIZERS,
     "head.schedule": ("constant", "cosine", "linear"),

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from cnnjax.types import UserError
 
 PyTree = Any
-VIEWS = ("none", "flip", "flip_shift", "five_crop", "ten_crop")
+VIEWS = ("none", "flip", "five_crop", "ten_crop")
 
 
 def views_of(images: jax.Array, name: str) -> jax.Array:
@@ -20,11 +20,9 @@ def views_of(images: jax.Array, name: str) -> jax.Array:
 
     Args:
       images: [B, H, W, C].
-      name: "none", the image; "flip", beside it its mirror image; "flip_shift", beside it the image
-        shifted by a pixel up and left, and down and right, and the mirror images of all three
-        (the multi-crop evaluation of Jordan, arXiv 2404.00498), for small images; "five_crop", the
-        four corners and the centre, 7/8 of the side as 224 of 256 pixels are, enlarged to [H, W];
-        "ten_crop", those and their mirror images (Krizhevsky et al. 2012, section 4.1).
+      name: "none", the image; "flip", beside it its mirror image; "five_crop", the four corners
+        and the centre, 7/8 of the side as 224 of 256 pixels are, enlarged to [H, W]; "ten_crop",
+        those and their mirror images (Krizhevsky et al. 2012, section 4.1).
 
     Raises:
       UserError: for another name.
@@ -39,13 +37,7 @@ def views_of(images: jax.Array, name: str) -> jax.Array:
                    ((height - h) // 2, (width - w) // 2)]
         views = jnp.stack([jax.image.resize(images[:, y:y + h, x:x + w], shape, "linear")
                            for y, x in corners], 1)
-    if name == "flip_shift":
-        # What a shift brings in repeats the edge: these images are normalised, so that 0 is no
-        # longer black.
-        padded = jnp.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-        views = jnp.stack([padded[:, y:y + images.shape[1], y:y + images.shape[2]]
-                           for y in (1, 2, 0)], 1)
-    if name in ("flip", "flip_shift", "ten_crop"):
+    if name in ("flip", "ten_crop"):
         views = jnp.concatenate([views, views[:, :, :, ::-1]], 1)
     return views
 

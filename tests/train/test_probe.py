@@ -50,13 +50,6 @@ def test_views_are_the_image_its_mirror_and_its_corners():
     images = jnp.arange(2 * 8 * 8 * 1, dtype=jnp.float32).reshape(2, 8, 8, 1)
     flipped = views_of(images, "flip")
     np.testing.assert_array_equal(flipped[:, 1], images[:, :, ::-1])
-    shifted = views_of(images, "flip_shift")
-    assert shifted.shape == (2, 6, 8, 8, 1)
-    np.testing.assert_array_equal(shifted[:, 0], images)
-    np.testing.assert_array_equal(shifted[:, 1, :-1, :-1], images[:, 1:, 1:])
-    np.testing.assert_array_equal(shifted[:, 2, 1:, 1:], images[:, :-1, :-1])
-    np.testing.assert_array_equal(shifted[:, 2, 0], shifted[:, 2, 1])  # The edge, once more.
-    np.testing.assert_array_equal(shifted[:, 3:], shifted[:, :3, :, ::-1])
     crops = views_of(images, "ten_crop")
     assert crops.shape == (2, 10, 8, 8, 1)
     # 7 of 8 pixels: the corner pixels of the image are those of its corner crops.
