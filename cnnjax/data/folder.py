@@ -141,7 +141,7 @@ def _check_root(path: str | os.PathLike[str]) -> Path:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
 
 
 def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
@@ -201,18 +201,32 @@ def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
             name = f"{prefix}/{entry.name}"
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 files += _walk(entry.path, name)
             elif entry.name.lower().endswith(EXTENSIONS):
                 files.append((name, _bytes(entry)))
     return files
 
 
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether to look inside; a link to a folder that it lies in would have no end."""
+    try:
+        folder = entry.is_dir()
+    except OSError:  # A link to itself, of which reading it will tell.
+        return False
+    if folder and entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        if os.path.commonpath([target, os.path.realpath(os.path.dirname(entry.path))]) == target:
+            raise UserError(f"{entry.path} is a link to {target}, a folder that it lies in: "
+                            "remove the link.")
+    return folder
+
+
 def _bytes(entry: os.DirEntry) -> int:
     """Returns the size of a file; 0 of a link to nothing, of which reading it will tell."""
     try:
         return entry.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

@@ -121,12 +121,25 @@ def test_the_fingerprint_is_of_names_and_sizes(image_folder, write_image):
     assert open_dataset(f"folder:{moved}").fingerprint != first
 
 
-def test_a_link_to_nothing_is_an_example_that_cannot_be_read(image_folder):
-    (image_folder / "train/cat/gone.png").symlink_to(image_folder / "nowhere.png")
+@pytest.mark.parametrize("target", ["nowhere.png", "train/cat/gone.png"])
+def test_a_link_to_nothing_is_an_example_that_cannot_be_read(image_folder, target):
+    (image_folder / "train/cat/gone.png").symlink_to(image_folder / target)
     source = open_dataset(f"folder:{image_folder}").train.source
     index = next(i for i, path in enumerate(source.paths) if path.endswith("gone.png"))
     with pytest.raises(BadExample, match="gone.png cannot be read"):
         source[index]
+
+
+def test_a_link_to_a_folder_that_holds_it_is_refused_and_other_links_are_followed(image_folder):
+    count = len(open_dataset(f"folder:{image_folder}").train.source)
+    link = image_folder / "train/cat/more"
+    link.symlink_to(image_folder / "train/dog")
+    dogs = len(list((image_folder / "train/dog").iterdir()))
+    assert len(open_dataset(f"folder:{image_folder}").train.source) == count + dogs
+    link.unlink()
+    link.symlink_to(image_folder / "train")
+    with pytest.raises(UserError, match="more is a link to .*train, a folder that it lies in"):
+        open_dataset(f"folder:{image_folder}")
 
 
 def test_a_missing_folder_is_explained(image_folder):
