@@ -52,7 +52,7 @@ def fashion_mnist(config):
 
 
 def fashion_mnist_94(config):
-    """Fashion-MNIST to 94 % in minutes of two CPU cores: two convolutions a block, and muon.
+    """Fashion-MNIST to 94 % on two CPU cores: two convolutions a block, and muon.
 
     The first 45 % of the steps see images of 16 pixels, where they take a third of the time, the
     next 20 % 20 pixels. The first block, at the full resolution, is narrow: it is what the memory's

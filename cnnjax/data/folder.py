@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import errno
 import os
 from pathlib import Path
 
@@ -141,7 +142,14 @@ def _check_root(path: str | os.PathLike[str]) -> Path:
 
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if not e.name.startswith(".") and _is_folder(e))
+        return sorted(e.name for e in entries
+                      if not e.name.startswith(".") and _is_folder(e))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    """Whether it is a folder or a link to one: without a call of the file system, but for links."""
+    return entry.is_dir(follow_symlinks=False) or (
+        entry.is_symlink() and os.path.isdir(entry.path))
 
 
 def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
@@ -158,6 +166,10 @@ def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
 
 
 def _class_names(folder: Path) -> list[str]:
+    for name in os.listdir(folder):
+        path = folder / name
+        if path.is_symlink() and not path.exists() and not name.startswith("."):
+            raise UserError(f"{path}, beside the classes, is a link to nothing: mend or remove it.")
     classes = _subfolders(folder)
     if len(classes) < 2:
         what = f"only one class, {classes[0]!r}" if classes else "no sub-folders"
@@ -191,8 +203,12 @@ def _list_files(folder: Path, classes: list[str], every_class: bool = False) -> 
     return _Files(folder, [name for name, _ in files], [size for _, size in files], labels)
 
 
-def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
-    """Returns (path from the split's folder, bytes) of the images below a folder."""
+def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = ()
+          ) -> list[tuple[str, int]]:
+    """Returns (path from the split's folder, bytes) of the images below a folder.
+
+    Links to folders are followed. `above` are the folders on the way to this one.
+    """
     if not os.path.isdir(folder):
         return []
     files = []
@@ -202,31 +218,30 @@ def _walk(folder: Path | str, prefix: str) -> list[tuple[str, int]]:
             if entry.name.startswith("."):
                 continue
             if _is_folder(entry):
-                files += _walk(entry.path, name)
+                if entry.is_symlink():
+                    _check_that_it_ends(entry.path, (*above, folder))
+                files += _walk(entry.path, name, (*above, folder))
             elif entry.name.lower().endswith(EXTENSIONS):
                 files.append((name, _bytes(entry)))
     return files
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    """Whether to look inside; a link to a folder that it lies in would have no end."""
-    try:
-        folder = entry.is_dir()
-    except OSError:  # A link to itself, of which reading it will tell.
-        return False
-    if folder and entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        if os.path.commonpath([target, os.path.realpath(os.path.dirname(entry.path))]) == target:
-            raise UserError(f"{entry.path} is a link to {target}, a folder that it lies in: "
-                            "remove the link.")
-    return folder
+def _check_that_it_ends(link: str, above: tuple[Path | str, ...]) -> None:
+    """Raises a UserError if a link leads to a folder on the way to it, or to one that holds it."""
+    target = os.path.realpath(link)
+    for folder in above:
+        if os.path.commonpath([target, os.path.realpath(folder)]) == target:
+            raise UserError(f"{link} is a link to {target}, a folder that it lies in: remove the "
+                            "link.")
 
 
 def _bytes(entry: os.DirEntry) -> int:
     """Returns the size of a file; 0 of a link to nothing, of which reading it will tell."""
     try:
         return entry.stat().st_size
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ELOOP):  # ELOOP: a link to itself.
+            raise
         return 0
 
 

@@ -15,6 +15,7 @@ from jax.extend.core import Literal
 
 from cnnjax import trees
 from cnnjax.models.layers import FLOAT32
+from cnnjax.models.variables import variable_shapes
 from cnnjax.types import UserError, did_you_mean
 
 
@@ -29,7 +30,7 @@ def endpoint_of_parameters(module: nn.Module, input_shape: Sequence[int]) -> dic
       input_shape: (B, H, W, C).
     """
     x = jax.ShapeDtypeStruct(input_shape, FLOAT32)
-    variables = jax.eval_shape(module.init, jax.random.key(0), x)
+    variables = variable_shapes(module, input_shape)
     rest = {name: v for name, v in variables.items() if name != "params"}
 
     def endpoints(params, rest, x):

@@ -48,21 +48,26 @@ class Tiles(NamedTuple):
     warps: int
 
 
-def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Tiles) -> jax.Array:
-    """Returns the convolution of (B, H, W, C) with (h, w, 1, C)."""
+# Layers of one geometry share the tracing of a kernel, which takes up to half a second.
+@functools.partial(jax.jit, static_argnames=("g", "tiles", "interpret"))
+def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Tiles,
+           interpret: bool = False) -> jax.Array:
+    """Returns the convolution of (B, H, W, C) with (h, w, 1, C); interpreted, on any backend."""
     batch, channels, (rows, cols) = x.shape[0], g.in_channels, g.out
     y = _call(functools.partial(_output, g=g, tiles=tiles), _grid(batch, rows, cols, g, tiles),
-              tiles, jax.ShapeDtypeStruct((batch, rows, cols * channels), x.dtype),
+              tiles, interpret, jax.ShapeDtypeStruct((batch, rows, cols * channels), x.dtype),
               _flat(x), kernel.reshape(-1, channels))
     return y.reshape(batch, rows, cols, channels)
 
 
-def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Tiles) -> jax.Array:
+@functools.partial(jax.jit, static_argnames=("g", "tiles", "interpret"))
+def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry, tiles: Tiles,
+                   interpret: bool = False) -> jax.Array:
     """Returns the gradient of (B, H, W, C) from that of the output."""
     batch, channels, (rows, cols) = dy.shape[0], g.in_channels, g.size
     blocks = [-(-size // step) for size, step in zip(g.size, g.stride, strict=True)]
     dx = _call(functools.partial(_input_gradient, g=g, tiles=tiles),
-               _grid(batch, *blocks, g, tiles), tiles,
+               _grid(batch, *blocks, g, tiles), tiles, interpret,
                jax.ShapeDtypeStruct((batch, rows, cols * channels), dy.dtype),
                _flat(dy), kernel.reshape(-1, channels))
     return dx.reshape(batch, rows, cols, channels)
@@ -140,7 +145,8 @@ def _store(ref, image, row, height, at, seen, value):
 
 
 def _inside(at, size):
-    # Of the four comparisons these two split at multiples of a load's width, and Triton sees it.
+    # Not `at <= size - 1`: where size is a multiple of a load's width, Triton sees that `at < size`
+    # holds for all values of a load or for none, and need not split it.
     return (at >= 0) & (at < size)
 
 
@@ -156,18 +162,11 @@ def _wide(x):
     return x.astype(_wide_dtype(x.dtype))
 
 
-def _call(body, grid, tiles, out, *operands):
-    """Runs a kernel on a GPU; elsewhere Pallas's interpreter computes the same."""
+def _call(body, grid, tiles, interpret, out, *operands):
     if 0 in grid:
         return jnp.zeros(out.shape, out.dtype)
     whole = pl.BlockSpec(memory_space=pl.ANY)
-
-    def run(*operands, interpret):
-        return pl.pallas_call(
-            body, out, grid=grid, in_specs=[whole] * len(operands), out_specs=whole,
-            compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=1),
-            interpret=interpret, name="depthwise" + body.func.__name__)(*operands)
-
-    compiled = functools.partial(run, interpret=False)
-    return lax.platform_dependent(*operands, cuda=compiled, rocm=compiled,
-                                  default=functools.partial(run, interpret=True))
+    return pl.pallas_call(
+        body, out, grid=grid, in_specs=[whole] * len(operands), out_specs=whole,
+        compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=1),
+        interpret=interpret, name="depthwise" + body.func.__name__)(*operands)

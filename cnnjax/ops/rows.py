@@ -59,7 +59,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
               for start in range(0, cols * g.stride[1] * channels,
                                  outputs * g.stride[1] * channels)
               for i in range(g.window[0])]
-    beside = jnp.concatenate(beside, -1).reshape(batch * rows * parts, -1)
+    beside = jnp.concatenate(beside, -1).reshape(
+        batch * rows * parts, g.window[0] * inputs * channels)
     placement = jnp.asarray(_placement(inputs, outputs, g), kernel.dtype)
     toeplitz = jnp.einsum("poj,ijcd->ipcod", placement, kernel)
     y = product(beside, toeplitz.reshape(-1, outputs * features))

@@ -73,7 +73,7 @@ def create_state(module: nn.Module, optimizer: optax.GradientTransformation, see
       average: whether the state holds averages of the parameters and batch statistics.
     """
     key = jax.random.fold_in(jax.random.key(seed), NO_STEP)  # No training step has this number.
-    drawn = models.init_variables(module, key, tuple(input_shape))
+    drawn = models.init_variables(module, key, input_shape)
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],
                       batch_stats=variables["batch_stats"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax import trees
+from cnnjax import models, trees
 from cnnjax.types import UserError
 from cnnjax.weights import naming as naming_lib
 from cnnjax.weights.naming import Naming
@@ -50,11 +49,9 @@ class Match(NamedTuple):
     channels: int
 
 
-@functools.lru_cache(maxsize=8)
 def shapes(module: nn.Module, size: tuple[int, int], channels: int) -> PyTree:
     """Returns the shapes of a module's variables for images of (height, width), channels."""
-    images = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
-    return jax.eval_shape(functools.partial(module.init, train=False), jax.random.key(0), images)
+    return models.variable_shapes(module, (1, *size, channels))
 
 
 def differing(one: PyTree, other: PyTree) -> list[str]:

@@ -140,6 +140,22 @@ def test_a_link_to_a_folder_that_holds_it_is_refused_and_other_links_are_followe
     link.symlink_to(image_folder / "train")
     with pytest.raises(UserError, match="more is a link to .*train, a folder that it lies in"):
         open_dataset(f"folder:{image_folder}")
+    # A class that would be missing without a word; a circle of two; and a link beside what is read,
+    # which is nobody's concern.
+    link.unlink()
+    lost = image_folder / "train/lost"
+    lost.symlink_to(lost)
+    with pytest.raises(UserError, match="lost, beside the classes, is a link to nothing"):
+        open_dataset(f"folder:{image_folder}")
+    lost.unlink()
+    link.symlink_to(image_folder / "train/dog")
+    back = image_folder / "train/dog/back"
+    back.symlink_to(image_folder / "train/cat")
+    with pytest.raises(UserError, match="is a link to .*, a folder that it lies in"):
+        open_dataset(f"folder:{image_folder}")
+    back.unlink()
+    (image_folder / "all").symlink_to(image_folder)
+    assert len(open_dataset(f"folder:{image_folder}").train.source) == count + dogs
 
 
 def test_a_missing_folder_is_explained(image_folder):

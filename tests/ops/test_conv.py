@@ -9,7 +9,8 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import patches, taps, winograd
+from cnnjax.ops import patches, rows, taps, winograd
+from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.types import UserError
 
 
@@ -70,7 +71,7 @@ CASES = [
     ("rows", (14, 13), (5, 5), 1, VALID, 6, 16, 1),
     ("rows", (9, 5), (3, 2), (2, 1), UNEVEN, 6, 8, 1),
     ("rows", (8, 11), (3, 3), (1, 2), SAME, 2, 3, 1),
-    ("rows", (6, 24), (3, 3), (1, 2), SAME, 2, 8, 1),  # Two parts of a row.
+    ("rows", (6, 24), (3, 3), (1, 2), SAME, 2, 8, 1),
     ("rows", (2, 2), (3, 3), 1, SAME, 6, 8, 1),
     ("depthwise", (9, 7), (3, 3), 1, SAME, 6, 6, 6),
     ("depthwise", (15, 17), (3, 3), 2, 1, 5, 5, 5),
@@ -393,3 +394,15 @@ def test_dense_is_the_product_and_keeps_the_dtype_of_x(choice, dtype):
 def test_dense_with_other_inputs_than_its_kernel_is_a_user_error():
     with pytest.raises(UserError, match="takes 5 inputs and there are 4"):
         ops.dense(jnp.ones((2, 4)), jnp.ones((5, 3)))
+
+
+@pytest.mark.parametrize("cols,features,parts", [
+    (28, 6, 4), (10, 16, 2), (12, 8, 2), (12, 2, 1), (13, 64, 13), (4, 3, 1)])
+def test_a_row_is_cut_into_as_many_parts_as_leave_each_its_columns(cols, features, parts):
+    g = ConvGeometry((4, cols), (1, 1), (1, 1), ((0, 0), (0, 0)), 1, features, 1)
+    assert rows._parts(g) == parts
+
+
+def test_no_images_have_no_outputs():
+    assert ops.conv2d(jnp.ones((0, 28, 28, 1)), jnp.ones((5, 5, 1, 6)), 1, 2).shape == (
+        0, 28, 28, 6)

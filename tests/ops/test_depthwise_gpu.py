@@ -31,8 +31,8 @@ TILES = [Tiles(8, 16, 2, 1), Tiles(0, 128, 1, 1)]
 
 def products(x, kernel, dy, g, tiles):
     tiles = tiles._replace(channels=tiles.channels or g.in_channels)
-    return (depthwise_kernels.output(x, kernel, g, tiles),
-            depthwise_kernels.input_gradient(dy, kernel, g, tiles))
+    return (depthwise_kernels.output(x, kernel, g, tiles, interpret=True),
+            depthwise_kernels.input_gradient(dy, kernel, g, tiles, interpret=True))
 
 
 @pytest.mark.parametrize("tiles", TILES)
@@ -80,4 +80,25 @@ def test_layers_of_efficientnet_are_lowered_for_cuda(pixels, channels, window, s
 
     with on_a_gpu():
         text = jax.jit(step).trace(x, kernel, dy).lower(lowering_platforms=("cuda",)).as_text()
-    assert text.count("triton") >= 2
+    for name in ("depthwise_output", "depthwise_input_gradient"):
+        assert text.count(name) >= 1
+
+
+class Device:
+    def __init__(self, capability):
+        self.compute_capability = capability
+
+
+@pytest.mark.parametrize("devices,expected", [
+    ([Device("9.0")], True), ([Device("12.0")], True), ([Device("9.0")] * 2, False),
+    ([Device("7.5")], False), ([Device("gfx90a")], False)])
+def test_kernels_are_for_one_device_that_triton_knows(devices, expected, monkeypatch):
+    monkeypatch.setattr(jax, "devices", lambda: devices)
+    assert depthwise_gpu._runs_here.__wrapped__() == expected
+
+
+def test_a_map_in_float32_is_left_to_xla():
+    g = ConvGeometry((4, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), 8, 8, 8)
+    text = jax.jit(lambda x, kernel: depthwise_gpu.output(x, kernel, g)).lower(
+        jnp.zeros((1, 4, 4, 8)), jnp.zeros((3, 3, 1, 8))).as_text()
+    assert "stablehlo.convolution" in text and "case" not in text
