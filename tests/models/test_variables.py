@@ -14,7 +14,8 @@ def test_shapes_and_values_are_those_of_init_and_share_one_trace(monkeypatch):
     traced = []
     original = SimpleCNN.init
     monkeypatch.setattr(SimpleCNN, "init", lambda *a, **k: traced.append(1) or original(*a, **k))
-    model, shape, key = create_model("simple_cnn", 7, widths=(3, 5)), (1, 8, 8, 3), jax.random.key(3)
+    model, shape = create_model("simple_cnn", 7, widths=(3, 5)), (1, 8, 8, 3)
+    key = jax.random.key(3)
     shapes = variable_shapes(model, shape)
     drawn = init_variables(model, key, shape)
     assert len(traced) == 1
