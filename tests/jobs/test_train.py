@@ -215,6 +215,7 @@ RECIPE = ["--config.train.ema_decay=0.8", "--config.augment.mixup=0.4",
           "--config.train.loss=sigmoid"]
 
 
+@pytest.mark.slow
 def test_a_recipe_resumes_to_the_same_bits_and_its_averages_are_what_is_evaluated(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, *RECIPE) == 0

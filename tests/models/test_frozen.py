@@ -71,8 +71,9 @@ def test_nothing_is_dropped_in_frozen_modules():
     assert np.ptp(rows, axis=0).max() == 0
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet20_cifar", 16), ("lenet5", 28),
-                                            ("simple_cnn", 8)])
+@pytest.mark.parametrize(("name", "size"), [
+    ("simple_cnn", 8), pytest.param("lenet5", 28, marks=pytest.mark.slow),
+    pytest.param("resnet20_cifar", 16, marks=pytest.mark.slow)])
 def test_trunk_and_head_one_after_the_other_are_the_model(name, size):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, size, size, 1)), jnp.float32)
     model = create_model(name, 7)

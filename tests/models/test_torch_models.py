@@ -30,11 +30,12 @@ OURS = {
     "timm_mobilenetv3_small_100": ("mobilenet_v3_small", {}),
     "timm_mobilenetv3_large_100": ("mobilenet_v3_large", {}),
 }
-# Tracing these takes many seconds.
-DEEP = ("densenet201",
-        *(f"{source}efficientnet_b{i}" for source in ("", "timm_tf_") for i in (5, 6, 7)),
-        *(f"{name}_{size}" for name in ("efficientnet_v2", "timm_tf_efficientnetv2")
-          for size in "ml"))
+# One of each kind; the others differ from one of them in depth or width, and take minutes together.
+KINDS = ("lenet5", "cifar_resnet18", "alexnet", "vgg11", "vgg16_bn", "googlenet", "inception_v3",
+         "resnet18", "resnet50", "resnext50_32x4d", "timm_seresnet50", "timm_resnetv2_50",
+         "efficientnet_b0", "timm_tf_efficientnet_b0", "timm_tf_efficientnet_lite0",
+         "efficientnet_v2_s", "mobilenet_v2", "mobilenet_v3_small", "densenet121", "convnext_tiny",
+         "squeezenet1_0")
 
 
 def counterpart(name):
@@ -43,7 +44,7 @@ def counterpart(name):
 
 
 NAMES = {counterpart(name)[0] for name in ROWS} & set(list_models())
-CASES = [pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else []) for name in ROWS
+CASES = [pytest.param(name, marks=[] if name in KINDS else [pytest.mark.slow]) for name in ROWS
          if counterpart(name)[0] in NAMES]
 
 

@@ -100,9 +100,8 @@ def test_full_connections_do_not_lose_any_in_the_papers_sparse_lenet(tmp_path):
         cnnjax.load_weights("lenet5", tmp_path / "a.safetensors")
 
 
-@pytest.mark.parametrize("name", [
-    "googlenet", *(pytest.param(name, marks=pytest.mark.slow)
-                   for name in ("googlenet_original", "inception_v3"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["googlenet", "googlenet_original", "inception_v3"])
 def test_auxiliary_heads_are_left_out_with_a_line_unless_the_model_has_them(name, tmp_path, caplog):
     _, variables = state_of(name, TABLE[name].input_size, num_classes=7, aux_logits=True)
     path = tmp_path / "a.safetensors"

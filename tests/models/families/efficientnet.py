@@ -14,7 +14,8 @@ LOGITS = {
 }
 _SMALL = dict(num_classes=7, width=0.25, depth=0.3, dropout_rate=0.0, drop_path_rate=0.0)
 TRAINING = {
-    "symmetric": Training("efficientnet_b0", (45, 37, 3), _SMALL, "small", "torchvision"),
+    "symmetric": Training("efficientnet_b0", (45, 37, 3), _SMALL, "small", "torchvision",
+                          slow=True),
     "lite_same": Training("tf_efficientnet_lite0", (45, 38, 3), _SMALL, "small_lite", "timm",
                           slow=True),
 }

@@ -7,7 +7,7 @@ _SIZES = ((64, 64, 3), (97, 75, 3))
 LOGITS = {
     # torchvision's has its auxiliary heads, which change nothing in evaluation.
     "googlenet": Logits(_SIZES, dict(num_classes=17, aux_logits=True), "torchvision:googlenet",
-                        "torchvision"),
+                        "torchvision", slow=True),
     "googlenet_original": Logits(_SIZES, dict(num_classes=17), "googlenet_original",
                                  "torchvision", slow=True),
 }

@@ -7,11 +7,11 @@ _SMALL = dict(num_classes=7, pool_widths=(32,), widths_7x7=(128,), last_blocks=1
 
 LOGITS = {
     "inception_v3": Logits(((96, 96, 3), (133, 111, 3)), dict(num_classes=17),
-                           "without_auxiliary_head", "torchvision"),
+                           "without_auxiliary_head", "torchvision", slow=True),
 }
 TRAINING = {
     "one_block_of_each_kind": Training("inception_v3", (107, 95, 3), _SMALL, "small",
-                                       "torchvision"),
+                                       "torchvision", slow=True),
     # The least image that the auxiliary head takes.
     "auxiliary_head": Training("inception_v3", (299, 299, 3), dict(_SMALL, aux_logits=True),
                                "small_with_auxiliary_head", "torchvision", aux_weight=0.4,
