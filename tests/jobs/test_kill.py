@@ -74,6 +74,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(whole, seed, kills, t
     assert lines(folder) == lines(whole)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(whole, tmp_path, root):
     folder = tmp_path / "run"
     process = start(folder, root)

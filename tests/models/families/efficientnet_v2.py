@@ -13,7 +13,7 @@ LOGITS = {
 TRAINING = {
     "same": Training("tf_efficientnetv2_s", (45, 38, 3),
                      dict(num_classes=7, width=0.25, depth=0.12, dropout_rate=0.0,
-                          drop_path_rate=0.0), "small", "timm"),
+                          drop_path_rate=0.0), "small", "timm", slow=True),
 }
 # The last norms of the blocks that have a shortcut, in torchvision's names and in timm's: of fused
 # blocks of one convolution, of those of two, and of the others. Nearly off, for L has 73 of them.

@@ -15,7 +15,7 @@ _NO_DROPOUT = dict(num_classes=7, aux_logits=True, dropout_rate=0.0, aux_dropout
 TRAINING = {
     "one_block_a_stage": Training("googlenet", (75, 65, 3),
                                   dict(_NO_DROPOUT, stage_sizes=(1, 1, 1)), "one_block_a_stage",
-                                  "torchvision", aux_weight=0.3),
+                                  "torchvision", aux_weight=0.3, slow=True),
     "torchvision": Training("googlenet", (75, 65, 3), _NO_DROPOUT, "torchvision:googlenet",
                             "torchvision", aux_weight=0.3, slow=True),
     # The least image that the paper's auxiliary heads take.

@@ -41,6 +41,6 @@ TRAINING = {
                                 dict(num_classes=10, stage_sizes=(1, 1, 1)), "padded_shortcut",
                                 "pytorch_resnet_cifar10"),
     "small_seresnext": Training("resnext50_32x4d", (25, 33, 3), dict(num_classes=7, **_SMALL),
-                                "small_seresnext", "timm"),
+                                "small_seresnext", "timm", slow=True),
 }
 FILL = Fill(quiet=r"\.bn3\.weight")
