@@ -16,9 +16,10 @@ and LeNet-5 has not.
 - short: LeNet-5 on 20,000 images of MNIST, and the small CNN on 20,000 of Fashion-MNIST, 4 epochs
   each, evaluated on all 10,000.
 
-Both are for 2 CPU cores with two trials at a time. Measured with three seeds, short: LeNet-5 97.95 %
-with both (the parameters differ, the accuracies of each seed do not), the small CNN 88.14 and
-88.18 %, a difference of -0.04 (-0.24 to +0.16); half an hour beside other jobs. digits: not run.
+Both are for 2 CPU cores with two trials at a time. Measured with three seeds, short: LeNet-5
+97.95 % with both (the parameters differ, the accuracies of each seed do not), the small CNN 88.14
+and 88.18 %, a difference of -0.04 (-0.24 to +0.16); half an hour beside other jobs. digits: not
+run.
 """
 
 from cnnjax import config as config_lib
