@@ -211,7 +211,7 @@ def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = ()
     """
     if not os.path.isdir(folder):
         return []
-    files = []
+    files, above = [], (*above, folder)
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}/{entry.name}"
@@ -219,8 +219,8 @@ def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = ()
                 continue
             if _is_folder(entry):
                 if entry.is_symlink():
-                    _check_that_it_ends(entry.path, (*above, folder))
-                files += _walk(entry.path, name, (*above, folder))
+                    _check_that_it_ends(entry.path, above)
+                files += _walk(entry.path, name, above)
             elif entry.name.lower().endswith(EXTENSIONS):
                 files.append((name, _bytes(entry)))
     return files

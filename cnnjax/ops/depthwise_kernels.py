@@ -36,7 +36,7 @@ class Tiles(NamedTuple):
     """What one program computes.
 
     Attributes:
-      channels: of a chunk; divides C. Of multiples of 8, loads are of 16 bytes.
+      channels: of a chunk; divides C. In multiples of 8, no load is split.
       elements: (column, channel) pairs at a time, a power of two.
       rows: of the output (of blocks of pixels, in the input gradient) at a time.
       warps: of 32 threads.

@@ -10,8 +10,8 @@ and the rows of a kernel of height h are h such products, or one over h rows sid
 
 It multiplies W / w times as often as needed, by zeros, and is the faster for being a matrix product
 of useful size: one to six channels fill no vector otherwise. Where a row's W' D outputs are more
-than such a size needs, the row is cut into equal parts that overlap in the input by w - 1 pixels,
-and a part's T is smaller in both directions:
+than such a size needs, the row is cut into equal parts, which overlap in the input, and a part's T
+is smaller in both directions. At stride 1:
 
     (B H' parts, h (W'/parts + w - 1) C) times (h (W'/parts + w - 1) C, W'/parts D)
 
