@@ -56,6 +56,10 @@ class Feed(Protocol):
         """
         ...
 
+    def batch_shapes(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Returns the shapes of what `batches` yields for a number of steps, and where they lie."""
+        ...
+
     def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                      ) -> Iterator[HostBatch]:
         """Yields what `batches` puts on the devices, before it is put there: NumPy arrays."""
@@ -98,6 +102,10 @@ class ResidentFeed:
                 ) -> Iterator[tuple[int, Batch]]:
         return _put_ahead(self, start_step, stop_step, steps_per_call)
 
+    def batch_shapes(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
+        where = None if self.mesh.size == 1 else place.rows_sharding(self.mesh, axis=1)
+        return {"index": jax.ShapeDtypeStruct((steps, self.batch_size), np.int32, sharding=where)}
+
     def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                      ) -> Iterator[HostBatch]:
         rows = place.local_rows(self.mesh, self.batch_size)
@@ -139,6 +147,12 @@ class StreamFeed:
     def batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                 ) -> Iterator[tuple[int, Batch]]:
         return _put_ahead(self, start_step, stop_step, steps_per_call)
+
+    def batch_shapes(self, steps: int) -> dict[str, jax.ShapeDtypeStruct]:
+        rows, where = (steps, self.batch_size), place.rows_sharding(self.mesh, axis=1)
+        return {name: jax.ShapeDtypeStruct((*rows, *shape), dtype, sharding=where)
+                for name, shape, dtype in (("image", self.image_shape, np.uint8),
+                                           ("label", (), np.int32), ("index", (), np.int32))}
 
     def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                      ) -> Iterator[HostBatch]:

@@ -34,10 +34,15 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray], batch_size: int, axis: in
     Returns:
       Global arrays, sharded over "data" along `axis`.
     """
-    sharding = NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+    sharding = rows_sharding(mesh, axis)
     return {name: jax.make_array_from_process_local_data(
                 sharding, rows, (*rows.shape[:axis], batch_size, *rows.shape[axis + 1:]))
             for name, rows in batch.items()}
+
+
+def rows_sharding(mesh: Mesh, axis: int) -> NamedSharding:
+    """Returns where `put_rows` puts arrays."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
 def put_everywhere(mesh: Mesh, tree: Any) -> Any:

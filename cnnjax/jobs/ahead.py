@@ -1,4 +1,4 @@
-"""The step of the next phase, compiled while this one trains."""
+"""Steps that compile in a thread: the first while its state is made, the next while one trains."""
 
 from __future__ import annotations
 

@@ -32,8 +32,6 @@ class Inputs:
 
     feed: data.Feed
     evaluate: Evaluate
-
-
     constants: PyTree
     fetch: Callable[[PyTree, step_lib.Batch], step_lib.Batch]
 
@@ -49,12 +47,13 @@ class Inputs:
                                              "teacher": constants["teacher"]})
 
 
-def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree,
+def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree = None,
                 before: Inputs | None = None) -> Inputs:
     """Returns the batches and the evaluation of a phase: of images, or of features of them.
 
-    Features are those of the frozen trunk with the given variables, computed here, once. A phase
-    that continues another takes what it can of the inputs before.
+    Features (of a phase with `cached_trunk`) are those of the frozen trunk with the given
+    variables, computed here, once; images need none. A phase that continues another takes what it
+    can of the inputs before.
     """
     if phase.continued and before is not None:
         if experiment.dataset.train.image_shape is not None:  # Resized on the device.

@@ -131,7 +131,7 @@ class Experiment:
     def learning_rate(self, step: int) -> float:
         """Returns the rate with which a step, counted from 0, is made."""
         phase = self.phase_of(step + 1)
-        return float(phase.learning_rate(step - phase.start))
+        return float(_rate_at(phase.learning_rate, step - phase.start))
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
@@ -311,6 +311,10 @@ def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> d
         threads=config.data.threads, workers=config.data.workers,
         on_error=config.data.on_error,
         report=experiment.bad_files.report_of(split))
+
+
+# Jitted, because outside a trace each of its few operations would be compiled by itself.
+_rate_at = jax.jit(lambda learning_rate, step: learning_rate(step), static_argnums=0)
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:

@@ -22,7 +22,6 @@ from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import begin_phase, new_state
-from cnnjax.jobs.phases import Phase
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
@@ -78,9 +77,8 @@ def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
 
 @dataclasses.dataclass
 class _Start:
-    """Where a run begins: the state, and what is known of the steps before."""
+    """The step that a run begins from, 0 or a checkpoint's, and what is known of those before."""
 
-    state: TrainState
     step: int
     seconds: float  # Spent in earlier sessions of this run.
     rollbacks: int  # Before it, each of which has lowered the rate.
@@ -90,8 +88,7 @@ class _Start:
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
     steps = checkpoints.steps()
     if not steps:
-        return _Start(new_state(experiment), 0, 0.0,
-                      faults.rollbacks(experiment.config, folder, 0, {}))
+        return _Start(0, 0.0, faults.rollbacks(experiment.config, folder, 0, {}))
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
@@ -104,14 +101,41 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
                         f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
                         f"is {experiment.dataset.fingerprint}. Use another --workdir.")
+    return _Start(step, saved["metrics"].get("seconds", 0.0),
+                  faults.rollbacks(experiment.config, folder, step, saved),
+                  saved["metrics"].get("unmeasured_since"))
+
+
+def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int) -> TrainState:
+    """Returns the state with which the step after this one is made: new, or a checkpoint's."""
+    if not step:
+        return new_state(experiment)
     abstract = experiment.abstract_state_at(step)
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
-    if following is not experiment.phase_of(step):
-        state = begin_phase(experiment, following, state)
-    return _Start(state, step, saved["metrics"].get("seconds", 0.0),
-                  faults.rollbacks(experiment.config, folder, step, saved),
-                  saved["metrics"].get("unmeasured_since"))
+    return state if following is experiment.phase_of(step) else begin_phase(
+        experiment, following, state)
+
+
+def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
+                ) -> tuple[TrainState, Inputs, ahead.Call]:
+    """Returns state, batches and training step of the phase that goes on after a step.
+
+    The step compiles while the state is drawn or read, and after this returns.
+    """
+    phase = experiment.phase_of(step + 1)
+    if phase.cached_trunk is not None:  # Its batches are features by the state's parameters.
+        state = _state_at(experiment, checkpoints, step)
+        inputs = make_inputs(experiment, phase, experiment.gather(state.variables))
+        return state, inputs, ahead.make_call(experiment, phase, inputs.fetch)
+    inputs = make_inputs(experiment, phase)
+    call = ahead.make_call(experiment, phase, inputs.fetch)
+    stop = min(phase.stop, experiment.schedule.stop)
+    if step < stop:
+        steps = min(experiment_lib.steps_per_call(experiment.config), stop - step)
+        call.prepare(experiment.placed_state_at(step + 1), inputs.constants,
+                     inputs.feed.batch_shapes(steps))
+    return _state_at(experiment, checkpoints, step), inputs, call
 
 
 def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
@@ -122,8 +146,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     config = experiment.config
     start = _start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
-    first = experiment.phase_of(start.step + 1)
-    inputs = make_inputs(experiment, first, experiment.gather(start.state.variables))
+    state, inputs, call = _make_ready(experiment, checkpoints, start.step)
     _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
     logs = contextlib.ExitStack()
@@ -158,7 +181,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
                        should_stop=should_stop)
     try:
         with logs:
-            state = _run_phases(experiment, start, first, inputs, hooks, rates)
+            state = _run_phases(experiment, start, state, inputs, call, hooks, rates)
             checkpoints.wait()
     except loop.NonFiniteLossError as error:
         if faults.roll_back(error, experiment, folder, checkpoints, start.rollbacks):
@@ -223,10 +246,10 @@ def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
     return exit_codes.PREEMPTED
 
 
-def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inputs,
-                hooks: loop.Hooks, rates: list[float]) -> TrainState:
-    """Trains through the phases from `first` on, of which these are the inputs."""
-    state, step, schedule = start.state, start.step, experiment.schedule
+def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs: Inputs,
+                call: Callable, hooks: loop.Hooks, rates: list[float]) -> TrainState:
+    """Trains from the start on, in whose phase inputs and call are, through those that follow."""
+    step, schedule, first = start.step, experiment.schedule, experiment.phase_of(start.step + 1)
     phases = [phase for phase in experiment.phases[experiment.phases.index(first):]
               if phase is first or phase.start < schedule.stop]
     ready = None
@@ -236,7 +259,7 @@ def _run_phases(experiment: Experiment, start: _Start, first: Phase, inputs: Inp
             inputs = make_inputs(experiment, phase, experiment.gather(state.variables), inputs)
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
-        call = ready or ahead.make_call(experiment, phase, inputs.fetch)
+            call = ready or ahead.make_call(experiment, phase, inputs.fetch)
         ready = None
         if following is not None and following.continued:
             ready = ahead.make_call(experiment, following, inputs.fetch)

@@ -63,8 +63,13 @@ def _plain(x, scale, bias, epsilon):
     return y.astype(x.dtype), mean, var
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@functools.partial(jax.jit, static_argnums=4)  # Layers of one shape share a trace.
 def _fused(x, scale, bias, shift, epsilon):
+    return _normalised(x, scale, bias, shift, epsilon)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _normalised(x, scale, bias, shift, epsilon):
     return _forward(x, scale, bias, shift, epsilon)[0]
 
 
@@ -94,4 +99,4 @@ def _backward(epsilon, residuals, cotangents):
     return dx.astype(x.dtype), dscale, sum_dy, jnp.zeros_like(mean)
 
 
-_fused.defvjp(_forward, _backward)
+_normalised.defvjp(_forward, _backward)
