@@ -12,12 +12,14 @@ larger than sqrt(v); with k near m it does not. k is the running mean, which fol
 training. Rounding can still leave v a little below zero in a channel that is constant: it is
 clamped.
 
-The backward pass needs two sums, s1 = sum(dy) and s2 = sum(dy (x - m)):
+The backward pass needs two sums, s1 = sum(dy) and s2 = sum(dy (x - m)) = sum(dy x) - m s1:
 
     db = s1,    dg = r s2,    dx = g r (dy - s1 / n - (x - m) r^2 s2 / n)
 
 It keeps x alone, in x's own dtype. JAX's backward pass keeps several float32 maps of that size and
-reads them in more passes: the operation is bound by memory on every backend.
+reads them in more passes: the operation is bound by memory on every backend. The second form of s2
+rounds by |m| / sqrt(v) units in the last place, no more than x itself did when it was stored; the
+first would have XLA keep x - m from the forward pass, a second map of each layer.
 """
 
 from __future__ import annotations
@@ -86,17 +88,18 @@ def _forward(x, scale, bias, shift, epsilon):
 
 def _backward(epsilon, residuals, cotangents):
     x, scale, mean, inverse = residuals
+    dtype = x.dtype
     dy, dmean, dvar = cotangents
     n = x.size // x.shape[-1]
-    dy, centred = dy.astype(scale.dtype), x.astype(scale.dtype) - mean
+    dy, x = dy.astype(scale.dtype), x.astype(scale.dtype)
     sum_dy = dy.sum(_AXES)
-    dscale = (dy * centred).sum(_AXES) * inverse
+    dscale = ((dy * x).sum(_AXES) - mean * sum_dy) * inverse
     slope = scale * inverse
     # The cotangents of the statistics are zero in training. They cost nothing here, and the
     # gradient stays right for a loss that uses the statistics.
-    dx = (dy * slope - centred * (slope * inverse * dscale - 2 * dvar) / n
+    dx = (dy * slope - (x - mean) * (slope * inverse * dscale - 2 * dvar) / n
           + (dmean - slope * sum_dy) / n)
-    return dx.astype(x.dtype), dscale, sum_dy, jnp.zeros_like(mean)
+    return dx.astype(dtype), dscale, sum_dy, jnp.zeros_like(mean)
 
 
 _normalised.defvjp(_forward, _backward)

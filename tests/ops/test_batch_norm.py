@@ -41,6 +41,23 @@ def test_the_variance_survives_a_large_mean_once_the_running_mean_is_near(offset
     np.testing.assert_allclose(var, exact.var((0, 1, 2)), rtol=1e-3)
 
 
+@pytest.mark.parametrize(("offset", "tolerance"), [(0.0, 2e-6), (30.0, 1e-5), (3000.0, 1e-3)])
+def test_gradients_at_a_large_mean_are_as_exact_as_the_input(offset, tolerance):
+    """x is stored with a relative error of 6e-8, which is 1e-4 of its deviation at 3000."""
+    x, scale, bias, _ = inputs(np.float32, offset)
+    shift = np.full(6, offset, np.float32)
+    dy = np.random.default_rng(1).standard_normal(x.shape)
+
+    def loss(x, scale, bias):
+        return jnp.sum(ops.batch_norm(x, scale, bias, shift.astype(x.dtype), EPSILON)[0] * dy)
+
+    found = jax.grad(loss, (0, 1, 2))(x, scale, bias)
+    with jax.enable_x64(True), ops.using("xla"):
+        exact = jax.grad(loss, (0, 1, 2))(*(a.astype(np.float64) for a in (x, scale, bias)))
+    for ours, theirs in zip(found, exact, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
+
+
 def test_a_constant_channel_gives_the_bias_never_nan():
     x = np.full((8, 3, 3, 2), 1000.1, np.float32)
     ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)
