@@ -72,7 +72,7 @@ def test_a_model_added_as_the_readme_says_works_with_capture_and_training(monkey
     monkeypatch.setitem(TABLE, "two_stage", row["two_stage"])
     model = create_model("two_stage", num_classes=5, width=8)
     x = jnp.ones((2, 16, 16, 3))
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     logits, found = model.apply(variables, x, train=True, capture=("stage2",))
     assert logits.shape == (2, 5) and found["stage2"].shape == (2, 4, 4, 16)
 

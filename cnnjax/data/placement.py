@@ -16,8 +16,7 @@ AXIS = "data"
 
 def local_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
     """Returns which rows of a global batch this process's devices hold, ascending, int64 [b]."""
-    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
-    index = sharding.addressable_devices_indices_map((batch_size,))
+    index = rows_sharding(mesh, 0).addressable_devices_indices_map((batch_size,))
     return np.unique(np.concatenate([np.arange(batch_size)[rows] for rows, in index.values()]))
 
 

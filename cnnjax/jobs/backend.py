@@ -19,7 +19,7 @@ DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled steps on disk, so that a second start skips the compiler.
+    """Keeps compiled programs on disk, so that a second start skips the compiler.
 
     The folder is JAX_COMPILATION_CACHE_DIR, or ~/.cache/cnnjax/xla, at most 2 GB; the least
     recently used entries go first. Set the variable to nothing to have no cache.

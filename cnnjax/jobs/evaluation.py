@@ -18,6 +18,7 @@ from cnnjax.jobs.phases import Phase
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
 from cnnjax.train.features import compute_features
+from cnnjax.train.state import TrainState
 from cnnjax.train.views import OverViews, over_views
 
 PyTree = Any
@@ -47,13 +48,13 @@ class Inputs:
                                              "teacher": constants["teacher"]})
 
 
-def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree = None,
+def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None = None,
                 before: Inputs | None = None) -> Inputs:
     """Returns the batches and the evaluation of a phase: of images, or of features of them.
 
-    Features (of a phase with `cached_trunk`) are those of the frozen trunk with the given
-    variables, computed here, once; images need none. A phase that continues another takes what it
-    can of the inputs before.
+    Features, of a phase with `cached_trunk`, are those of the frozen trunk in the given state,
+    computed here, once. Images need no state. A phase that continues another takes what it can of
+    the inputs before.
     """
     if phase.continued and before is not None:
         if experiment.dataset.train.image_shape is not None:  # Resized on the device.
@@ -64,6 +65,7 @@ def make_inputs(experiment: Experiment, phase: Phase, variables: PyTree = None,
         return Inputs.of(experiment, phase, experiment_lib.make_train_feed(experiment, phase),
                          evaluator(experiment))
     start, config, mesh = time.perf_counter(), experiment.config, experiment.mesh
+    variables = experiment.gather(state.variables)
 
     def features(split):
         feed = experiment_lib.make_eval_feed(experiment, split)

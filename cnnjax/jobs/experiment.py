@@ -19,10 +19,9 @@ from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.analysis import summarize
 from cnnjax.data import augment
-from cnnjax.jobs import memory, recipe
+from cnnjax.jobs import initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.initial_weights import InitialWeights
-from cnnjax.jobs.initial_weights import load as load_weights
 from cnnjax.jobs.model_input import (
     at_eval_size,
     check_input_size,
@@ -104,7 +103,10 @@ class Experiment:
 
     def abstract_state_at(self, steps: int) -> state_lib.TrainState:
         """Returns shapes and dtypes of the state in a checkpoint after this number of steps."""
-        return jax.eval_shape(functools.partial(begin, self.phase_of(steps)), self.abstract_state)
+        at = self.phases.index(self.phase_of(steps))
+        # A phase that continues another has the state with which that one began.
+        began = next(p for p in reversed(self.phases[:at + 1]) if not p.continued)
+        return jax.eval_shape(functools.partial(begin, began), self.abstract_state)
 
     def state_sharding(self, state: state_lib.TrainState) -> Any:
         """Returns where a state, or one of these shapes, lies: a sharding, or one for each array.
@@ -158,7 +160,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
-    weights = None if saved_preprocess else load_weights(config, dataset.num_classes)
+    weights = None if saved_preprocess else initial_weights.load(config, dataset.num_classes)
     preprocess = saved_preprocess or make_preprocess(
         config, dataset, weights and weights.preprocess)
     preprocess = at_eval_size(config, preprocess)
@@ -187,6 +189,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
                                      schedule=schedule)
     experiment = dataclasses.replace(experiment,
                                      abstract_state=jax.eval_shape(experiment.create_state))
+    if weights:
+        initial_weights.check_fit(weights, experiment.abstract_state)
     memory.check(experiment)
     return experiment
 
@@ -313,7 +317,7 @@ def make_eval_feed(experiment: Experiment, split: data.Split | None = None) -> d
         report=experiment.bad_files.report_of(split))
 
 
-# Jitted, because outside a trace each of its few operations would be compiled by itself.
+# Jitted, because outside a trace each operation of the schedule would be compiled by itself.
 _rate_at = jax.jit(lambda learning_rate, step: learning_rate(step), static_argnums=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,6 +53,23 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
     return InitialWeights(path, variables, preprocess)
 
 
+def check_fit(weights: InitialWeights, state: TrainState) -> None:
+    """Raises a UserError unless a state, or its shapes, finds all it needs among the weights.
+
+    The head is new and auxiliary heads may be, see `put_into`.
+    """
+    for kind, ours, theirs in (
+            ("parameters", state.params, weights.variables["params"]),
+            ("batch statistics", state.batch_stats, weights.variables.get("batch_stats", {}))):
+        theirs = trees.named_leaves(theirs)
+        wrong = [f"{name}: {theirs[name].shape if name in theirs else 'not'} there, {leaf.shape} "
+                 "here" for name, leaf in trees.named_leaves(ours).items()
+                 if not _fits(theirs, name, leaf) and not name.startswith(("head/", "aux"))]
+        if wrong:
+            raise UserError(f"The {kind} in {weights.path} don't fit this model:\n  "
+                            + "\n  ".join(wrong[:20]))
+
+
 def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding
              ) -> TrainState:
     """Returns the state with the weights in all but the head, which is new and, if linear, zero.
@@ -60,36 +78,27 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
     arXiv 2010.11929, section 3.2. The initialisers of some models, such as EfficientNet's uniform
     one, are of order 1 for two classes: on 244 images that cost 2.6 %. A head that is no linear
     layer, SqueezeNet's, starts as its model draws it: before a ReLU zero has no gradient.
-    Auxiliary heads are taken as far as they fit.
-
-    Raises:
-      UserError: if a parameter or a statistic is not among the weights, or of another shape.
+    Auxiliary heads are taken as far as they fit. For weights that `check_fit` has seen.
     """
     def put(array):  # Each process has read the same.
         return jax.make_array_from_process_local_data(sharding, array, array.shape)
 
     linear = state.params["head"]["kernel"].ndim == 2
 
-    def replaced(ours, theirs, kind):
-        ours_by_name, theirs = trees.named_leaves(ours), trees.named_leaves(theirs)
-        fits = {name: name in theirs and theirs[name].shape == leaf.shape
-                for name, leaf in ours_by_name.items()}
-        wrong = [f"{name}: {theirs[name].shape if name in theirs else 'not'} there, {leaf.shape} "
-                 "here" for name, leaf in ours_by_name.items()
-                 if not fits[name] and not name.startswith(("head/", "aux"))]
-        if wrong:
-            raise UserError(f"The {kind} in {weights.path} don't fit this model:\n  "
-                            + "\n  ".join(wrong[:20]))
-        leaves = []
-        for name, leaf in ours_by_name.items():
+    def replaced(ours, theirs):
+        theirs, leaves = trees.named_leaves(theirs), []
+        for name, leaf in trees.named_leaves(ours).items():
             if name.startswith("head/"):
                 leaf = put(np.zeros(leaf.shape, leaf.dtype)) if linear else leaf
-            elif fits[name]:
+            elif _fits(theirs, name, leaf):
                 leaf = put(np.asarray(theirs[name]).astype(leaf.dtype))
             leaves.append(leaf)
         return jax.tree.unflatten(jax.tree.structure(ours), leaves)
 
     return state.replace(
-        params=replaced(state.params, weights.variables["params"], "parameters"),
-        batch_stats=replaced(state.batch_stats, weights.variables.get("batch_stats", {}),
-                             "batch statistics"))
+        params=replaced(state.params, weights.variables["params"]),
+        batch_stats=replaced(state.batch_stats, weights.variables.get("batch_stats", {})))
+
+
+def _fits(theirs: Mapping[str, Any], name: str, leaf: Any) -> bool:
+    return name in theirs and theirs[name].shape == leaf.shape

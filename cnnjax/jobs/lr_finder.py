@@ -83,7 +83,7 @@ def range_test(config: ConfigDict) -> ConfigDict:
 def _train(experiment: Experiment) -> tuple[list[float], list[float]]:
     """Returns rates and losses, up to the step where the loss is broken."""
     phase, state = experiment.phases[-1], new_state(experiment)
-    inputs = make_inputs(experiment, phase, experiment.gather(state.variables))
+    inputs = make_inputs(experiment, phase, state)
     call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
                                     experiment.state_sharding(experiment.abstract_state))
     losses: list[float] = []

@@ -121,12 +121,13 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
                 ) -> tuple[TrainState, Inputs, ahead.Call]:
     """Returns state, batches and training step of the phase that goes on after a step.
 
-    The step compiles while the state is drawn or read, and after this returns.
+    Unless the phase trains on features, the step compiles meanwhile, and may not be done when this
+    returns.
     """
     phase = experiment.phase_of(step + 1)
     if phase.cached_trunk is not None:  # Its batches are features by the state's parameters.
         state = _state_at(experiment, checkpoints, step)
-        inputs = make_inputs(experiment, phase, experiment.gather(state.variables))
+        inputs = make_inputs(experiment, phase, state)
         return state, inputs, ahead.make_call(experiment, phase, inputs.fetch)
     inputs = make_inputs(experiment, phase)
     call = ahead.make_call(experiment, phase, inputs.fetch)
@@ -248,7 +249,7 @@ def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
 
 def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs: Inputs,
                 call: Callable, hooks: loop.Hooks, rates: list[float]) -> TrainState:
-    """Trains from the start on, in whose phase inputs and call are, through those that follow."""
+    """Trains on from `start`; inputs and call are of its phase, and later ones get their own."""
     step, schedule, first = start.step, experiment.schedule, experiment.phase_of(start.step + 1)
     phases = [phase for phase in experiment.phases[experiment.phases.index(first):]
               if phase is first or phase.start < schedule.stop]
@@ -256,7 +257,7 @@ def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs
     for phase, following in zip(phases, [*phases[1:], None], strict=True):
         if phase is not first:
             state = begin_phase(experiment, phase, state)
-            inputs = make_inputs(experiment, phase, experiment.gather(state.variables), inputs)
+            inputs = make_inputs(experiment, phase, state, inputs)
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
             call = ready or ahead.make_call(experiment, phase, inputs.fetch)

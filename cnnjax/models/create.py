@@ -59,8 +59,9 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     """Returns the module of a named model.
 
         model = create_model("resnet50", num_classes=10, dtype="bfloat16")
-        variables = model.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
-        logits = model.apply(variables, images, train=False)
+        variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+        apply = jax.jit(model.apply, static_argnames=("train", "capture"))
+        logits = apply(variables, images)
 
     `init` creates every parameter whether `train` or not. `apply` maps floating-point NHWC images
     to float32 logits; with train=True it needs mutable=["batch_stats"] and, if the model drops

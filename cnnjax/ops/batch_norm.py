@@ -17,9 +17,10 @@ The backward pass needs two sums, s1 = sum(dy) and s2 = sum(dy (x - m)) = sum(dy
     db = s1,    dg = r s2,    dx = g r (dy - s1 / n - (x - m) r^2 s2 / n)
 
 It keeps x alone, in x's own dtype. JAX's backward pass keeps several float32 maps of that size and
-reads them in more passes: the operation is bound by memory on every backend. The second form of s2
-rounds by |m| / sqrt(v) units in the last place, no more than x itself did when it was stored; the
-first would have XLA keep x - m from the forward pass, a second map of each layer.
+reads them in more passes: the operation is bound by memory on every backend. Of s2 the second form
+is computed. It loses a digit where |m| is ten times sqrt(v), but for the first XLA:CPU, whose sums
+take maps that are written out, keeps x - m beside x from the forward pass on: a second map of each
+layer. The x - m of dx is not written out: that pass computes it on its way.
 """
 
 from __future__ import annotations
@@ -65,11 +66,6 @@ def _plain(x, scale, bias, epsilon):
     return y.astype(x.dtype), mean, var
 
 
-@functools.partial(jax.jit, static_argnums=4)  # Layers of one shape share a trace.
-def _fused(x, scale, bias, shift, epsilon):
-    return _normalised(x, scale, bias, shift, epsilon)
-
-
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _normalised(x, scale, bias, shift, epsilon):
     return _forward(x, scale, bias, shift, epsilon)[0]
@@ -103,3 +99,4 @@ def _backward(epsilon, residuals, cotangents):
 
 
 _normalised.defvjp(_forward, _backward)
+_fused = jax.jit(_normalised, static_argnums=4)  # Layers of one shape share a trace.

@@ -50,10 +50,12 @@ def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array,
     if count == 1:
         return function(batch)
     shape = jax.eval_shape(function, *_part(parts, 0))
-    # All of it is written. Of zeros XLA would keep one copy alive from the first such loop of a
-    # program to its last, and copies of it long before they are filled.
-    any_value = batch.reshape(-1)[0].astype(shape.dtype)
-    whole = jnp.broadcast_to(any_value, (shape.shape[0], count, *shape.shape[1:]))
+    # Every entry is overwritten, so any value will do but a constant: XLA shares one array of zeros
+    # among all such loops of a program, and keeps it and its copies alive throughout. One value of
+    # each image leaves a sharded batch where it is.
+    first = parts[0].reshape(shape.shape[0], -1)[:, :1].astype(shape.dtype)
+    whole = jnp.broadcast_to(jnp.expand_dims(first, range(2, len(shape.shape) + 1)),
+                             (shape.shape[0], count, *shape.shape[1:]))
 
     def fill(whole, i):
         return lax.dynamic_update_index_in_dim(whole, function(*_part(parts, i)), i, 1), None

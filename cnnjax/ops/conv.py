@@ -94,16 +94,8 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
     """
     g = _geometry(x, kernel, stride, padding, groups)
     kernel = kernel.astype(x.dtype)
-    if x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu":
-        return _unfused(_choose(g).conv2d, x, kernel, g)
-    return _compute(_choose(g), x, kernel, g)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
-    # Jitted, so that the layers of a geometry, and their gradients, share one trace: of 53
-    # convolutions of ResNet-50 23. XLA inlines the calls.
-    return row.conv2d(x, kernel, g)
+    unfused = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
+    return _compute(_choose(g), x, kernel, g, unfused)
 
 
 def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
@@ -143,15 +135,23 @@ def without(*left_out: str) -> contextlib.AbstractContextManager:
     return switch.leaving_out(tuple(sorted(set(left_out))))
 
 
-def _unfused(conv, x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
-    """The convolution with barriers on both sides, for its own results and its gradients.
+@functools.partial(jax.jit, static_argnums=(0, 3, 4))
+def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry, unfused: bool
+             ) -> jax.Array:
+    """The convolution by one formulation.
 
-    XLA:CPU of jaxlib 0.12 fuses a bfloat16 convolution with a reduction of its result, such as
-    the mean over a map, into one kernel that reads memory it never wrote: logits are NaN or 1e36.
-    The barrier keeps them apart. Other dtypes and jaxlib 0.10 are right without it.
+    Jitted, so that layers of one geometry share a trace, forward and backward: the 53 convolutions
+    of ResNet-50 have 23. XLA inlines the calls.
+
+    `unfused` puts barriers on both sides of it and of its gradients. XLA:CPU of jaxlib 0.12 fuses a
+    bfloat16 convolution with a reduction of its result, such as the mean over a map, into one
+    kernel that reads memory it never wrote: logits are NaN or 1e36. Other dtypes and jaxlib 0.10
+    are right without barriers.
     """
+    if not unfused:
+        return row.conv2d(x, kernel, g)
     x, kernel = lax.optimization_barrier((x, kernel))
-    return lax.optimization_barrier(conv(x, kernel, g))
+    return lax.optimization_barrier(row.conv2d(x, kernel, g))
 
 
 def _choose(g: ConvGeometry) -> Formulation:

@@ -30,7 +30,7 @@ class Stack(nn.Module):
 
 def field_of(depth, size=64, stride=1):
     model = Stack(depth, stride)
-    variables = model.init(jax.random.key(0), np.zeros((1, size, size, 1), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, size, size, 1), np.float32))
     return effective_field(model, variables, (2, size, size, 1), "map", batches=1)
 
 
@@ -63,7 +63,7 @@ def test_the_effective_field_grows_as_the_root_of_the_depth_as_luo_et_al_show():
 @pytest.mark.slow
 def test_a_model_of_the_table_has_an_effective_field_within_its_theoretical_one():
     model = cnnjax.create_model("resnet20_cifar", 10, stage_sizes=(1, 1, 1))
-    variables = model.init(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 32, 32, 3), np.float32))
     found = effective_field(model, variables, (4, 32, 32, 3), "stage1", batches=2)
     assert found.field.size == (7, 7) and found.position == (16, 16)
     assert np.count_nonzero(found.sensitivity) == 49
@@ -74,7 +74,7 @@ def test_a_model_of_the_table_has_an_effective_field_within_its_theoretical_one(
 
 def test_what_is_no_map_is_a_user_error():
     model = cnnjax.create_model("simple_cnn", 10, widths=(4,))
-    variables = model.init(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 16, 16, 3), np.float32))
     with pytest.raises(UserError, match="'features' is no map"):
         effective_field(model, variables, (1, 16, 16, 3), "features")
     with pytest.raises(UserError, match="Did you mean 'stage1'"):

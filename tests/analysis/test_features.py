@@ -57,7 +57,7 @@ class Net(nn.Module):
 def curve(pool, endpoint="map"):
     images = np.random.default_rng(1).normal(size=(2, 24, 20, 3)).astype(np.float32)
     model = Net(pool)
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     return features.translation_curve(model, variables, images, endpoint, range(7)).difference
 
 
@@ -78,7 +78,7 @@ def test_pooled_features_change_a_little_as_pixels_leave_the_image():
 def test_a_model_of_the_table_has_a_curve_for_maps_and_logits():
     model = cnnjax.create_model("simple_cnn", 10, widths=(4, 4))
     images = np.random.default_rng(1).normal(size=(2, 32, 32, 3)).astype(np.float32)
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     maps = features.translation_curve(model, variables, images, "stage1", [0, 1, 2]).difference
     assert maps[0] == 0 and maps[2] < 1e-5 < maps[1]
     logits = features.translation_curve(model, variables, images, "logits", [0, 3]).difference

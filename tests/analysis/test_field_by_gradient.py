@@ -30,7 +30,7 @@ def marks(name):
 
 # Model, axis, of how many layers, and the longest of their fields: by default one model of each
 # family, as deep as is quick, but for those that take longest.
-LONG = ("densenet121", "inception_v3")
+LONG = ("densenet121", "inception_v3", "convnext_tiny", "mobilenet_v3_small", "resnetv2_50")
 CASES = [*((name, 0, 6, 200) for name in sorted(FAMILIES.values()) if name not in LONG),
          *(pytest.param(name, axis, *WHOLE, marks=marks(name))
            for name in list_models() for axis in (0, 1))]

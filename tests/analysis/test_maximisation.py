@@ -123,7 +123,7 @@ def test_other_sizes_spaces_and_transforms_rise_too(kwargs, shape):
 @pytest.mark.slow
 def test_grey_images_need_no_colours_and_no_preprocess():
     model = cnnjax.create_model("lenet5", 10)
-    v = model.init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
+    v = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
     found = maximise(model, v, class_logit(0), size=28, channels=1, steps=8)
     assert found.images.shape == (1, 28, 28, 1) and found.history[-1] > found.history[0]
     with pytest.raises(UserError, match="does not take images of 40x40 pixels"):

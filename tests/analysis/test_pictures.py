@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(0).normal(size=(5, 16, 16, 3)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.tree.map(np.asarray, MODEL.init(jax.random.key(0), IMAGES))
+    return jax.tree.map(np.asarray, jax.jit(MODEL.init)(jax.random.key(0), IMAGES))
 
 
 def test_the_first_kernel_is_the_one_that_sees_pixels(variables):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,8 +140,8 @@ def test_rand_augment_increasing_applies_half_of_its_operations(drawn):
 def test_mix_pairs_rows_from_both_ends_by_the_weight_it_returns(mixup, per_example):
     values = np.arange(64, dtype=np.float32)
     images, labels = np.tile(values[:, None, None, None], (1, 10, 12, 3)), np.arange(64)
-    mixed, other, weight = augment.mix(jax.random.key(2), images, labels, mixup=mixup,
-                                       cutmix=1.0, per_example=per_example)
+    mix = jax.jit(functools.partial(augment.mix, mixup=mixup, cutmix=1.0, per_example=per_example))
+    mixed, other, weight = mix(jax.random.key(2), images, labels)
     assert (other == labels[::-1]).all()
     expected = weight * values + (1 - weight) * values[::-1]
     np.testing.assert_allclose(np.asarray(mixed).mean((1, 2, 3)), expected, rtol=1e-4, atol=1e-3)
@@ -158,11 +160,12 @@ def test_mix_without_luck_changes_nothing():
 
 def test_erasing_fills_a_box_with_zeros_or_noise():
     images = jnp.ones((200, 16, 16, 2))
-    out = np.asarray(augment.random_erasing(jax.random.key(0), images, 0.3))
+    erase = jax.jit(augment.random_erasing, static_argnames=("probability", "noise"))
+    out = np.asarray(erase(jax.random.key(0), images, 0.3))
     share = (out == 0).mean((1, 2, 3))
     assert (share > 0).mean() == pytest.approx(0.3, abs=0.1)
     assert share[share > 0].min() > 0.015 and share.max() < 0.36
-    noise = np.asarray(augment.random_erasing(jax.random.key(0), images, 0.3, noise=True))
+    noise = np.asarray(erase(jax.random.key(0), images, 0.3, noise=True))
     assert ((noise != 1) == (out == 0)).all() and abs(noise[noise != 1].std() - 1) < 0.05
 
 

@@ -101,7 +101,11 @@ def test_calls_of_several_steps(datasets, make, mesh, arguments):
     calls = list(feed.batches(3, 10, 3))
     assert [k for k, _ in calls] == [3, 3, 1]
     for k, batch in calls:
-        for array in batch.values():
+        shapes = feed.batch_shapes(k)
+        assert set(shapes) == set(batch)
+        for name, array in batch.items():
+            assert (array.shape, array.dtype) == (shapes[name].shape, shapes[name].dtype)
+            assert getattr(array, "sharding", None) == shapes[name].sharding
             assert array.shape[:2] == (k, 4)
             assert isinstance(array, np.ndarray) or array.sharding.is_equivalent_to(
                 jax.sharding.NamedSharding(mesh, PartitionSpec(None, "data")), array.ndim)

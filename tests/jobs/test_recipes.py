@@ -42,6 +42,18 @@ def test_progressive_resizing_resumes_bit_for_bit(tmp_path):
     assert parts["state_sha256"] == whole["state_sha256"]
 
 
+def test_progressive_resizing_behind_a_head_resumes_bit_for_bit(tmp_path):
+    """The sizes go on with the state of the phase that the head's ended before."""
+    recipe = ["--config.train.progressive=((0,8),(50,12))", "--config.head.steps=2",
+              "--config.weights.path=random"]
+    whole, losses = train(tmp_path / "whole", *recipe)
+    for stop in (5, 7):  # Between the sizes and within the second.
+        train(tmp_path / "parts", *recipe, f"--config.train.stop_after_steps={stop}")
+    parts, again = train(tmp_path / "parts", *recipe)
+    assert again == losses
+    assert parts["state_sha256"] == whole["state_sha256"]
+
+
 def test_progressive_resizing_trains_on_the_first_size_until_the_second(plain, tmp_path):
     _, losses = train(tmp_path / "run", "--config.train.progressive=((0,8),(50,12))")
     assert losses[:3] == pytest.approx(plain[2][:3], rel=1e-5)

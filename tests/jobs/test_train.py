@@ -1,6 +1,7 @@
 """Whole runs in this process: what a workdir holds, resuming, and finishing once."""
 
 import contextlib
+import types
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from results import lines, summary
 import cnnjax
 from cnnjax import trees
 from cnnjax.command_line import main
+from cnnjax.jobs import ahead
 from cnnjax.train.writers import read_metrics
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
@@ -191,6 +193,18 @@ def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
     assert summary(folder)["steps"] == 40
     steps = [r["step"] for r in lines(folder)]
     assert steps == sorted(set(steps)) and all(s % 3 == 0 or s == 40 for s in steps)
+
+
+@pytest.mark.parametrize("placement", ["device", "stream"])
+def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path, monkeypatch):
+    jitted_call = ahead.jitted_call
+    # What can only be lowered: a call that finds another shape or dtype would have to compile anew.
+    monkeypatch.setattr(ahead, "jitted_call", lambda *of: types.SimpleNamespace(
+        lower=jitted_call(*of).lower))
+    folder, placed = tmp_path / "run", f"--config.data.placement={placement}"
+    assert train(folder, placed, "--config.train.steps=4", "--config.train.stop_after_steps=2") == 0
+    assert train(folder, placed, "--config.train.steps=4") == 0
+    assert summary(folder)["steps"] == 4
 
 
 def test_top5_is_null_under_six_classes(tmp_path):

@@ -29,7 +29,7 @@ PREPROCESS = Preprocess(size=(8, 8), mean=(0.25,), std=(0.5,), crop=1.0, interpo
 def weights(seed=7):
     """What `cnnjax.load_weights` would give: a net for 10 classes, unlike a fresh one."""
     module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))
-    variables = module.init(jax.random.key(seed), np.zeros((1, 8, 8, 1), np.float32))
+    variables = jax.jit(module.init)(jax.random.key(seed), np.zeros((1, 8, 8, 1), np.float32))
     return module, jax.tree.map(lambda a: np.asarray(a) + 0.125, variables), PREPROCESS
 
 
@@ -232,7 +232,7 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
 def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
     rgb = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))
-    variables = module.init(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
+    variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
     monkeypatch.setattr(cnnjax, "load_weights", lambda *args, **more: (module, variables, rgb),
                         raising=False)
     folder = tmp_path / "run"

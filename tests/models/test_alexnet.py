@@ -25,7 +25,7 @@ def test_224_pixels_give_the_papers_maps():
 
 def test_the_first_convolution_sees_the_227_pixels_of_the_papers_arithmetic():
     x = np.random.default_rng(0).normal(size=(1, 224, 224, 3)).astype(np.float32)
-    variables = Conv(4, 11, 4).init(jax.random.key(0), x)
+    variables = jax.jit(Conv(4, 11, 4).init)(jax.random.key(0), x)
     of_224 = Conv(4, 11, 4, padding=2).apply(variables, x)
     of_227 = Conv(4, 11, 4, padding=0).apply(variables, np.pad(x, ((0, 0), (2, 1), (2, 1), (0, 0))))
     assert of_224.shape[1:3] == (55, 55)

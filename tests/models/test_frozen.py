@@ -26,7 +26,7 @@ def test_a_module_is_frozen_if_none_of_its_parameters_trains():
 
 def test_frozen_norms_use_and_keep_their_running_statistics_and_the_others_the_batchs():
     model = resnet()
-    variables = model.init(jax.random.key(0), X)
+    variables = jax.jit(model.init)(jax.random.key(0), X)
     stats = jax.tree.map(lambda a: a + 0.5, variables["batch_stats"])
     names = named_leaves(variables["params"])
     paths = frozen.frozen_modules(names, [n for n in names if not n.startswith("st")])
@@ -77,7 +77,7 @@ def test_nothing_is_dropped_in_frozen_modules():
 def test_trunk_and_head_one_after_the_other_are_the_model(name, size):
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, size, size, 1)), jnp.float32)
     model = create_model(name, 7)
-    variables = model.init(jax.random.key(0), x)
+    variables = jax.jit(model.init)(jax.random.key(0), x)
     trunk, head = frozen.split_at_head(model, x.shape)
     np.testing.assert_array_equal(head.apply(variables, trunk.apply(variables, x)),
                                   model.apply(variables, x))

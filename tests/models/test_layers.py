@@ -131,7 +131,7 @@ def test_zero_init_residual_starts_every_block_as_its_shortcut():
 def test_momentum_is_a_decay_and_the_running_variance_unbiased():
     x = np.random.default_rng(0).normal(3, 2, (2, 3, 1, 4)).astype(np.float32)
     norm = BatchNorm(train=True, momentum=0.75)
-    variables = norm.init(jax.random.key(0), x)
+    variables = jax.jit(norm.init)(jax.random.key(0), x)
     _, updated = norm.apply(variables, x, mutable=["batch_stats"])
     stats = updated["batch_stats"]
     np.testing.assert_allclose(stats["mean"], 0.25 * x.mean((0, 1, 2)), rtol=1e-5)
@@ -152,7 +152,7 @@ def test_in_evaluation_the_running_statistics_normalise_and_stay():
 def test_one_value_a_channel_cannot_be_trained_on():
     norm = BatchNorm(train=True)
     x = jnp.ones((1, 1, 1, 4))
-    variables = norm.init(jax.random.key(0), x)
+    variables = jax.jit(norm.init)(jax.random.key(0), x)
     with pytest.raises(UserError, match="no variance to train with; use a larger batch"):
         norm.apply(variables, x, mutable=["batch_stats"])
 

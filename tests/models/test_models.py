@@ -30,23 +30,14 @@ PARAMS = {
     "efficientnetv2_s": (21_458_488, 153_872), "efficientnetv2_m": (54_139_356, 292_032),
     "efficientnetv2_l": (118_515_272, 512_576),
 }
-# Tracing these takes seconds; their shallower siblings are built by the same lines.
-DEEP = ("resnet101", "resnet152", "wide_resnet101_2", "resnext101_32x8d", "resnext101_64x4d",
-        "seresnet101", "seresnet152", "resnetv2_101", "resnetv2_152", "densenet161", "densenet169",
-        "densenet201", "convnext_small", "convnext_base", "convnext_large",
-        *(f"{kind}{depth}_cifar" for kind in ("resnet", "plain") for depth in (44, 56, 110)),
-        *(f"{kind}efficientnet_b{i}" for kind in ("", "tf_") for i in range(1, 8)),
-        *(f"{kind}efficientnet_lite{i}" for kind in ("", "tf_") for i in range(1, 5)),
-        *(f"{kind}_{size}" for kind in ("efficientnet_v2", "efficientnetv2", "tf_efficientnetv2")
-          for size in "sml" if (kind, size) != ("efficientnet_v2", "s")))
-EVERY, COUNTED = ([pytest.param(name, marks=[pytest.mark.slow] if name in DEEP else [])
-                   for name in names] for names in (list_models(), PARAMS))
-# One of each kind: the others differ in depth alone.
+# One of each kind: the others, which the same lines build, are left to the slow tests.
 KINDS = ("lenet5", "lenet5_full", "simple_cnn", "alexnet_original", "alexnet", "vgg11_bn",
          "googlenet", "googlenet_original", "inception_v3", "resnet18", "resnet50", "seresnet18",
-         "resnetv2_50", "squeezenet1_1", "densenet121", "convnext_tiny", "cifar_resnet18",
-         "resnet20_cifar", "plain20_cifar", "mobilenet_v2", "mobilenet_v3_small",
-         "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_v2_s")
+         "seresnext50_32x4d", "resnetv2_50", "squeezenet1_0", "squeezenet1_1", "densenet121",
+         "convnext_tiny", "cifar_resnet18", "resnet20_cifar", "plain20_cifar", "mobilenet_v2",
+         "mobilenet_v3_small", "efficientnet_b0", "tf_efficientnet_lite0", "efficientnet_v2_s")
+EVERY, COUNTED = ([pytest.param(name, marks=[] if name in KINDS else [pytest.mark.slow])
+                   for name in names] for names in (list_models(), PARAMS))
 # Sides of the least images, in pixels, where they are above 64.
 LEAST = {"inception_v3": 75}
 

@@ -58,6 +58,27 @@ def test_gradients_at_a_large_mean_are_as_exact_as_the_input(offset, tolerance):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance * np.abs(theirs).max())
 
 
+@pytest.mark.parametrize(("offset", "tolerance"), [(1.0, 1e-5), (30.0, 1e-4)])
+def test_sums_over_many_values_keep_their_digits_where_all_slopes_have_one_sign(offset, tolerance):
+    rng = np.random.default_rng(0)
+    x = (rng.standard_normal((64, 56, 56, 2)) + offset).astype(np.float32)
+    dy = (rng.standard_normal(x.shape) + 1 + 0.1 * (x - offset)).astype(np.float32)
+    ones = np.ones(2, np.float32)
+
+    def loss(x, scale):
+        return jnp.vdot(ops.batch_norm(x, scale, scale, (offset * scale), EPSILON)[0], dy)
+
+    dx, dscale = jax.jit(jax.grad(loss, (0, 1)))(x, ones)
+    wide, slope = x.astype(np.float64), dy.astype(np.float64)
+    axes, deviation = (0, 1, 2), np.sqrt(wide.var((0, 1, 2)) + EPSILON)
+    normal = (wide - wide.mean(axes)) / deviation
+    exact = (slope * normal).sum(axes)
+    # The bias is the same array, and its gradient the sum of slopes.
+    np.testing.assert_allclose(dscale - slope.sum(axes), exact, rtol=0, atol=tolerance * x.size / 2)
+    expected = (slope - slope.mean(axes) - normal * (slope * normal).mean(axes)) / deviation
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
 def test_a_constant_channel_gives_the_bias_never_nan():
     x = np.full((8, 3, 3, 2), 1000.1, np.float32)
     ones, zeros = np.ones(2, np.float32), np.zeros(2, np.float32)

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import patches, rows, taps, winograd
+from cnnjax.ops import conv, patches, rows, taps, winograd
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.types import UserError
 
@@ -38,16 +38,27 @@ def value_and_gradients(conv, x, kernel):
     return y, *gradients
 
 
+@pytest.fixture
+def patch(monkeypatch):
+    """monkeypatch, for what is read while a convolution is traced: traces are kept by geometry."""
+    conv._compute.clear_cache()
+    yield monkeypatch
+    conv._compute.clear_cache()
+
+
 def check_value_and_gradients(x, kernel, stride, padding, groups=1):
+    """Also returns whether there is a loop in the program."""
     @jax.jit
     def both(x, kernel):
         return [value_and_gradients(conv, x, kernel) for conv in (
             lambda x, k: ops.conv2d(x, k, stride, padding, groups),
             lambda x, k: definition(x, k, stride, padding, groups))]
 
-    for ours, theirs in zip(*both(x, kernel), strict=True):
+    lowered = both.lower(x, kernel)
+    for ours, theirs in zip(*lowered.compile()(x, kernel), strict=True):
         assert ours.dtype == theirs.dtype == jnp.float64
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
+    return "while" in lowered.as_text()
 
 
 SAME, VALID = "SAME", "VALID"
@@ -130,42 +141,43 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
 @pytest.mark.parametrize("size,window,padding", [
     ((9, 7), (3, 3), 1), ((4, 10), (3, 3), SAME), ((11, 8), (3, 3), UNEVEN), ((9, 6), (5, 5), 2)])
 def test_winograd_with_tiles_of_6_pixels_and_in_parts_of_the_batch(size, window, padding, pixels,
-                                                                   monkeypatch):
-    monkeypatch.setattr(winograd, "MIN_TILES", 1)
-    monkeypatch.setattr(winograd, "LARGE", 4)
-    monkeypatch.setattr(winograd, "PIXELS", pixels)
+                                                                   patch):
+    patch.setattr(winograd, "MIN_TILES", 1)
+    patch.setattr(winograd, "LARGE", 4)
+    patch.setattr(winograd, "PIXELS", pixels)
     with jax.enable_x64(True), ops.using("fast"):
         x, kernel = arrays(size, window, 48, 50, 1)
         assert ops.formulation(x, kernel, 1, padding) == "winograd"
-        check_value_and_gradients(x, kernel, 1, padding)
+        in_parts = check_value_and_gradients(x, kernel, 1, padding)
+    assert in_parts == (pixels < 3 * size[0] * size[1])
 
 
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 60])
-def test_taps_in_parts_of_the_batch(pixels, monkeypatch):
-    monkeypatch.setattr(taps, "MIN_SIZE", 5)
-    monkeypatch.setattr(taps, "PIXELS", pixels)
+def test_taps_in_parts_of_the_batch(pixels, patch):
+    patch.setattr(taps, "MIN_SIZE", 5)
+    patch.setattr(taps, "PIXELS", pixels)
     with jax.enable_x64(True):
         x, kernel = arrays((9, 11), (3, 3), 16, 8, 1)
         assert ops.formulation(x, kernel, 2, 1) == "taps"
-        check_value_and_gradients(x, kernel, 2, 1)
+        assert check_value_and_gradients(x, kernel, 2, 1) == (pixels < 10 ** 6)
 
 
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 400])
-def test_patches_in_parts_of_the_batch(pixels, monkeypatch):
-    monkeypatch.setattr(patches, "PIXELS", pixels)
+def test_patches_in_parts_of_the_batch(pixels, patch):
+    patch.setattr(patches, "PIXELS", pixels)
     with jax.enable_x64(True):
         x, kernel = arrays((28, 31), (7, 7), 3, 8, 1)
         assert ops.formulation(x, kernel, 2, 3) == "patches"
-        check_value_and_gradients(x, kernel, 2, 3)
+        assert check_value_and_gradients(x, kernel, 2, 3) == (pixels < 10 ** 6)
 
 
 @pytest.mark.parametrize("window,tiles,bound", [(3, 10 ** 6, 3e-6), (3, 1, 3e-5), (5, 1, 3e-5)])
 def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(window, tiles, bound,
-                                                                             monkeypatch):
+                                                                             patch):
     x, kernel = arrays((12, 12), (window, window), 128, 64, 1)
     with jax.enable_x64(True):
         exact = np.asarray(definition(x, kernel, 1, "SAME", 1))
-    monkeypatch.setattr(winograd, "MIN_TILES", tiles)
+    patch.setattr(winograd, "MIN_TILES", tiles)
     with ops.using("fast"):
         assert ops.formulation(x, kernel) == "winograd"
         y = ops.conv2d(x.astype(np.float32), kernel.astype(np.float32))
@@ -320,12 +332,12 @@ def test_an_unknown_formulation_is_refused_with_the_names():
         ops.without("winogard")
 
 
-def test_training_around_the_loss_alone_holds_for_its_backward_pass(monkeypatch):
+def test_training_around_the_loss_alone_holds_for_its_backward_pass(patch):
     x, kernel = jnp.ones((1, 8, 8, 48)), jnp.ones((3, 3, 48, 48))
     traced = []
     tiles = winograd._input_tiles
-    monkeypatch.setattr(winograd, "_input_tiles",
-                        lambda *arguments: traced.append(0) or tiles(*arguments))
+    patch.setattr(winograd, "_input_tiles",
+                  lambda *arguments: traced.append(0) or tiles(*arguments))
 
     def loss(x, kernel):
         with ops.training():

@@ -26,7 +26,7 @@ def heavy_operations(layer, x):
     def loss(variables, x):
         return jnp.sum(jnp.sin(layer.apply(variables, x) if variables else layer(x)))
 
-    variables = layer.init(jax.random.key(0), x) if isinstance(layer, nn.Module) else {}
+    variables = jax.jit(layer.init)(jax.random.key(0), x) if isinstance(layer, nn.Module) else {}
     text = jax.jit(jax.grad(loss, (0, 1))).lower(variables, x).as_text()
     kinds = r"stablehlo\.(?:convolution|dot_general|reduce_window|select_and_scatter)"
     return sorted(re.sub(r"%[\w#:]+", "%", line).strip()

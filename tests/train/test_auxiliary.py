@@ -41,8 +41,8 @@ def one_step(batch, aux_weight):
     """Returns the loss and, the rate being 1, the gradient as the change of the parameters."""
     task = step_lib.Task(module=TwoHeads(), optimizer=optax.sgd(1.0), augment=lambda key, x: x,
                          seed=0, aux_weight=aux_weight)
-    state = create_state(task.module, task.optimizer, 0, (1, 6, 6, 2))
-    after, loss = step_lib.train_step(task, state, batch)
+    state = jax.jit(lambda: create_state(task.module, task.optimizer, 0, (1, 6, 6, 2)))()
+    after, loss = jax.jit(step_lib.train_step, static_argnums=0)(task, state, batch)
     return state, loss, jax.tree.map(jnp.subtract, state.params, after.params)
 
 

@@ -13,6 +13,7 @@ from cnnjax.models import create_model, depth, frozen
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import create_state
 
+train_step = jax.jit(step_lib.train_step, static_argnums=0)
 SHAPE = (1, 16, 16, 3)
 MODEL = create_model("resnet18", 5, stage_sizes=(1, 1, 1), widths=(4, 8, 16), stem="cifar")
 
@@ -24,7 +25,7 @@ def make_task(trainable=None, **changes):
 
 def start(task):
     """Returns a state whose statistics and scales are not what they are at first."""
-    state = create_state(MODEL, task.optimizer, 0, SHAPE)
+    state = jax.jit(lambda: create_state(MODEL, task.optimizer, 0, SHAPE))()
     trainable, _ = task.split(state.params)
     return state.replace(opt_state=task.optimizer.init(trainable),
                          batch_stats=jax.tree.map(lambda a: a + 0.25, state.batch_stats))
@@ -47,7 +48,7 @@ def test_what_is_frozen_keeps_its_bits_and_statistics_and_has_no_optimizer_state
     before = start(task)
     after = before
     for _ in range(3):
-        after, _ = step_lib.train_step(task, after, batch)
+        after, _ = train_step(task, after, batch)
     pairs = zip(trees.named_leaves(before.params).items(),
                 trees.named_leaves(after.params).values(), strict=True)
     for (name, old), new in pairs:
@@ -64,7 +65,7 @@ def test_what_is_frozen_keeps_its_bits_and_statistics_and_has_no_optimizer_state
 def test_norms_can_train_and_keep_their_running_statistics(batch):
     task = make_task(running_statistics=True)
     before = start(task)
-    after, _ = step_lib.train_step(task, before, batch)
+    after, _ = train_step(task, before, batch)
     jax.tree.map(np.testing.assert_array_equal, before.batch_stats, after.batch_stats)
     pairs = zip(trees.named_leaves(before.params).items(),
                 trees.named_leaves(after.params).values(), strict=True)
@@ -89,8 +90,8 @@ def test_a_head_behind_its_trunk_takes_the_same_step_as_the_model_with_its_trunk
     whole = make_task(HEAD)
     trunk, head = frozen.split_at_head(MODEL, SHAPE)
     behind = dataclasses.replace(whole, module=head, trunk=trunk)
-    first, loss = step_lib.train_step(whole, start(whole), batch)
-    second, same = step_lib.train_step(behind, start(whole), batch)
+    first, loss = train_step(whole, start(whole), batch)
+    second, same = train_step(behind, start(whole), batch)
     np.testing.assert_allclose(loss, same, rtol=1e-6)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
 
@@ -99,14 +100,14 @@ def test_gradients_of_what_trains_are_those_of_the_whole_model(batch):
     """Without norms nothing else changes by freezing."""
     model = create_model("lenet5", 5)
     x = jax.random.normal(jax.random.key(0), (4, 28, 28, 1))
-    params = model.init(jax.random.key(1), x)["params"]
+    params = jax.jit(model.init)(jax.random.key(1), x)["params"]
     data = {"image": x, "label": batch["label"][:4]}
 
     def change(trainable):
         task = dataclasses.replace(make_task(trainable), module=model, optimizer=optax.sgd(1.0))
-        state = create_state(model, task.optimizer, 0, x.shape).replace(params=params)
-        state = state.replace(opt_state=task.optimizer.init(task.split(params)[0]))
-        after, _ = step_lib.train_step(task, state, data)
+        state = jax.jit(lambda: create_state(model, task.optimizer, 0, x.shape))()
+        state = state.replace(params=params, opt_state=task.optimizer.init(task.split(params)[0]))
+        after, _ = train_step(task, state, data)
         return trees.named_leaves(jax.tree.map(jnp.subtract, params, after.params))
 
     every, some = change(None), change(depth.parameters_from(model, x.shape, "fc1"))

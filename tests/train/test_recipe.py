@@ -42,7 +42,7 @@ def paths_of(module, images, *patterns):
 def test_what_is_computed_again_has_the_same_gradients_and_statistics():
     images = jax.random.normal(jax.random.key(2), (4, 8, 8, 3))
     model = MODEL.clone(widths=(4,), stage_sizes=(2,))
-    variables = model.init(jax.random.key(0), images)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
     plain, again = (jax.jit(lambda v, p=paths: loss_and_gradient(model, p, v, images))(variables)
                     for paths in ((), paths_of(model, images, "stage.*")))
     # Stochastic depth drops the same branches, too.
@@ -87,7 +87,7 @@ def test_a_part_that_is_not_there_cannot_be_computed_again():
 def test_ghost_batch_norm_is_batch_norm_of_each_group():
     norm = BatchNorm(train=True)
     x = jax.random.normal(jax.random.key(0), (12, 3, 3, 2)) * 3 + 1
-    variables = norm.init(jax.random.key(1), x)
+    variables = jax.jit(norm.init)(jax.random.key(1), x)
     cotangent = jax.random.normal(jax.random.key(2), x.shape)
 
     def run(x, cotangent, size):
@@ -111,7 +111,7 @@ def test_groups_that_do_not_divide_the_batch_are_named():
     norm = BatchNorm(train=True)
     x = jnp.ones((6, 2, 2, 1))
     with pytest.raises(UserError, match="groups of 4"), ghost_batches(4):
-        norm.apply(norm.init(jax.random.key(0), x), x, mutable=["batch_stats"])
+        norm.apply(jax.jit(norm.init)(jax.random.key(0), x), x, mutable=["batch_stats"])
 
 
 def test_the_distillation_loss_is_that_of_hinton_by_hand():
@@ -137,12 +137,12 @@ class Linear(nn.Module):
 def test_a_step_learns_from_the_teacher_and_from_the_labels():
     images = jax.random.normal(jax.random.key(0), (4, 2, 2, 1))
     labels = jnp.array([0, 1, 2, 0])
-    teacher = Linear().init(jax.random.key(5), 2 * images)
+    teacher = jax.jit(Linear().init)(jax.random.key(5), 2 * images)
     task = step_lib.Task(Linear(), optax.sgd(0.0), lambda key, x: x, seed=0,
                          distillation=Distillation(Linear(), lambda x: 2 * x, 0.3, 2.0))
     state = create_state(task.module, task.optimizer, 0, images.shape)
-    _, loss = step_lib.train_step(task, state, {"image": images, "label": labels,
-                                                "teacher": teacher})
+    _, loss = jax.jit(step_lib.train_step, static_argnums=0)(
+        task, state, {"image": images, "label": labels, "teacher": teacher})
     logits = Linear().apply(state.variables, images)
     hard = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     soft = distillation_loss(logits, Linear().apply(teacher, 2 * images), 2.0).mean()

@@ -11,6 +11,9 @@ from cnnjax import ops
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import NO_STEP, create_state
 
+train_step = jax.jit(step_lib.train_step, static_argnums=0)
+eval_step = jax.jit(step_lib.eval_step, static_argnums=0)
+
 
 class Tiny(nn.Module):
     """A convolution, batch norm, dropout and a head."""
@@ -49,7 +52,7 @@ def mesh():
 
 
 def start(t):
-    return create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1))
+    return jax.jit(lambda: create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1)))()
 
 
 def test_smoothed_cross_entropy_is_optax_with_smoothed_labels():
@@ -62,8 +65,8 @@ def test_smoothed_cross_entropy_is_optax_with_smoothed_labels():
 
 def test_a_step_is_a_pure_function_of_its_arguments(batch):
     t = task()
-    first, _ = step_lib.train_step(t, start(t), batch)
-    second, _ = step_lib.train_step(t, start(t), batch)
+    first, _ = train_step(t, start(t), batch)
+    second, _ = train_step(t, start(t), batch)
     jax.tree.map(np.testing.assert_array_equal, first, second)
     assert int(first.step) == 1 and int(first.window["count"]) == 8
 
@@ -71,8 +74,8 @@ def test_a_step_is_a_pure_function_of_its_arguments(batch):
 def test_every_step_draws_its_own_noise(batch):
     t = task()
     state = start(t)
-    _, loss0 = step_lib.train_step(t, state, batch)
-    _, loss1 = step_lib.train_step(t, state.replace(step=state.step + 1), batch)
+    _, loss0 = train_step(t, state, batch)
+    _, loss1 = train_step(t, state.replace(step=state.step + 1), batch)
     assert float(loss0) != float(loss1)
 
 
@@ -148,9 +151,9 @@ def test_a_loss_that_is_not_finite_is_dated(batch):
     t = task(augment=lambda key, images: images.astype(jnp.float32) * jnp.nan)
     state = start(t)
     for _ in range(3):
-        state, _ = step_lib.train_step(t, state, batch)
+        state, _ = train_step(t, state, batch)
     assert int(state.window["bad_step"]) == 1
-    good, _ = step_lib.train_step(task(), start(task()), batch)
+    good, _ = train_step(task(), start(task()), batch)
     assert int(good.window["bad_step"]) == NO_STEP
 
 
@@ -158,9 +161,8 @@ def test_masked_rows_count_for_nothing(batch):
     t = task()
     variables = start(t).variables
     images = batch["image"].astype(jnp.float32)
-    whole = step_lib.eval_step(t.module, variables, batch | {"image": images,
-                                                             "mask": jnp.arange(8) < 5})
-    part = step_lib.eval_step(t.module, variables, {
+    whole = eval_step(t.module, variables, batch | {"image": images, "mask": jnp.arange(8) < 5})
+    part = eval_step(t.module, variables, {
         "image": images[:5], "label": batch["label"][:5], "mask": jnp.ones(5)})
     assert int(whole["count"]) == 5
     for key in whole:
@@ -202,17 +204,17 @@ def reversed_mix(key, images, labels):
 def test_accumulated_gradients_are_those_of_the_large_batch(batch, monkeypatch, backend):
     whole = task(module=NoNorm(), mix=reversed_mix)
     parts = task(module=NoNorm(), mix=reversed_mix, accumulate=4)
-    one, loss = step_lib.train_step(whole, start(whole), batch)
+    one, loss = train_step(whole, start(whole), batch)
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    four, loss_of_parts = step_lib.train_step(parts, start(parts), batch)
+    four, loss_of_parts = train_step(parts, start(parts), batch)
     leaves_close(one, four, rtol=1e-5, atol=1e-6)
     assert float(loss) == pytest.approx(float(loss_of_parts), rel=1e-6)
 
 
 def test_parts_have_batch_statistics_of_their_own(batch):
     whole, parts = task(), task(accumulate=2)
-    one, _ = step_lib.train_step(whole, start(whole), batch)
-    two, _ = step_lib.train_step(parts, start(parts), batch)
+    one, _ = train_step(whole, start(whole), batch)
+    two, _ = train_step(parts, start(parts), batch)
     assert int(two.window["count"]) == 8 and int(two.step) == 1
     # The mean of the parts' means is the mean, and a running mean that starts at 0 has taken up a
     # share of 0.01 of it once, and of nearly 0.02 in two updates.
@@ -224,7 +226,7 @@ def test_the_averages_follow_parameters_and_batch_statistics(batch):
     t = task(average_decay=0.5)
     state, seen = create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1), average=True), []
     for _ in range(3):
-        state, _ = step_lib.train_step(t, state, batch)
+        state, _ = train_step(t, state, batch)
         seen.append(state.variables)
     weights = np.array([0.25, 0.5, 1.0]) / 1.75
     expected = jax.tree.map(lambda *v: sum(w * x for w, x in zip(weights, v, strict=True)), *seen)
@@ -237,12 +239,12 @@ def test_the_averages_follow_parameters_and_batch_statistics(batch):
 def test_mixed_labels_count_in_the_loss_and_the_heavier_one_in_the_accuracy(batch):
     t = task(module=NoNorm(), mix=reversed_mix, augment=lambda key, x: x.astype(jnp.float32) / 255)
     state = start(t)
-    _, loss = step_lib.train_step(t, state, batch)
+    _, loss = train_step(t, state, batch)
     images = batch["image"].astype(jnp.float32) / 255
     logits = t.module.apply(state.variables, 0.7 * images + 0.3 * images[::-1])
     target = 0.7 * jax.nn.one_hot(batch["label"], 7) + 0.3 * jax.nn.one_hot(
         batch["label"][::-1], 7)
     assert float(loss) == pytest.approx(
         float(optax.softmax_cross_entropy(logits, target).mean()), rel=1e-5)
-    new, _ = step_lib.train_step(t, state, batch)
+    new, _ = train_step(t, state, batch)
     assert int(new.window["top1"]) == int((logits.argmax(-1) == batch["label"]).sum())

@@ -12,5 +12,5 @@ LOGITS = {
 }
 TRAINING = {
     "squeezenet1_1": Training("squeezenet1_1", (37, 45, 3), dict(num_classes=7, dropout_rate=0.0),
-                              "torchvision:squeezenet1_1", "torchvision"),
+                              "torchvision:squeezenet1_1", "torchvision", slow=True),
 }
