@@ -24,11 +24,10 @@ class Call:
 
     def __init__(self, jitted):
         self._jitted = jitted
-        self._shapes, self._compiled = None, None
+        self._compiled = None
 
     def prepare(self, state: PyTree, constants: PyTree, batch: PyTree) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes."""
-        self._shapes = _shapes(batch)
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
         lowered = self._jitted.lower(state, constants, batch)
         pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
@@ -36,8 +35,9 @@ class Call:
         pool.shutdown(wait=False)
 
     def __call__(self, state: PyTree, constants: PyTree, batch: PyTree):
-        if self._compiled is not None and _shapes(batch) == self._shapes:
-            return self._compiled.result()(state, constants, batch)
+        if self._compiled is not None:
+            self._compiled.result()  # From here on JAX finds it for the same shapes.
+            self._compiled = None
         return self._jitted(state, constants, batch)
 
 
@@ -77,7 +77,3 @@ def _struct(array: Any, size: tuple[int, int] | None = None) -> jax.ShapeDtypeSt
     shape = array.shape if size is None else (*array.shape[:2], *size, *array.shape[4:])
     # NumPy arrays, the indices of resident data, go along with the call.
     return jax.ShapeDtypeStruct(shape, array.dtype, sharding=getattr(array, "sharding", None))
-
-
-def _shapes(batch: PyTree) -> list[tuple[int, ...]]:
-    return [leaf.shape for leaf in jax.tree.leaves(batch)]

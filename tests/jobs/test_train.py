@@ -1,7 +1,6 @@
 """Whole runs in this process: what a workdir holds, resuming, and finishing once."""
 
 import contextlib
-import types
 
 import jax
 import numpy as np
@@ -197,14 +196,27 @@ def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
 
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path, monkeypatch):
-    jitted_call = ahead.jitted_call
-    # What can only be lowered: a call that finds another shape or dtype would have to compile anew.
-    monkeypatch.setattr(ahead, "jitted_call", lambda *of: types.SimpleNamespace(
-        lower=jitted_call(*of).lower))
+    jitted_call, compiled, during = ahead.jitted_call, [], []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+
+    class Watched:
+        def __init__(self, *of):
+            self.jitted = jitted_call(*of)
+            self.lower = self.jitted.lower
+
+        def __call__(self, *arguments):
+            before = len(compiled)
+            results = self.jitted(*arguments)
+            during.append(len(compiled) - before)
+            return results
+
+    monkeypatch.setattr(ahead, "jitted_call", Watched)
     folder, placed = tmp_path / "run", f"--config.data.placement={placement}"
     assert train(folder, placed, "--config.train.steps=4", "--config.train.stop_after_steps=2") == 0
     assert train(folder, placed, "--config.train.steps=4") == 0
     assert summary(folder)["steps"] == 4
+    assert compiled and during == [0, 0, 0, 0]
 
 
 def test_top5_is_null_under_six_classes(tmp_path):
