@@ -21,7 +21,6 @@ from cnnjax.analysis import summarize
 from cnnjax.data import augment
 from cnnjax.jobs import initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
-from cnnjax.jobs.initial_weights import InitialWeights
 from cnnjax.jobs.model_input import (
     at_eval_size,
     check_input_size,
@@ -68,7 +67,7 @@ class Experiment:
     phases: tuple[Phase, ...]
     schedule: Schedule
     abstract_state: state_lib.TrainState
-    weights: InitialWeights | None = None
+    weights: initial_weights.InitialWeights | None = None
     parts: Parts | None = None
     teacher: Teacher | None = None
     bad_files: BadFiles = dataclasses.field(default_factory=BadFiles)

@@ -113,8 +113,9 @@ def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int) -> Tr
     abstract = experiment.abstract_state_at(step)
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
-    return state if following is experiment.phase_of(step) else begin_phase(
-        experiment, following, state)
+    if following is not experiment.phase_of(step):
+        state = begin_phase(experiment, following, state)
+    return state
 
 
 def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
