@@ -1,4 +1,5 @@
-"""Steps that compile in a thread: the first while its state is made, the next while one trains."""
+"""Compiling in a thread: the first state and the first step side by side, the next step while one
+trains."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ PyTree = Any
 
 
 class Call:
-    """A jitted step of which the compilation for certain shapes can be begun in a thread.
+    """A jitted function of which the compilation for certain shapes can be begun in a thread.
 
     What it computes does not depend on that: the executable is the one that the first call would
     make.
@@ -26,19 +27,19 @@ class Call:
         self._jitted = jitted
         self._compiled = None
 
-    def prepare(self, state: PyTree, constants: PyTree, batch: PyTree) -> None:
+    def prepare(self, *arguments: PyTree) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes."""
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
-        lowered = self._jitted.lower(state, constants, batch)
+        lowered = self._jitted.lower(*arguments)
         pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
         self._compiled = pool.submit(lowered.compile)
         pool.shutdown(wait=False)
 
-    def __call__(self, state: PyTree, constants: PyTree, batch: PyTree):
+    def __call__(self, *arguments: PyTree):
         if self._compiled is not None:
             self._compiled.result()  # From here on JAX finds it for the same shapes.
             self._compiled = None
-        return self._jitted(state, constants, batch)
+        return self._jitted(*arguments)
 
 
 def make_call(experiment: Experiment, phase: Phase, fetch: Callable) -> Call:

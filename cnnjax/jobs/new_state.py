@@ -6,19 +6,30 @@ import functools
 
 import jax
 
-from cnnjax.jobs import initial_weights
+from cnnjax.jobs import ahead, initial_weights
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 
 
-def new_state(experiment: Experiment) -> TrainState:
-    """Returns the state at step 0, on the devices: drawn, or with the weights to start from."""
+def make_draw(experiment: Experiment) -> ahead.Call:
+    """Returns a function of no arguments that draws a state at step 0, on the devices."""
     sharding = experiment.state_sharding(experiment.abstract_state)
-    state = jax.jit(experiment.create_state, out_shardings=sharding)()
+    return ahead.Call(jax.jit(experiment.create_state, out_shardings=sharding))
+
+
+def new_state(experiment: Experiment, draw: ahead.Call | None = None) -> TrainState:
+    """Returns the state at step 0, on the devices: drawn, or with the weights to start from.
+
+    Args:
+      experiment: of the run.
+      draw: of `make_draw`, if its compilation was begun before.
+    """
+    state = (draw or make_draw(experiment))()
     if not experiment.weights:
         return state
+    sharding = experiment.state_sharding(experiment.abstract_state)
     # The weights come whole, whatever becomes of the state.
     return jax.device_put(initial_weights.put_into(
         state, experiment.weights, step_lib.replicated(experiment.mesh)), sharding)

@@ -21,7 +21,7 @@ from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
-from cnnjax.jobs.new_state import begin_phase, new_state
+from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
@@ -106,10 +106,11 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
                   saved["metrics"].get("unmeasured_since"))
 
 
-def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int) -> TrainState:
+def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
+              draw: ahead.Call | None = None) -> TrainState:
     """Returns the state with which the step after this one is made: new, or a checkpoint's."""
     if not step:
-        return new_state(experiment)
+        return new_state(experiment, draw)
     abstract = experiment.abstract_state_at(step)
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
     following = experiment.phase_of(step + 1)
@@ -122,14 +123,18 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
                 ) -> tuple[TrainState, Inputs, ahead.Call]:
     """Returns state, batches and training step of the phase that goes on after a step.
 
-    Unless the phase trains on features, the step compiles meanwhile, and may not be done when this
-    returns.
+    Unless the phase trains on features, the drawing of the state compiles while the step is traced,
+    and the step, which may not be done when this returns, while the state is made.
     """
     phase = experiment.phase_of(step + 1)
     if phase.cached_trunk is not None:  # Its batches are features by the state's parameters.
         state = _state_at(experiment, checkpoints, step)
         inputs = make_inputs(experiment, phase, state)
         return state, inputs, ahead.make_call(experiment, phase, inputs.fetch)
+    draw = None
+    if not step:
+        draw = make_draw(experiment)
+        draw.prepare()
     inputs = make_inputs(experiment, phase)
     call = ahead.make_call(experiment, phase, inputs.fetch)
     stop = min(phase.stop, experiment.schedule.stop)
@@ -137,7 +142,7 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
         steps = min(experiment_lib.steps_per_call(experiment.config), stop - step)
         call.prepare(experiment.placed_state_at(step + 1), inputs.constants,
                      inputs.feed.batch_shapes(steps))
-    return _state_at(experiment, checkpoints, step), inputs, call
+    return _state_at(experiment, checkpoints, step, draw), inputs, call
 
 
 def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
