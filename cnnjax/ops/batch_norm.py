@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops import switch
+from cnnjax.ops.sums import channel_sums
 
 _AXES = (0, 1, 2)
 
@@ -74,8 +75,9 @@ def _normalised(x, scale, bias, shift, epsilon):
 def _forward(x, scale, bias, shift, epsilon):
     n = x.size // x.shape[-1]
     centred = x.astype(scale.dtype) - shift
-    offset = centred.sum(_AXES) / n
-    var = jnp.maximum(jnp.square(centred).sum(_AXES) / n - jnp.square(offset), 0)
+    first, second = channel_sums((centred, jnp.square(centred)), 16)
+    offset = first / n
+    var = jnp.maximum(second / n - jnp.square(offset), 0)
     mean = shift + offset
     inverse = lax.rsqrt(var + epsilon)
     y = (x.astype(scale.dtype) - mean) * (inverse * scale) + bias

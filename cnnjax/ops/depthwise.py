@@ -13,11 +13,13 @@ is slower still.
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from cnnjax.ops.geometry import ConvGeometry, overlap_add, useful_taps, windows
+from cnnjax.ops.geometry import ConvGeometry, overlap_add, phase_maps, useful_taps, windows
+from cnnjax.ops.sums import channel_sums
 
 # Every tap is an operation of its own in the compiled program. 7x7 is ConvNeXt's.
 MAX_TAPS = 49
@@ -47,32 +49,30 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arr
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of the kernel, (h, w, 1, C)."""
-    rows, cols, cropped = useful_taps(g)
-    taps = [_wide(seen) * _wide(dy) for seen in windows(x, cropped)]
-    if cropped.out[0] * cropped.out[1] <= 4:
-        sums = [tap.sum((0, 1, 2)) for tap in taps]
+    window = g.window
+    rows, cols, g = useful_taps(g)
+    if g.stride == (1, 1):
+        # The shifted maps of `input_gradient`, which XLA writes out once for both. Shifts of x
+        # leave dy at one place, and XLA then computes dy anew, with all that makes it, in each sum.
+        pairs = [(x, shifted) for shifted in _shifted(dy, g)]
     else:
-        sums = _sums(taps, cropped)
-    dw = jnp.stack(sums).reshape(*cropped.window, 1, g.in_channels).astype(dy.dtype)
-    unseen = [(s.start, size - s.stop) for s, size in zip((rows, cols), g.window, strict=True)]
+        pairs = [(seen, dy) for seen in windows(x, g)]
+    taps = [_wide(a) * _wide(b) for a, b in pairs]
+    # All taps of a kernel larger than 3x3 are too many sums for the registers: a row at a time.
+    share = len(taps) if len(taps) <= 9 else g.window[1]
+    sums = itertools.chain.from_iterable(
+        channel_sums(taps[i:i + share], 8) for i in range(0, len(taps), share))
+    dw = jnp.stack(list(sums)).reshape(*g.window, 1, g.in_channels).astype(dy.dtype)
+    unseen = [(s.start, size - s.stop) for s, size in zip((rows, cols), window, strict=True)]
     return jnp.pad(dw, (*unseen, (0, 0), (0, 0)))
 
 
-def _sums(taps, g):
-    """The sum of each of `taps`, (B, H', W', C), over all but the channels.
-
-    The sums over the rows of several taps are one reduction with several operands: it reads dy and
-    x once, not once a tap, and adds vectors of channels. On small maps all taps together are too
-    many sums for the registers, and those of one row of the kernel are the better share.
-    """
-    share = g.window[1] if g.out[0] <= 14 else len(taps)
-    sums = []
-    for start in range(0, len(taps), share):
-        group = taps[start:start + share]
-        zeros = (jnp.zeros((), group[0].dtype),) * len(group)
-        sums += lax.reduce(tuple(group), zeros,
-                           lambda a, b: tuple(u + v for u, v in zip(a, b, strict=True)), (1,))
-    return [total.sum((0, 1)) for total in sums]
+def _shifted(dy, g):
+    """For each tap of a convolution of stride 1, the values of dy that it adds to the pixels."""
+    (dy,), _, reach = phase_maps((dy,), (0,), g)
+    top, left = (pads[0] + r for pads, r in zip(g.padding, reach, strict=True))
+    return [dy[:, top - i:top - i + g.size[0], left - j:left - j + g.size[1]]
+            for i in range(g.window[0]) for j in range(g.window[1])]
 
 
 def _flat(kernel):
