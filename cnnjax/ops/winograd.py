@@ -27,8 +27,9 @@ to one decimal digit with tiles of 4 and two with tiles of 6, so `train=False` d
 Code: the programs of a deep net hold dozens of these, and what counts for their compile time is the
 number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
 broadcast; the other is spelled out, so that the zeros and ones of its matrix cost nothing. XLA:CPU
-would rather evaluate both at once for each element, in 36 terms; that it keeps the half-transformed
-map is due to the padding between the two.
+would rather evaluate both at once for each element, in 36 terms. That it keeps the half-transformed
+map is due, for the input, to the padding between the two; of the output, a loop over parts of the
+batch ends between them.
 """
 
 from __future__ import annotations
@@ -116,9 +117,10 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
     def part(x):
         products = [_product(s, k, 2, contract + 1)
                     for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
-        return _from_tiles(products, x.shape[0], out, m, r)
+        return _output_columns(products, x.shape[0], out, m, r)
 
-    return map_images(part, x, _images(x.shape[0], out, kernel.shape[2:])).astype(x.dtype)
+    columns = map_images(part, x, _images(x.shape[0], out, kernel.shape[2:]))
+    return _output_rows(columns, out, m, r).astype(x.dtype)
 
 
 def _tile(batch: int, out: Pair, r: int) -> int:
@@ -157,15 +159,22 @@ def _output_tiles(dy, m: int, r: int) -> list[jax.Array]:
     return [c.reshape(m + r - 1, batch * tiles[0] * tiles[1], channels) for c in columns]
 
 
-def _from_tiles(products: list[jax.Array], batch: int, out: Pair, m: int, r: int) -> jax.Array:
-    """A^T [products] A: for each column of a tile (a rows, B tiles, D) -> (B, *out, D)."""
-    tiles = [-(-size // m) for size in out]
-    products = [p.reshape(m + r - 1, batch, *tiles, p.shape[-1]) for p in products]
-    # The tile's pixels become axes beside those that count the tiles: nothing is interleaved.
-    rows = [_along(_OUTPUT[m, r], [p[i] for p in products], 3) for i in range(m + r - 1)]
-    y = jnp.stack(_each(_OUTPUT[m, r], rows), 2)
-    y = y.reshape(batch, tiles[0] * m, tiles[1] * m, y.shape[-1])
-    return y[:, :out[0], :out[1]]
+def _output_columns(products: list[jax.Array], batch: int, out: Pair, m: int, r: int) -> jax.Array:
+    """[products] A: for each column of a tile (a rows, B tiles, D) -> (B, tiles, a, tiles, m, D).
+
+    The tile's rows and columns become axes beside those that count the tiles: nothing is
+    interleaved.
+    """
+    a, tiles = m + r - 1, [-(-size // m) for size in out]
+    products = [p.reshape(a, batch, *tiles, p.shape[-1]) for p in products]
+    return jnp.stack([_along(_OUTPUT[m, r], [p[i] for p in products], 3) for i in range(a)], 2)
+
+
+def _output_rows(columns: jax.Array, out: Pair, m: int, r: int) -> jax.Array:
+    """A^T [columns]: what `_output_columns` returns -> (B, *out, D)."""
+    batch, tiles_h, a, tiles_w, _, features = columns.shape
+    y = jnp.stack(_each(_OUTPUT[m, r], [columns[:, :, i] for i in range(a)]), 2)
+    return y.reshape(batch, tiles_h * m, tiles_w * m, features)[:, :out[0], :out[1]]
 
 
 def _along(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
