@@ -20,7 +20,7 @@ Activation = Callable[[jax.Array], jax.Array]
 ACTIVATIONS: dict[str, Activation] = {
     "relu": nn.relu,
     "relu6": nn.relu6,
-    "silu": nn.silu,
+    "silu": ops.silu,
     "hard_swish": nn.hard_swish,
 }
 

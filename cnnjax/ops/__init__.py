@@ -17,7 +17,8 @@ from cnnjax.ops.conv import conv2d, formulation, names, without
 from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
+from cnnjax.ops.silu import silu
 from cnnjax.ops.switch import set_default, training, using
 
 __all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "names",
-           "relu", "set_default", "training", "using", "without"]
+           "relu", "set_default", "silu", "training", "using", "without"]
