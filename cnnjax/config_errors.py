@@ -14,7 +14,7 @@ def check_file(file: str) -> None:
     """Raises the error of an experiment that is not there, with those that are."""
     path = Path(file)
     if not path.is_file():
-        folders = (path, path.parent, Path("experiments"))
+        folders = {path, path.parent, Path("experiments")}
         known = sorted(str(p) for folder in folders for p in folder.glob("*.py")
                        if p.name != "launch.py")
         raise UserError(f"There is no config file {file}.{did_you_mean(file, known)}"

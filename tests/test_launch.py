@@ -100,6 +100,12 @@ def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, t
     assert not list(tmp_path.iterdir())
 
 
+def test_experiments_are_listed_once(capsys):
+    said = bad(["--config=experiments/resnet51.py"], capsys)
+    listed = said.partition("There are: ")[2].rstrip(".\n").split(", ")
+    assert "experiments/lenet5.py" in listed and len(listed) == len(set(listed))
+
+
 def test_a_folder_without_images_or_with_one_class_says_what_is_expected(capsys, tmp_path):
     empty = tmp_path / "empty"
     (empty / "a").mkdir(parents=True)

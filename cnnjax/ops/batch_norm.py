@@ -90,6 +90,8 @@ def _backward(epsilon, residuals, cotangents):
     dy, dmean, dvar = cotangents
     n = x.size // x.shape[-1]
     dy, x = dy.astype(scale.dtype), x.astype(scale.dtype)
+    # Sums of XLA's own, which want dy written out. `channel_sums` would compute it anew, with all
+    # that makes it: the backward pass of the activation.
     sum_dy = dy.sum(_AXES)
     dscale = ((dy * x).sum(_AXES) - mean * sum_dy) * inverse
     slope = scale * inverse
