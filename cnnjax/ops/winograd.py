@@ -119,11 +119,8 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
                     for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
         return _output_columns(products, x.shape[0], out, m, r)
 
-    batch = x.shape[0]
-    images = _images(batch, out, kernel.shape[2:])
-    # Half a batch at a time, because the half-transformed map is the larger one.
-    return map_images(lambda x: _output_rows(map_images(part, x, images), out, m, r), x,
-                      max(images, -(-batch // 2))).astype(x.dtype)
+    columns = map_images(part, x, _images(x.shape[0], out, kernel.shape[2:]))
+    return _output_rows(columns, out, m, r).astype(x.dtype)
 
 
 def _tile(batch: int, out: Pair, r: int) -> int:
