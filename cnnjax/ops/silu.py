@@ -30,9 +30,11 @@ def _forward(x):
 
 
 def _backward(x, dy):
+    dtype = x.dtype
+    x = x.astype(jnp.promote_types(dtype, jnp.float32))
     e = jnp.exp(jnp.minimum(x, 40))  # Beyond it s is 1, and exp would overflow.
     rest = 1 / (1 + e)  # 1 - s
-    return (dy * (e * rest) * (1 + x * rest),)
+    return ((dy * (e * rest) * (1 + x * rest)).astype(dtype),)
 
 
 _silu.defvjp(_forward, _backward)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from cnnjax import ops
 
@@ -48,5 +49,9 @@ def test_xla_does_not_keep_what_the_forward_pass_computed():
     assert temporaries["auto"] < 0.8 * temporaries["xla"]
 
 
-def test_dtype_is_kept():
-    assert ops.silu(jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_dtype_is_kept_and_short_floats_do_not_overflow(dtype):
+    x = jnp.asarray([-60.0, 0.0, 20.0, 60.0], dtype)
+    y, slope = jax.value_and_grad(lambda x: jnp.sum(ops.silu(x).astype(jnp.float32)))(x)
+    assert ops.silu(x).dtype == slope.dtype == dtype and np.isfinite(y)
+    np.testing.assert_allclose(slope.astype(np.float32), [0, 0.5, 1, 1], atol=1e-6)
