@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 
 from cnnjax.data import augment
 from cnnjax.data.augment import policies
@@ -51,8 +52,10 @@ def test_flip_mirrors_half_of_the_images():
     assert 16 < flipped.sum() < 48
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_pad_crop_shifts_each_image_by_its_own_amount(dtype):
+@pytest.mark.parametrize(("dtype", "platform"),
+                         [(np.uint8, "cpu"), (np.float32, "cpu"), (np.uint8, "gpu")])
+def test_pad_crop_shifts_each_image_by_its_own_amount(monkeypatch, dtype, platform):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     p, (h, w) = 3, IMAGES.shape[1:3]
     images = IMAGES.astype(dtype)
     out = np.asarray(augment.random_pad_crop(jax.random.key(0), jnp.asarray(images), p))
@@ -149,6 +152,15 @@ def test_mix_pairs_rows_from_both_ends_by_the_weight_it_returns(mixup, per_examp
     cut = np.array([len(np.unique(image)) == 2 for image in np.asarray(mixed)])
     if per_example:
         assert 0.3 < cut.mean() < 0.75 if mixup else cut.mean() > 0.8
+
+
+@pytest.mark.parametrize("alpha", [0.1, 1.0, 8.0])
+def test_weights_of_mixup_have_the_beta_distribution(alpha):
+    mixing = augment.mixing.draw_mixing(jax.random.key(5), (20_000, 8, 8, 1), alpha, 0.0,
+                                        per_example=True)
+    at = np.array([1e-9, 1e-4, 0.03, 0.2, 0.5, 0.7, 0.9, 0.999])
+    below = (np.asarray(mixing.weight)[:, None] <= at).mean(axis=0)
+    np.testing.assert_allclose(below, scipy.stats.beta.cdf(at, alpha, alpha), atol=0.012)
 
 
 def test_mix_without_luck_changes_nothing():

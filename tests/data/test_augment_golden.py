@@ -1,6 +1,8 @@
 """Augmentations against torchvision 0.28 and timm 1.0.31 on fixed draws (make_golden.py)."""
 
+import functools
 from pathlib import Path
+from unittest import mock
 
 import augment_cases as cases
 import jax
@@ -24,14 +26,20 @@ def check(ours, theirs, different=0.025, inside=False):
     assert (apart > 0).mean() <= different, f"{(apart > 0).mean():.2%} of the values differ"
 
 
-@pytest.fixture(scope="module")
-def apply():
-    """(image, operation, magnitude) -> the image after it, compiled once for all operations."""
-    jitted = jax.jit(operations.apply_operations, static_argnames=("method", "fill"))
+@pytest.fixture(scope="module", params=["cpu", "gpu"])
+def apply(request):
+    """(image, operation, magnitude) -> the image after it, compiled once for all operations.
+
+    By the form for CPUs, and by that for accelerators.
+    """
+    # A function of its own for each form, or the second would be the first one's cached trace.
+    jitted = jax.jit(functools.partial(operations.apply_operations),
+                     static_argnames=("method", "fill"))
 
     def apply(image, name, size, **how):
         codes = jnp.full((1, 1), operations.CODES[name])
-        return jitted(image[None], codes, jnp.full((1, 1), size, jnp.float32), **how)[0]
+        with mock.patch.object(jax, "default_backend", lambda: request.param):
+            return jitted(image[None], codes, jnp.full((1, 1), size, jnp.float32), **how)[0]
 
     return apply
 
@@ -67,17 +75,18 @@ def test_solarize_add_is_that_of_timm(apply):
     check(apply(cases.image(), "SolarizeAdd", 99.0), GOLDEN["solarize_add 99"], different=0)
 
 
-def test_every_branch_gives_on_an_accelerator_what_it_gives_on_cpu(monkeypatch):
-    drawn = cases.OPERATIONS + [("SolarizeAdd", 99.0)]
-    codes = jnp.array([[operations.CODES[name]] for name, _ in drawn])
-    sizes = jnp.array([[size] for _, size in drawn])
-    images = np.broadcast_to(cases.image(), (len(drawn), *cases.image().shape))
-    on_cpu, together = (jax.jit(lambda *rows: operations.apply_operations(*rows)) for _ in range(2))
-    on_cpu = on_cpu(images, codes, sizes)
+def test_images_of_a_batch_have_their_own_sequences_on_an_accelerator_too(monkeypatch):
+    drawn = [("Equalize", 0.0), ("Rotate", 9.0), ("Sharpness", 0.8931), ("Color", 0.5371)]
+    codes, sizes = (jnp.array(column) for column in zip(
+        *((operations.CODES[name], size) for name, size in drawn), strict=True))
+    codes, sizes = (jnp.stack([a, jnp.roll(a, 1)], axis=1) for a in (codes, sizes))
+    images = np.stack([np.roll(cases.image(), 3 * i, axis=0) for i in range(len(drawn))])
+    on_cpu = operations.apply_operations(images, codes, sizes)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    together = together(images, codes, sizes)
-    for (name, _), a, b in zip(drawn, on_cpu, together, strict=True):
-        check(a, b, inside=name == "Sharpness")
+    together = operations.apply_operations(images, codes, sizes)
+    apart = np.abs(np.asarray(on_cpu).astype(int) - np.asarray(together))
+    # A level that the first operation rounds the other way can be one of many in the second.
+    assert (apart > 0).mean() < 0.03 and apart.max() < 20
 
 
 @pytest.mark.parametrize("key", ["rand", "trivial"])
@@ -118,8 +127,10 @@ def test_magnitudes_of_rand_augment_increasing_are_those_of_timm():
         assert (off > 1e-4).sum() <= (2 if whole else 0) and off.max() <= 1.001, name
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("i", range(len(cases.JITTER)))
-def test_color_jitter_is_that_of_torchvision(i):
+def test_color_jitter_is_that_of_torchvision(monkeypatch, i, platform):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     factors, order = cases.JITTER[i]
     ours = jitter.apply_jitter(cases.image()[None], jnp.array([factors]), jnp.array([order]),
                                [True] * 4)[0]
@@ -128,11 +139,13 @@ def test_color_jitter_is_that_of_torchvision(i):
     assert apart.max() <= 2 and (apart > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize(("platform", "different"), [("cpu", 0.025), ("gpu", 0.05)])
 @pytest.mark.parametrize("i", range(len(cases.CROPS)))
-def test_a_resized_crop_is_that_of_torchvision(i):
+def test_a_resized_crop_is_that_of_torchvision(monkeypatch, i, platform, different):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
     box, size, method = cases.CROPS[i]
     check(boxes.resized_crop(cases.image()[None], jnp.array([box]), size, method)[0],
-          GOLDEN[f"crop {i}"])
+          GOLDEN[f"crop {i}"], different)
 
 
 @pytest.mark.parametrize("size", cases.BOX_SIZES)

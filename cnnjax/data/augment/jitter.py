@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cnnjax.data.augment import color
+from cnnjax.data.augment import color, packed
 from cnnjax.data.augment.rows import for_each_image
+from cnnjax.data.augment.together import jitter_together
 
 _CHANGES = (color.adjust_brightness, color.adjust_contrast, color.adjust_saturation,
             color.adjust_hue)
@@ -44,7 +45,10 @@ def color_jitter(key: jax.Array, images: jax.Array, brightness: float = 0.0, con
 
 def apply_jitter(images: jax.Array, factors: jax.Array, order: jax.Array,
                  wanted: list[bool], mesh: Mesh | None = None) -> jax.Array:
-    """Applies drawn changes: factors and order [B, 4], each row of order a permutation of 0..3."""
+    """Applies drawn changes: factors and order [B, 4], each row of order a permutation of 0..3.
+
+    A factor that is not wanted is 1.
+    """
     def change(which, wanted):
         return (lambda image, factors: which[1](image, factors[which[0]])) if wanted else (
             lambda image, factors: image)
@@ -56,4 +60,11 @@ def apply_jitter(images: jax.Array, factors: jax.Array, order: jax.Array,
             image = jax.lax.switch(order[i], branches, image, factors)
         return image
 
-    return for_each_image(jitter, images, factors, order, mesh=mesh) if any(wanted) else images
+    def together(images, factors, order):
+        channels = images.shape[-1]
+        pixels = jitter_together(packed.pack(images), channels, factors, order, wanted)
+        return packed.unpack(pixels, channels)
+
+    if not any(wanted):
+        return images
+    return for_each_image(jitter, images, factors, order, mesh=mesh, together=together)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from cnnjax.data.augment import color
+from cnnjax.data.augment import color, packed
 from cnnjax.data.augment.geometry import warp
 from cnnjax.data.augment.rows import for_each_image
+from cnnjax.data.augment.together import apply_together
 
 # torchvision's names in its order, with the two of timm that it has not. The magnitude of each is:
 # a slope (shears), pixels (translations), degrees counter-clockwise (rotate), the factor minus one
@@ -24,6 +26,9 @@ CODES = {name: code for code, name in enumerate(OPERATIONS)}
 SIGNED = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color",
           "Contrast", "Sharpness")
 _WARPS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
+# All five warps are one kind.
+_KINDS = tuple(dict.fromkeys("warp" if name in _WARPS else name for name in OPERATIONS))
+_KIND = np.array([_KINDS.index("warp" if name in _WARPS else name) for name in OPERATIONS])
 Fill = int | Sequence[int]
 
 
@@ -45,34 +50,37 @@ def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.A
     """
     fill = jnp.broadcast_to(jnp.asarray(fill, jnp.uint8), images.shape[-1:])
 
-    def apply(image, codes, sizes):
+    def one(image, codes, sizes):
         for i in range(codes.shape[0]):
             image = _apply(image, codes[i], sizes[i], fill, method)
         return image
 
-    return for_each_image(apply, images, operations, magnitudes.astype(jnp.float32), mesh=mesh)
+    def together(images, codes, sizes):
+        matrix = jax.vmap(functools.partial(_matrix, shape=images.shape[1:3]))
+        channels, pixels = images.shape[-1], packed.pack(images)
+        for code, size in zip(codes.T, sizes.T, strict=True):
+            pixels = apply_together(pixels, channels, _KINDS, jnp.asarray(_KIND)[code], size,
+                                    matrix(code, size), fill, method)
+        return packed.unpack(pixels, channels)
+
+    return for_each_image(one, images, operations, magnitudes.astype(jnp.float32), mesh=mesh,
+                          together=together)
 
 
 def _apply(image: jax.Array, code: jax.Array, size: jax.Array, fill: jax.Array, method: str
            ) -> jax.Array:
     branches = {
+        **{name: functools.partial(change, image, size)
+           for name, change in color.OF_A_LEVEL.items()},
         "Identity": lambda: image,
-        # One branch for all five: under vmap every branch is computed.
         "warp": lambda: warp(image, _matrix(code, size, image.shape[:2]), fill, method),
-        "Brightness": lambda: color.adjust_brightness(image, 1 + size),
         "Color": lambda: color.adjust_saturation(image, 1 + size),
         "Contrast": lambda: color.adjust_contrast(image, 1 + size),
         "Sharpness": lambda: color.adjust_sharpness(image, 1 + size),
-        "Posterize": lambda: color.posterize(image, size),
-        "Solarize": lambda: color.solarize(image, size),
         "AutoContrast": lambda: color.autocontrast(image),
         "Equalize": lambda: color.equalize(image),
-        "Invert": lambda: color.invert(image),
-        "SolarizeAdd": lambda: color.solarize_add(image, size),
     }
-    names = list(branches)
-    branch = np.array([names.index("warp" if name in _WARPS else name) for name in OPERATIONS])
-    return jax.lax.switch(jnp.asarray(branch)[code], list(branches.values()))
+    return jax.lax.switch(jnp.asarray(_KIND)[code], [branches[kind] for kind in _KINDS])
 
 
 def _matrix(code: jax.Array, size: jax.Array, shape: tuple[int, int]) -> jax.Array:

@@ -1,0 +1,139 @@
+"""Each image's own operation, for a whole batch at once: the form for accelerators.
+
+There every branch of a `lax.switch` is computed for every image, so the fewer and cheaper the
+branches are, the better. Most kinds of operation only replace each level of a channel by another.
+They are a table [C, 256] for each image, which costs nothing to make, and one lookup. AutoContrast
+and Equalize need to know how often each level occurs: only the images that drew one of them are
+counted. All the rest is one pass over packed pixels (`packed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from cnnjax.data.augment import color, packed
+from cnnjax.data.augment.geometry import interpolated, neighbours
+
+_COUNTED = ("AutoContrast", "Equalize")
+_COUNTERS = 16  # Of each level. Neighbours that add to one place in memory wait for each other.
+
+
+def apply_together(pixels: jax.Array, channels: int, names: Sequence[str], kinds: jax.Array,
+                   sizes: jax.Array, matrices: jax.Array, fill: jax.Array, method: str
+                   ) -> jax.Array:
+    """Applies to each image one operation.
+
+    Args:
+      pixels: uint32 [B, H, W], packed.
+      channels: C, 1 or 3.
+      names: the kinds of operation: those of `color`, "Identity" and "warp".
+      kinds: int32 [B], numbers of `names`.
+      sizes: float32 [B], magnitudes.
+      matrices: float32 [B, 2, 3], of `geometry.warp`.
+      fill: uint8 [C], what comes from outside an image.
+      method: of resampling.
+
+    Returns:
+      uint32 [B, H, W].
+    """
+    def is_one_of(*wanted):
+        return sum((kinds == names.index(name) for name in wanted), jnp.zeros(len(kinds), bool))
+
+    planes = packed.planes(pixels, channels)
+    grey = color.grey(*planes)
+    counted = is_one_of(*_COUNTED)
+    count = jnp.stack([_histogram(plane, counted) for plane in planes], axis=1)
+    tables = jax.vmap(_table, in_axes=(None, 0, 0, 0, 0))(names, kinds, sizes, count,
+                                                          grey.mean(axis=(1, 2)))
+    out = packed.join([_look_up(tables[:, i], plane) for i, plane in enumerate(planes)])
+    branches = {"warp": _warp(pixels, channels, matrices, fill, method),
+                "Sharpness": [jax.vmap(color.adjust_sharpness)(plane[..., None], 1 + sizes)[..., 0]
+                              for plane in planes]}
+    if channels > 1:
+        factors = 1 + sizes[:, None, None]
+        branches["Color"] = [color.blend(plane, grey, factors) for plane in planes]
+    for name, changed in branches.items():
+        out = jnp.where(is_one_of(name)[:, None, None], packed.join(changed), out)
+    return out
+
+
+def jitter_together(pixels: jax.Array, channels: int, factors: jax.Array, order: jax.Array,
+                    wanted: Sequence[bool]) -> jax.Array:
+    """Changes brightness, contrast, saturation and hue of each image in its own order.
+
+    Args:
+      pixels: uint32 [B, H, W], packed.
+      channels: C, 1 or 3.
+      factors: float32 [B, 4], the turn of the hue last; 1 for a change of the others that is not
+        wanted.
+      order: int [B, 4], each row a permutation of 0..3.
+      wanted: which of the four.
+
+    Returns:
+      uint32 [B, H, W].
+    """
+    for which in order.T:
+        factor = jnp.take_along_axis(factors, which[:, None], axis=1)[..., None]
+        which = which[:, None, None]
+        planes = packed.planes(pixels, channels)
+        grey = color.grey(*planes)
+        # All but the hue blend with something: with black, with the mean grey, with the grey.
+        other = jnp.where(which == 1, grey.mean(axis=(1, 2), keepdims=True), 0.0)
+        other = jnp.where(which == 2, grey, other)
+        changed = packed.join([color.blend(plane, other, factor) for plane in planes])
+        if channels == 1:  # It has no saturation and no hue.
+            changed = jnp.where(which < 2, changed, pixels)
+        else:
+            turned = packed.join(color.turn_hue(*planes, factor)) if wanted[3] else pixels
+            changed = jnp.where(which == 3, turned, changed)
+        # Or the last change would be computed again for each channel where they are unpacked.
+        pixels = jax.lax.optimization_barrier(changed)
+    return pixels
+
+
+def _table(names: Sequence[str], kind: jax.Array, size: jax.Array, count: jax.Array,
+           grey: jax.Array) -> jax.Array:
+    """Returns what an image's operation makes of each level, uint8 [C, 256].
+
+    `count`, int32 [C, 256], is how often each occurs, and `grey` the mean of the grey image.
+    """
+    levels = jnp.broadcast_to(jnp.arange(256, dtype=jnp.uint8), count.shape)
+    low = jnp.argmax(count > 0, axis=1)[:, None]
+    high = 255 - jnp.argmax(count[:, ::-1] > 0, axis=1)[:, None]
+    changed = {**{name: change(levels, size) for name, change in color.OF_A_LEVEL.items()},
+               "Contrast": color.blend(levels, grey, 1 + size),
+               "AutoContrast": color.stretch(levels, low, high),
+               "Equalize": color.equalizing_table(count)}
+    drawn = [kind == names.index(name) for name in changed]
+    return jnp.select(drawn, list(changed.values()), levels)
+
+
+def _look_up(tables: jax.Array, plane: jax.Array) -> jax.Array:
+    """Returns uint8 [B, H, W], levels replaced by those of tables [B, 256]."""
+    row = jnp.arange(len(plane))[:, None, None]
+    return tables.reshape(-1).at[row * 256 + plane].get(mode="promise_in_bounds")
+
+
+def _warp(pixels: jax.Array, channels: int, matrices: jax.Array, fill: jax.Array, method: str
+          ) -> list[jax.Array]:
+    """Resamples each image along its map: planes, uint8 [B, H, W] each."""
+    def one(pixels, matrix):
+        return neighbours(pixels.reshape(-1), pixels.shape, matrix, packed.pack(fill), method)
+
+    found, shares = jax.vmap(one)(pixels, matrices)
+    found = zip(*(packed.planes(corner, channels) for corner in found), strict=True)
+    return [interpolated(corners, shares) for corners in found]
+
+
+def _histogram(plane: jax.Array, wanted: jax.Array) -> jax.Array:
+    """Returns how often each level occurs, int32 [B, 256]: zeros where that is not wanted."""
+    rows, _, width = plane.shape
+    counter = jnp.arange(rows)[:, None, None] * _COUNTERS + jnp.arange(width) % _COUNTERS
+    size = rows * _COUNTERS * 256
+    # What is out of bounds is dropped: adding to memory is what takes the time.
+    where = jnp.where(wanted[:, None, None], counter * 256 + plane, size)
+    count = jnp.zeros(size, jnp.int32).at[where].add(1, mode="drop")
+    return count.reshape(rows, _COUNTERS, 256).sum(axis=1)
