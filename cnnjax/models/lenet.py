@@ -111,16 +111,16 @@ class LeNet5(nn.Module):
         if padding is None:
             padding = 2 if min(x.shape[1:3]) < 32 else 0
         x = Conv(6, 5, padding=padding, use_bias=True, dtype=self.dtype, name="conv1")(x)
-        x = end("conv1", jnp.tanh(x))
+        x = end("conv1", ops.tanh(x))
         x = end("stage1", AvgPool(2, name="pool1")(x))
         if self.connections == "table":
             x = SparseConv(TABLE_I, 5, dtype=self.dtype, name="conv2")(x)
         else:
             x = Conv(16, 5, padding=0, use_bias=True, dtype=self.dtype, name="conv2")(x)
-        x = end("conv2", jnp.tanh(x))
+        x = end("conv2", ops.tanh(x))
         x = end("stage2", AvgPool(2, name="pool2")(x))
         x = x.reshape(x.shape[0], -1)
-        x = end("fc1", jnp.tanh(Dense(120, dtype=self.dtype, name="fc1")(x)))
-        x = jnp.tanh(Dense(84, dtype=self.dtype, name="fc2")(x))
+        x = end("fc1", ops.tanh(Dense(120, dtype=self.dtype, name="fc1")(x)))
+        x = ops.tanh(Dense(84, dtype=self.dtype, name="fc2")(x))
         return classify(x, end, num_classes=self.num_classes, dropout_rate=self.dropout_rate,
                         train=train)

@@ -19,6 +19,7 @@ from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
 from cnnjax.ops.silu import silu
 from cnnjax.ops.switch import set_default, training, using
+from cnnjax.ops.tanh import tanh
 
 __all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "names",
-           "relu", "set_default", "silu", "training", "using", "without"]
+           "relu", "set_default", "silu", "tanh", "training", "using", "without"]

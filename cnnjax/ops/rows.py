@@ -20,10 +20,11 @@ T is a product of the kernel with a constant of zeros and ones, which gives the 
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.ops.product import product
@@ -53,14 +54,10 @@ def conv2d(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     outputs = cols // parts
     inputs = g.stride[1] * (outputs - 1) + g.window[1]
     x = x.reshape(batch, height, width * channels)
+    pieces = _cut(x, (parts, g.stride[1] * outputs * channels, inputs * channels))
     last = g.stride[0] * (rows - 1) + 1
-    beside = [lax.slice(x, (0, i, start), (batch, i + last, start + inputs * channels),
-                        (1, g.stride[0], 1))
-              for start in range(0, cols * g.stride[1] * channels,
-                                 outputs * g.stride[1] * channels)
-              for i in range(g.window[0])]
-    beside = jnp.concatenate(beside, -1).reshape(
-        batch * rows * parts, g.window[0] * inputs * channels)
+    beside = jnp.concatenate([pieces[:, i:i + last:g.stride[0]] for i in range(g.window[0])], -1)
+    beside = beside.reshape(batch * rows * parts, g.window[0] * inputs * channels)
     placement = jnp.asarray(_placement(inputs, outputs, g), kernel.dtype)
     toeplitz = jnp.einsum("poj,ijcd->ipcod", placement, kernel)
     y = product(beside, toeplitz.reshape(-1, outputs * features))
@@ -72,6 +69,34 @@ def _parts(g: ConvGeometry) -> int:
     cols = g.out[1]
     return max((n for n in range(1, cols + 1)
                 if cols % n == 0 and cols // n * g.out_channels >= LEAST_COLUMNS), default=1)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _cut(x: jax.Array, sizes: tuple[int, int, int]) -> jax.Array:
+    """Cuts (B, H, N) into pieces of a row that overlap: (B, H, parts, length).
+
+    `sizes` are the number of parts, the step from one to the next, and the length.
+    """
+    parts, step, length = sizes
+    pieces = [x[..., i * step:i * step + length] for i in range(parts)]
+    return jnp.concatenate(pieces, -1).reshape(*x.shape[:2], parts, length)
+
+
+def _cut_forward(x, sizes):
+    return _cut(x, sizes), x.shape[-1]
+
+
+def _cut_backward(sizes, width, dy):
+    # A product with a constant of zeros and ones. As a sum of padded pieces XLA would compute it
+    # again wherever the gradient is read, and four times as often where a pool spreads it.
+    parts, step, length = sizes
+    position, part, place = np.ogrid[:width, :parts, :length]
+    back = (position == part * step + place).astype(np.float32).reshape(width, -1)
+    flat = dy.reshape(-1, parts * length)
+    return (product(flat, jnp.asarray(back.T, dy.dtype)).reshape(*dy.shape[:2], width),)
+
+
+_cut.defvjp(_cut_forward, _cut_backward)
 
 
 def _placement(inputs: int, outputs: int, g: ConvGeometry) -> np.ndarray:

@@ -28,7 +28,7 @@ _training = jax.make_user_context(False)
 _without = jax.make_user_context(())
 
 # What may be left out by its name, besides the rows of `conv.FORMULATIONS`.
-OTHERS = ("max_pool", "avg_pool", "dense", "batch_norm", "relu", "silu")
+OTHERS = ("max_pool", "avg_pool", "dense", "batch_norm", "relu", "silu", "tanh")
 
 
 def _checked(choice: str) -> str:
