@@ -21,6 +21,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
     normal,
+    parameter,
 )
 from cnnjax.models.parts import DropPath, LayerNorm
 from cnnjax.types import UserError
@@ -52,7 +53,7 @@ class Block(nn.Module):
         y = nn.gelu(self.dense(4 * width, name="fc1")(y), approximate=False)
         y = self.dense(width, name="fc2")(y)
         start = nn.initializers.constant(self.layer_scale)
-        y *= self.param("layer_scale", start, (width,), FLOAT32).astype(y.dtype)
+        y *= parameter(self, "layer_scale", start, (width,)).astype(y.dtype)
         return x + DropPath(self.drop_path_rate, self.train, name="drop_path")(y)
 
 

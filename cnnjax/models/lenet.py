@@ -26,6 +26,7 @@ from cnnjax.models.layers import (
     Endpoints,
     classify,
     endpoint_names,
+    parameter,
     torch_uniform_bias,
 )
 
@@ -61,9 +62,9 @@ class SparseConv(nn.Module):
         sources = [source for sources in self.table for source in sources]
         targets = [target for target, sources in enumerate(self.table) for _ in sources]
         fan_in = k * k * np.array([len(sources) for sources in self.table], np.float32)
-        slices = self.param("kernel", torch_uniform_bias(fan_in[targets]), (k, k, len(sources)),
-                            FLOAT32)
-        bias = self.param("bias", torch_uniform_bias(fan_in), (features,), FLOAT32)
+        slices = parameter(self, "kernel", torch_uniform_bias(fan_in[targets]),
+                           (k, k, len(sources)))
+        bias = parameter(self, "bias", torch_uniform_bias(fan_in), (features,))
         # A product with a constant 0/1 matrix puts the slices in place, and its transpose picks
         # the gradient of the connected pairs: XLA's scatter is a scalar loop on CPU. HIGHEST keeps
         # accelerators from rounding the weights on the way.

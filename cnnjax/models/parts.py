@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.models.layers import FLOAT32, Dense, Initializer, torch_uniform
+from cnnjax.models.layers import FLOAT32, Dense, Initializer, parameter, torch_uniform
 from cnnjax.ops.geometry import Pair, pair
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -99,8 +99,8 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         shape = x.shape[-1:]
-        scale = self.param("scale", nn.initializers.ones, shape, FLOAT32)
-        bias = self.param("bias", nn.initializers.zeros, shape, FLOAT32)
+        scale = parameter(self, "scale", nn.initializers.ones, shape)
+        bias = parameter(self, "bias", nn.initializers.zeros, shape)
         wide = x.astype(jnp.promote_types(x.dtype, FLOAT32))
         wide -= wide.mean(-1, keepdims=True)
         var = jnp.square(wide).mean(-1, keepdims=True)
