@@ -7,10 +7,10 @@ with a step without any, whose images are floats that are normalised already: A 
 process. The cost is the ratio of the two in the same turn, less one; it has its median over the
 turns, with the least and the most. On GPUs the model computes in bfloat16.
 
-`--alone` times `augment.pipeline` as a call of its own instead. Its share of a step is an upper
-bound of the cost, because inside the step XLA can fuse it with its neighbours, and it spares the
+`--alone` times `augment.pipeline` as a call of its own instead. Its share of a step is about its
+cost there, where XLA can fuse it with its neighbours and may do so badly, and it spares the
 compiling of a step a recipe. Its last rows are the two ways of applying a policy, of which
-`rows.for_each_image` takes one by the backend.
+`rows.for_all_images` takes one by the backend.
 """
 
 from __future__ import annotations

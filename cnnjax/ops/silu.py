@@ -31,8 +31,9 @@ def _forward(x):
 
 def _backward(x, dy):
     dtype = x.dtype
-    x = x.astype(jnp.promote_types(dtype, jnp.float32))
-    e = jnp.exp(jnp.minimum(x, 40))  # Beyond it s is 1, and exp would overflow.
+    # Beyond 40 s is 1, and the slope with it; exp would overflow.
+    x = jnp.minimum(x.astype(jnp.promote_types(dtype, jnp.float32)), 40)
+    e = jnp.exp(x)
     rest = 1 / (1 + e)  # 1 - s
     return ((dy * (e * rest) * (1 + x * rest)).astype(dtype),)
 

@@ -28,8 +28,8 @@ Code: the programs of a deep net hold dozens of these, and what counts for their
 number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
 broadcast; the other is spelled out, so that the zeros and ones of its matrix cost nothing. XLA:CPU
 would rather evaluate both at once for each element, in 36 terms. That it keeps the half-transformed
-map is due, for the input, to the padding between the two; of the output, a loop over parts of the
-batch ends between them.
+map is due, for the input, to the padding between the two; for the output of large maps of few
+channels a loop over parts of the batch ends between them. Elsewhere it does evaluate both at once.
 """
 
 from __future__ import annotations

@@ -139,6 +139,17 @@ def test_color_jitter_is_that_of_torchvision(monkeypatch, i, platform):
     assert apart.max() <= 2 and (apart > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize(("kind", "wanted"), [("grey", [True] * 4), ("photo", [True, False] * 2),
+                                              ("photo", [False, True, True, False])])
+def test_jitter_on_an_accelerator_makes_the_wanted_changes_alone(monkeypatch, kind, wanted):
+    images = np.stack([cases.image(kind)] * 4)
+    drawn = [jnp.array(column) for column in zip(*cases.JITTER, strict=True)]
+    on_cpu = np.asarray(jitter.apply_jitter(images, *drawn, wanted)).astype(int)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    apart = np.abs(on_cpu - np.asarray(jitter.apply_jitter(images, *drawn, wanted)))
+    assert apart.max() <= 2 and (apart > 0).mean() < 0.02
+
+
 @pytest.mark.parametrize(("platform", "different"), [("cpu", 0.025), ("gpu", 0.05)])
 @pytest.mark.parametrize("i", range(len(cases.CROPS)))
 def test_a_resized_crop_is_that_of_torchvision(monkeypatch, i, platform, different):

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 from cnnjax import data
 from cnnjax.data import augment
 
+jax.default_backend = lambda: sys.argv[2]  # By whose formulations.
 mesh = Mesh(np.asarray(jax.devices()), ("data",))
 count = len(jax.devices())
 sha = hashlib.sha256()
@@ -71,8 +72,10 @@ print("DIGEST", sha.hexdigest())
 
 
 @pytest.mark.slow
-def test_eight_devices_see_what_one_sees_and_exchange_nothing(image_folder, run_python):
-    digests = {run_python(SCRIPT, image_folder, devices=n).split("DIGEST ")[1] for n in (1, 8)}
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_eight_devices_see_what_one_sees_and_exchange_nothing(image_folder, run_python, platform):
+    digests = {run_python(SCRIPT, image_folder, platform, devices=n).split("DIGEST ")[1]
+               for n in (1, 8)}
     assert len(digests) == 1
 
 

@@ -89,6 +89,8 @@ CASES = [
     ("depthwise", (16, 9), (5, 5), 2, SAME, 4, 4, 4),
     ("depthwise", (8, 7), (7, 7), 1, 3, 3, 3, 3),
     ("depthwise", (9, 8), (3, 2), (2, 1), UNEVEN, 4, 4, 4),
+    ("depthwise", (8, 7), (3, 2), 1, UNEVEN, 4, 4, 4),
+    ("depthwise", (8, 7), (3, 4), 1, VALID, 4, 4, 4),
     ("depthwise", (9, 10), (2, 3), (3, 4), VALID, 4, 4, 4),
     ("depthwise", (2, 2), (5, 5), 1, 2, 4, 4, 4),
     ("depthwise", (2, 1), (5, 5), 2, 2, 4, 4, 4),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from cnnjax.data.augment import color, packed
-from cnnjax.data.augment.rows import for_each_image
+from cnnjax.data.augment.rows import for_all_images
 from cnnjax.data.augment.together import jitter_together
 
 _CHANGES = (color.adjust_brightness, color.adjust_contrast, color.adjust_saturation,
@@ -28,7 +28,7 @@ def color_jitter(key: jax.Array, images: jax.Array, brightness: float = 0.0, con
       contrast: likewise.
       saturation: likewise.
       hue: likewise, at most 0.5.
-      mesh: of `for_each_image`.
+      mesh: of `for_all_images`.
 
     Returns:
       uint8 [B, H, W, C].
@@ -45,10 +45,7 @@ def color_jitter(key: jax.Array, images: jax.Array, brightness: float = 0.0, con
 
 def apply_jitter(images: jax.Array, factors: jax.Array, order: jax.Array,
                  wanted: list[bool], mesh: Mesh | None = None) -> jax.Array:
-    """Applies drawn changes: factors and order [B, 4], each row of order a permutation of 0..3.
-
-    A factor that is not wanted is 1.
-    """
+    """Applies drawn changes: factors and order [B, 4], each row of order a permutation of 0..3."""
     def change(which, wanted):
         return (lambda image, factors: which[1](image, factors[which[0]])) if wanted else (
             lambda image, factors: image)
@@ -67,4 +64,4 @@ def apply_jitter(images: jax.Array, factors: jax.Array, order: jax.Array,
 
     if not any(wanted):
         return images
-    return for_each_image(jitter, images, factors, order, mesh=mesh, together=together)
+    return for_all_images(jitter, together, images, factors, order, mesh=mesh)

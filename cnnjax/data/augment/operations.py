@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from cnnjax.data.augment import color, packed
 from cnnjax.data.augment.geometry import warp
-from cnnjax.data.augment.rows import for_each_image
+from cnnjax.data.augment.rows import for_all_images
 from cnnjax.data.augment.together import apply_together
 
 # torchvision's names in its order, with the two of timm that it has not. The magnitude of each is:
@@ -43,7 +43,7 @@ def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.A
       magnitudes: float [B, n], in the units given there.
       fill: level of what comes from outside the image, one or one a channel.
       method: of resampling, "nearest" (torchvision's default) or "bilinear".
-      mesh: of `for_each_image`.
+      mesh: of `for_all_images`.
 
     Returns:
       uint8 [B, H, W, C].
@@ -63,8 +63,8 @@ def apply_operations(images: jax.Array, operations: jax.Array, magnitudes: jax.A
                                     matrix(code, size), fill, method)
         return packed.unpack(pixels, channels)
 
-    return for_each_image(one, images, operations, magnitudes.astype(jnp.float32), mesh=mesh,
-                          together=together)
+    return for_all_images(one, together, images, operations, magnitudes.astype(jnp.float32),
+                          mesh=mesh)
 
 
 def _apply(image: jax.Array, code: jax.Array, size: jax.Array, fill: jax.Array, method: str

@@ -1,4 +1,4 @@
-"""One function of one image, over a batch of them."""
+"""What each image of a batch undergoes by itself, one by one or together."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from jax.sharding import Mesh, PartitionSpec
 from cnnjax.data.placement import AXIS
 
 
-def for_each_image(function: Callable[..., jax.Array], images: jax.Array, *arguments: jax.Array,
-                   mesh: Mesh | None = None,
-                   together: Callable[..., jax.Array] | None = None) -> jax.Array:
-    """Returns `function(image, *arguments of its row)` for every row.
+def for_all_images(one: Callable[..., jax.Array], together: Callable[..., jax.Array],
+                   images: jax.Array, *arguments: jax.Array, mesh: Mesh | None = None
+                   ) -> jax.Array:
+    """Returns `one(image, *arguments of its row)` for every row.
 
     On CPU the rows come one after the other, so that a `lax.switch` computes the branch that was
     drawn and no other: one layer of RandAugment at 224 pixels takes a tenth of the time that all
-    branches take. On an accelerator they come together under `vmap`, which computes every branch
-    and selects, or by `together`.
+    branches take. On an accelerator all come at once, by `together`.
 
     Args:
-      function: of one image [H, W, C] and one row of each argument.
+      one: of one image [H, W, C] and one row of each argument.
+      together: the same of all images [B, H, W, C] and all rows.
       images: [B, H, W, C].
       arguments: arrays [B, …].
       mesh: with the axis "data" over which the rows are divided; each device then sees to its own
         rows. None where there is one device.
-      together: the same function of all images and all rows at once.
     """
     def over(*arrays):
         if jax.default_backend() == "cpu":
-            return jax.lax.map(lambda row: function(*row), arrays)
-        return (together or jax.vmap(function))(*arrays)
+            return jax.lax.map(lambda row: one(*row), arrays)
+        return together(*arrays)
 
     if mesh is None or mesh.size == 1:
         return over(images, *arguments)
