@@ -15,17 +15,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnnjax.models.layers import (
-    FLOAT32,
-    Conv,
-    Dense,
-    Endpoints,
-    MaxPool,
-    classify,
-    endpoint_names,
-    normal,
-    torch_uniform,
-)
+from cnnjax.models.initializers import normal, torch_uniform
+from cnnjax.models.layers import FLOAT32, Conv, Dense, Endpoints, MaxPool, classify, endpoint_names
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
 from cnnjax.types import UserError
 

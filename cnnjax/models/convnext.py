@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.models.initializers import normal, parameter
 from cnnjax.models.layers import (
     FLOAT32,
     Conv,
@@ -20,8 +21,6 @@ from cnnjax.models.layers import (
     ModuleDef,
     classify,
     endpoint_names,
-    normal,
-    parameter,
 )
 from cnnjax.models.parts import DropPath, LayerNorm
 from cnnjax.types import UserError

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.models.initializers import he_normal
 from cnnjax.models.layers import (
     FLOAT32,
     AvgPool,
@@ -23,7 +24,6 @@ from cnnjax.models.layers import (
     ModuleDef,
     classify,
     endpoint_names,
-    he_normal,
 )
 from cnnjax.types import UserError
 

@@ -17,14 +17,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnnjax.models.layers import (
-    FLOAT32,
-    Endpoints,
-    GlobalAvgPool,
-    classify,
-    endpoint_names,
-    torch_uniform_bias,
-)
+from cnnjax.models.initializers import torch_uniform_bias
+from cnnjax.models.layers import FLOAT32, Endpoints, GlobalAvgPool, classify, endpoint_names
 from cnnjax.models.mbconv import FusedMBConv, MBConv, makers
 from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates
 from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.branches import Branches, Pool, Unit, conv_unit
+from cnnjax.models.initializers import normal, torch_uniform_bias
 from cnnjax.models.layers import (
     FLOAT32,
     AvgPool,
@@ -35,8 +36,6 @@ from cnnjax.models.layers import (
     ModuleDef,
     classify,
     endpoint_names,
-    normal,
-    torch_uniform_bias,
 )
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
 from cnnjax.models.scaling import check_multipliers, round_channels

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.branches import Branch, Branches, Fork, Pool, Unit, conv_unit
+from cnnjax.models.initializers import normal
 from cnnjax.models.layers import (
     FLOAT32,
     AvgPool,
@@ -31,7 +32,6 @@ from cnnjax.models.layers import (
     MaxPool,
     classify,
     endpoint_names,
-    normal,
 )
 
 

@@ -18,17 +18,8 @@ import numpy as np
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.models.layers import (
-    FLOAT32,
-    AvgPool,
-    Conv,
-    Dense,
-    Endpoints,
-    classify,
-    endpoint_names,
-    parameter,
-    torch_uniform_bias,
-)
+from cnnjax.models.initializers import parameter, torch_uniform_bias
+from cnnjax.models.layers import FLOAT32, AvgPool, Conv, Dense, Endpoints, classify, endpoint_names
 
 # Table I of the paper: the maps of S2 that each map of C3 sees.
 TABLE_I = (

@@ -14,7 +14,8 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from cnnjax.models.layers import BatchNorm, Conv, ModuleDef, he_normal
+from cnnjax.models.initializers import he_normal
+from cnnjax.models.layers import BatchNorm, Conv, ModuleDef
 from cnnjax.models.parts import Activation, SqueezeExcite
 
 

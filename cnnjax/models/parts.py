@@ -11,7 +11,8 @@ import numpy as np
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.models.layers import FLOAT32, Dense, Initializer, parameter, torch_uniform
+from cnnjax.models.initializers import Initializer, parameter, torch_uniform
+from cnnjax.models.layers import FLOAT32, Dense
 from cnnjax.ops.geometry import Pair, pair
 
 Activation = Callable[[jax.Array], jax.Array]

@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.models.initializers import he_normal
 from cnnjax.models.layers import (
     FLOAT32,
     BatchNorm,
@@ -22,7 +23,6 @@ from cnnjax.models.layers import (
     MaxPool,
     classify,
     endpoint_names,
-    he_normal,
 )
 from cnnjax.models.parts import DropPath, SqueezeExcite
 from cnnjax.models.residual import BasicBlock, Bottleneck, Shortcut

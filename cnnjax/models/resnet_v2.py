@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.models.initializers import he_normal, normal
 from cnnjax.models.layers import (
     FLOAT32,
     BatchNorm,
@@ -23,8 +24,6 @@ from cnnjax.models.layers import (
     ModuleDef,
     classify,
     endpoint_names,
-    he_normal,
-    normal,
 )
 from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError

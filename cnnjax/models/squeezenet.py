@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.models.initializers import normal
 from cnnjax.models.layers import (
     FLOAT32,
     Conv,
@@ -21,7 +22,6 @@ from cnnjax.models.layers import (
     MaxPool,
     ModuleDef,
     endpoint_names,
-    normal,
 )
 from cnnjax.types import UserError
 

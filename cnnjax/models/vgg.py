@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.models.initializers import he_normal, normal
 from cnnjax.models.layers import (
     FLOAT32,
     BatchNorm,
@@ -21,8 +22,6 @@ from cnnjax.models.layers import (
     MaxPool,
     classify,
     endpoint_names,
-    he_normal,
-    normal,
 )
 from cnnjax.models.parts import AdaptiveAvgPool
 from cnnjax.types import UserError

@@ -10,7 +10,8 @@ import pytest
 
 from cnnjax import trees
 from cnnjax.models import create_model
-from cnnjax.models.layers import BatchNorm, Conv, Dense, he_normal
+from cnnjax.models.initializers import he_normal
+from cnnjax.models.layers import BatchNorm, Conv, Dense
 from cnnjax.models.lenet import TABLE_I, SparseConv
 from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
