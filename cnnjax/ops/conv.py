@@ -54,7 +54,8 @@ CPU, GPU = ("cpu",), ("gpu",)
 # The first row that holds is taken. The last always holds, and is the only one under "xla".
 FORMULATIONS = (
     Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d),
-    Formulation("tiny_maps", CPU, True, tiny_maps.applies, tiny_maps.conv2d),
+    Formulation("tiny_maps", CPU, True, tiny_maps.applies, convolution(
+        tiny_maps.output, tiny_maps.input_gradient, tiny_maps.weight_gradient)),
     Formulation("rows", CPU, True, rows.applies, rows.conv2d),
     Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
