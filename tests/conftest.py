@@ -1,5 +1,6 @@
 """What every test needs: the CPU, a cold look at the environment, and real data where there is."""
 
+import contextlib
 import os
 import time
 from pathlib import Path
@@ -28,6 +29,23 @@ def compilation_cache(tmp_path_factory) -> Path:
     folder = tmp_path_factory.getbasetemp().parent / "compilation_cache"
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def lowered_for_cuda():
+    """(function, *arguments) -> its program for a GPU that is not there, Triton's kernels in it."""
+    import jax
+
+    def lowered(function, *arguments):
+        with contextlib.ExitStack() as stack:
+            if hasattr(jax.sharding, "AbstractDevice"):
+                device = jax.sharding.AbstractDevice("NVIDIA H100", None, platform="gpu")
+                stack.enter_context(jax.sharding.use_abstract_mesh(
+                    jax.sharding.AbstractMesh((1,), ("x",), abstract_device=device)))
+            traced = jax.jit(function).trace(*arguments)
+            return traced.lower(lowering_platforms=("cuda",)).as_text()
+
+    return lowered
 
 
 @pytest.fixture(scope="session")

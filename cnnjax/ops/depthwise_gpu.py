@@ -19,7 +19,7 @@ import functools
 import jax
 from jax import lax
 
-from cnnjax.ops import xla
+from cnnjax.ops import triton, xla
 from cnnjax.ops.geometry import ConvGeometry
 
 _ELEMENTS = 1024  # Of a tile: 8 values a thread in 4 warps, or 4 in 8.
@@ -30,27 +30,10 @@ def applies(g: ConvGeometry) -> bool:
 
     With multiples of 8 channels a thread's 4 or 8 neighbours of 2 bytes are one load.
     """
+    # XLA does not divide a kernel of ours among devices: with several, the batch would be gathered.
     return (g.groups == g.in_channels == g.out_channels and g.in_channels % 8 == 0
-            and set(g.window) <= {3, 5} and max(g.stride) <= 2 and _runs_here())
-
-
-@functools.cache
-def _runs_here() -> bool:
-    """Whether there is one device, which Triton knows, and a Pallas that still writes for Triton.
-
-    XLA does not divide a kernel of ours among devices: with several, the batch would be gathered.
-    """
-    devices = jax.devices()
-    # Of a GPU of NVIDIA's, "9.0"; of AMD's, where this was not tried, a name. A CPU, which tests
-    # have in a GPU's place, has none.
-    capability = getattr(devices[0], "compute_capability", "8.0")
-    if len(devices) > 1 or not capability.replace(".", "").isdigit() or float(capability) < 8:
-        return False
-    try:
-        _kernels()
-    except ImportError:
-        return False
-    return True
+            and set(g.window) <= {3, 5} and max(g.stride) <= 2 and len(jax.devices()) == 1
+            and triton.runs_here())
 
 
 def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:

@@ -1,5 +1,6 @@
 """Augmentations against torchvision 0.28 and timm 1.0.31 on fixed draws (make_golden.py)."""
 
+import contextlib
 import functools
 from pathlib import Path
 from unittest import mock
@@ -10,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.data.augment import boxes, jitter, mixing, operations, policies
+from cnnjax.data.augment import boxes, jitter, mixing, operations, policies, together
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "augment.npz")
 
@@ -26,11 +27,27 @@ def check(ours, theirs, different=0.025, inside=False):
     assert (apart > 0).mean() <= different, f"{(apart > 0).mean():.2%} of the values differ"
 
 
-@pytest.fixture(scope="module", params=["cpu", "gpu"])
+@contextlib.contextmanager
+def form(name):
+    """The form for CPUs, that for accelerators, or that with kernels, which are interpreted."""
+    with contextlib.ExitStack() as stack:
+        platform = "cpu" if name == "cpu" else "gpu"
+        stack.enter_context(mock.patch.object(jax, "default_backend", lambda: platform))
+        if name == "kernels":
+            stack.enter_context(mock.patch.object(
+                together, "either",
+                lambda ours, plainly, *arrays: functools.partial(ours, interpret=True)(*arrays)))
+        yield
+
+
+FORMS = ["cpu", "gpu", "kernels"]
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def apply(request):
     """(image, operation, magnitude) -> the image after it, compiled once for all operations.
 
-    By the form for CPUs, and by that for accelerators.
+    By each form.
     """
     # A function of its own for each form, or the second would be the first one's cached trace.
     jitted = jax.jit(functools.partial(operations.apply_operations),
@@ -38,7 +55,7 @@ def apply(request):
 
     def apply(image, name, size, **how):
         codes = jnp.full((1, 1), operations.CODES[name])
-        with mock.patch.object(jax, "default_backend", lambda: request.param):
+        with form(request.param):
             return jitted(image[None], codes, jnp.full((1, 1), size, jnp.float32), **how)[0]
 
     return apply
@@ -75,18 +92,37 @@ def test_solarize_add_is_that_of_timm(apply):
     check(apply(cases.image(), "SolarizeAdd", 99.0), GOLDEN["solarize_add 99"], different=0)
 
 
-def test_images_of_a_batch_have_their_own_sequences_on_an_accelerator_too(monkeypatch):
+@pytest.mark.parametrize("accelerated", FORMS[1:])
+def test_images_of_a_batch_have_their_own_sequences_on_an_accelerator_too(accelerated):
     drawn = [("Equalize", 0.0), ("Rotate", 9.0), ("Sharpness", 0.8931), ("Color", 0.5371)]
     codes, sizes = (jnp.array(column) for column in zip(
         *((operations.CODES[name], size) for name, size in drawn), strict=True))
     codes, sizes = (jnp.stack([a, jnp.roll(a, 1)], axis=1) for a in (codes, sizes))
     images = np.stack([np.roll(cases.image(), 3 * i, axis=0) for i in range(len(drawn))])
     on_cpu = operations.apply_operations(images, codes, sizes)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    together = operations.apply_operations(images, codes, sizes)
-    apart = np.abs(np.asarray(on_cpu).astype(int) - np.asarray(together))
+    with form(accelerated):
+        found = operations.apply_operations(images, codes, sizes)
+    apart = np.abs(np.asarray(on_cpu).astype(int) - np.asarray(found))
     # A level that the first operation rounds the other way can be one of many in the second.
     assert (apart > 0).mean() < 0.03 and apart.max() < 20
+
+
+@pytest.mark.parametrize(("channels", "method"), [(3, "bilinear"), (1, "nearest")])
+def test_the_kernels_are_lowered_for_cuda(channels, method, lowered_for_cuda, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+    def augmented(images, codes, sizes, factors, order):
+        images = jitter.apply_jitter(images, factors, order, [True] * 4)
+        return operations.apply_operations(images, codes, sizes, method=method)
+
+    rows = jax.ShapeDtypeStruct((4, 2), jnp.int32)
+    text = lowered_for_cuda(augmented, jax.ShapeDtypeStruct((4, 40, 33, channels), jnp.uint8),
+                            rows, jax.ShapeDtypeStruct((4, 2), jnp.float32),
+                            jax.ShapeDtypeStruct((4, 4), jnp.float32),
+                            jax.ShapeDtypeStruct((4, 4), jnp.int32))
+    for name in ("augment_survey", "augment_apply", "augment_grey_before_contrast",
+                 "augment_jitter"):
+        assert name in text
 
 
 @pytest.mark.parametrize("key", ["rand", "trivial"])
@@ -127,26 +163,27 @@ def test_magnitudes_of_rand_augment_increasing_are_those_of_timm():
         assert (off > 1e-4).sum() <= (2 if whole else 0) and off.max() <= 1.001, name
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("i", range(len(cases.JITTER)))
-def test_color_jitter_is_that_of_torchvision(monkeypatch, i, platform):
-    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+def test_color_jitter_is_that_of_torchvision(i, name):
     factors, order = cases.JITTER[i]
-    ours = jitter.apply_jitter(cases.image()[None], jnp.array([factors]), jnp.array([order]),
-                               [True] * 4)[0]
+    with form(name):
+        ours = jitter.apply_jitter(cases.image()[None], jnp.array([factors]), jnp.array([order]),
+                                   [True] * 4)[0]
     # A level that one change rounds the other way becomes two in the next.
     apart = np.abs(np.asarray(ours).astype(int) - GOLDEN["jitter"][i])
     assert apart.max() <= 2 and (apart > 0).mean() < 0.02
 
 
+@pytest.mark.parametrize("accelerated", FORMS[1:])
 @pytest.mark.parametrize(("kind", "wanted"), [("grey", [True] * 4), ("photo", [True, False] * 2),
                                               ("photo", [False, True, True, False])])
-def test_jitter_on_an_accelerator_makes_the_wanted_changes_alone(monkeypatch, kind, wanted):
+def test_jitter_on_an_accelerator_makes_the_wanted_changes_alone(kind, wanted, accelerated):
     images = np.stack([cases.image(kind)] * 4)
     drawn = [jnp.array(column) for column in zip(*cases.JITTER, strict=True)]
     on_cpu = np.asarray(jitter.apply_jitter(images, *drawn, wanted)).astype(int)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    apart = np.abs(on_cpu - np.asarray(jitter.apply_jitter(images, *drawn, wanted)))
+    with form(accelerated):
+        apart = np.abs(on_cpu - np.asarray(jitter.apply_jitter(images, *drawn, wanted)))
     assert apart.max() <= 2 and (apart > 0).mean() < 0.02
 
 

@@ -1,15 +1,13 @@
 """Depthwise convolutions on a GPU: computed by Pallas's interpreter, and lowered for CUDA."""
 
-import contextlib
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AbstractMesh
 
-from cnnjax.ops import depthwise_gpu, depthwise_kernels, xla
+from cnnjax.ops import depthwise_gpu, depthwise_kernels, triton, xla
 from cnnjax.ops.depthwise_kernels import Tiles
 from cnnjax.ops.geometry import ConvGeometry
 
@@ -58,18 +56,11 @@ def test_an_empty_batch_has_empty_products():
     assert y.shape == dx.shape == empty.shape
 
 
-def on_a_gpu():
-    """A context in which Triton's kernels are lowered for a GPU that is not there."""
-    if not hasattr(jax.sharding, "AbstractDevice"):
-        return contextlib.nullcontext()
-    device = jax.sharding.AbstractDevice("NVIDIA H100", None, platform="gpu")
-    return jax.sharding.use_abstract_mesh(AbstractMesh((1,), ("x",), abstract_device=device))
-
-
 @pytest.mark.parametrize("pixels,channels,window,stride", [
     (112, 96, 3, 2), pytest.param(28, 240, 5, 1, marks=pytest.mark.slow),
     pytest.param(14, 672, 5, 2, marks=pytest.mark.slow)])
-def test_layers_of_efficientnet_are_lowered_for_cuda(pixels, channels, window, stride):
+def test_layers_of_efficientnet_are_lowered_for_cuda(pixels, channels, window, stride,
+                                                     lowered_for_cuda):
     g = ConvGeometry((pixels,) * 2, (window,) * 2, (stride,) * 2, ((window // 2,) * 2,) * 2,
                      channels, channels, channels)
     x, kernel, dy = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (
@@ -78,8 +69,7 @@ def test_layers_of_efficientnet_are_lowered_for_cuda(pixels, channels, window, s
     def step(x, kernel, dy):
         return depthwise_gpu.output(x, kernel, g), depthwise_gpu.input_gradient(dy, kernel, g)
 
-    with on_a_gpu():
-        text = jax.jit(step).trace(x, kernel, dy).lower(lowering_platforms=("cuda",)).as_text()
+    text = lowered_for_cuda(step, x, kernel, dy)
     for name in ("depthwise_output", "depthwise_input_gradient"):
         assert text.count(name) >= 1
 
@@ -94,7 +84,9 @@ class Device:
     ([Device("7.5")], False), ([Device("gfx90a")], False)])
 def test_kernels_are_for_one_device_that_triton_knows(devices, expected, monkeypatch):
     monkeypatch.setattr(jax, "devices", lambda: devices)
-    assert depthwise_gpu._runs_here.__wrapped__() == expected
+    monkeypatch.setattr(triton, "runs_here", triton.runs_here.__wrapped__)
+    assert depthwise_gpu.applies(ConvGeometry(
+        (4, 4), (3, 3), (1, 1), ((1, 1), (1, 1)), 8, 8, 8)) == expected
 
 
 def test_a_map_in_float32_is_left_to_xla():

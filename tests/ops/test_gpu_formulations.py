@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax import ops
-from cnnjax.ops import depthwise_gpu
+from cnnjax.ops import depthwise_gpu, triton
 
 UNEVEN = ((0, 2), (1, 0))
 
@@ -14,7 +14,8 @@ UNEVEN = ((0, 2), (1, 0))
 @pytest.fixture(autouse=True)
 def chosen_as_on_a_gpu(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    monkeypatch.setattr(depthwise_gpu, "_runs_here", lambda: True)
+    monkeypatch.setattr(triton, "runs_here", lambda: True)
+    monkeypatch.setattr(jax, "devices", lambda: [None])
     monkeypatch.setattr(depthwise_gpu, "_compiled", lambda ours, theirs, x, kernel, g, tiles: ours(
         x, kernel, g, tiles, interpret=True))
 

@@ -1,23 +1,27 @@
 """Each image's own operation, for a whole batch at once: the form for accelerators.
 
-It was measured on a GPU, and on no TPU.
-
 There every branch of a `lax.switch` is computed for every image, so the fewer and cheaper the
 branches are, the better. Most kinds of operation only replace each level of a channel by another.
 They are a table [C, 256] for each image, which costs nothing to make, and one lookup. AutoContrast
 and Equalize need to know how often each level occurs: only the images that drew one of them are
 counted. All the rest is one pass over packed pixels (`packed`).
+
+Where there is Triton, `kernels` look at the pixels instead, and take no branch but the one drawn.
+The other form was measured on a GPU, too, and on no TPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from cnnjax.data.augment import color, packed
 from cnnjax.data.augment.geometry import interpolated, neighbours
+from cnnjax.ops import triton
 
 _COUNTED = ("AutoContrast", "Equalize")
 _COUNTERS = 16  # Of each level. Neighbours that add to one place in memory wait for each other.
@@ -41,25 +45,9 @@ def apply_together(pixels: jax.Array, channels: int, names: Sequence[str], kinds
     Returns:
       uint32 [B, H, W].
     """
-    def is_one_of(*wanted):
-        return sum((kinds == names.index(name) for name in wanted), jnp.zeros(len(kinds), bool))
-
-    planes = packed.planes(pixels, channels)
-    grey = color.grey(*planes)
-    counted = is_one_of(*_COUNTED)
-    count = jnp.stack([_histogram(plane, counted) for plane in planes], axis=1)
-    tables = jax.vmap(_table, in_axes=(None, 0, 0, 0, 0))(names, kinds, sizes, count,
-                                                          grey.mean(axis=(1, 2)))
-    out = packed.join([_look_up(tables[:, i], plane) for i, plane in enumerate(planes)])
-    branches = {"warp": _warp(pixels, channels, matrices, fill, method),
-                "Sharpness": [jax.vmap(color.adjust_sharpness)(plane[..., None], 1 + sizes)[..., 0]
-                              for plane in planes]}
-    if channels > 1:
-        factors = 1 + sizes[:, None, None]
-        branches["Color"] = [color.blend(plane, grey, factors) for plane in planes]
-    for name, changed in branches.items():
-        out = jnp.where(is_one_of(name)[:, None, None], packed.join(changed), out)
-    return out
+    how = dict(channels=channels, names=names, method=method)
+    return either(functools.partial(_apply_by_kernels, **how), functools.partial(_apply, **how),
+                  pixels, kinds, sizes, matrices, fill)
 
 
 def jitter_together(pixels: jax.Array, channels: int, factors: jax.Array, order: jax.Array,
@@ -76,6 +64,66 @@ def jitter_together(pixels: jax.Array, channels: int, factors: jax.Array, order:
     Returns:
       uint32 [B, H, W].
     """
+    how = dict(channels=channels, wanted=tuple(wanted))
+    return either(functools.partial(_jitter_by_kernels, **how), functools.partial(_jitter, **how),
+                  pixels, factors, order)
+
+
+def either(by_kernels: Callable[..., jax.Array], plainly: Callable[..., jax.Array],
+           *arrays: jax.Array) -> jax.Array:
+    """Returns what the first function returns where it is compiled for Triton, else the second."""
+    if jax.default_backend() != "gpu" or not triton.runs_here():
+        return plainly(*arrays)
+    return lax.platform_dependent(*arrays, cuda=by_kernels, default=plainly)
+
+
+def _kernels():
+    # Pallas takes a while to import, and only GPUs need it.
+    from cnnjax.data.augment import kernels
+    return kernels
+
+
+def _apply_by_kernels(pixels, kinds, sizes, matrices, fill, *, channels, names, method,
+                      interpret=False):
+    kernels = _kernels()
+    count, grey = kernels.survey(pixels, channels, _is_one_of(_COUNTED, names, kinds),
+                                 _is_one_of(("Contrast",), names, kinds), interpret)
+    tables = _tables(names, kinds, sizes, count, grey)
+    routes = [kernels.ROUTES.index(name) if name in kernels.ROUTES else 0 for name in names]
+    if channels == 1:  # Its saturation stays.
+        routes[names.index("Color")] = kernels.ROUTES.index("Identity")
+    return kernels.apply(pixels, channels, jnp.array(routes, jnp.int32)[kinds], sizes, tables,
+                         matrices, packed.pack(fill), method, interpret)
+
+
+def _apply(pixels, kinds, sizes, matrices, fill, *, channels, names, method):
+    is_one_of = functools.partial(_is_one_of, names=names, kinds=kinds)
+    planes = packed.planes(pixels, channels)
+    grey = color.grey(*planes)
+    counted = is_one_of(_COUNTED)
+    count = jnp.stack([_histogram(plane, counted) for plane in planes], axis=1)
+    tables = _tables(names, kinds, sizes, count, grey.mean(axis=(1, 2)))
+    out = packed.join([_look_up(tables[:, i], plane) for i, plane in enumerate(planes)])
+    branches = {"warp": _warp(pixels, channels, matrices, fill, method),
+                "Sharpness": [jax.vmap(color.adjust_sharpness)(plane[..., None], 1 + sizes)[..., 0]
+                              for plane in planes]}
+    if channels > 1:
+        factors = 1 + sizes[:, None, None]
+        branches["Color"] = [color.blend(plane, grey, factors) for plane in planes]
+    for name, changed in branches.items():
+        out = jnp.where(is_one_of((name,))[:, None, None], packed.join(changed), out)
+    return out
+
+
+def _is_one_of(wanted, names, kinds):
+    return sum((kinds == names.index(name) for name in wanted), jnp.zeros(len(kinds), bool))
+
+
+def _jitter_by_kernels(pixels, factors, order, *, channels, wanted, interpret=False):
+    return _kernels().jitter(pixels, channels, factors, order, wanted, interpret)
+
+
+def _jitter(pixels, factors, order, *, channels, wanted):
     factors = jnp.where(jnp.array(wanted), factors, 1.0)
     for which in order.T:
         factor = jnp.take_along_axis(factors, which[:, None], axis=1)[..., None]
@@ -94,6 +142,10 @@ def jitter_together(pixels: jax.Array, channels: int, factors: jax.Array, order:
         # Or the last change would be computed again for each channel where they are unpacked.
         pixels = jax.lax.optimization_barrier(changed)
     return pixels
+
+
+def _tables(names, kinds, sizes, count, grey):
+    return jax.vmap(_table, in_axes=(None, 0, 0, 0, 0))(names, kinds, sizes, count, grey)
 
 
 def _table(names: Sequence[str], kind: jax.Array, size: jax.Array, count: jax.Array,

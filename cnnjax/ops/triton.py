@@ -1,0 +1,22 @@
+"""Whether kernels that are written for Triton run here."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+
+
+@functools.cache
+def runs_here() -> bool:
+    """Whether Triton knows the devices, and there is a Pallas that still writes for Triton."""
+    # Of a GPU of NVIDIA's, "9.0"; of AMD's, where this was not tried, a name. A CPU, which tests
+    # have in a GPU's place, has none.
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+    if not capability.replace(".", "").isdigit() or float(capability) < 8:
+        return False
+    try:
+        from jax.experimental.pallas import triton  # noqa: F401
+    except ImportError:
+        return False
+    return True
