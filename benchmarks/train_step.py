@@ -13,6 +13,8 @@ first step's time and "peak" the process's memory, of the first round and then o
 Sides: "cnnjax" is `train.step.train_step`. "flax" is the same under `ops="xla"`, in which
 convolutions, pools and dense layers lower to the operations that Flax's own lower to
 (tests/ops/test_plain.py); batch norm reads its input twice for the statistics, Flax's once.
+"cnnjax bf16 products" is in float32 but for the factors of matrix products, as under
+`precision="bfloat16_products"`, for CPUs that have such instructions.
 "torch", "torch bf16" (autocast) and "torch compile" are PyTorch in channels_last, from any
 environment with torch and torchvision.
 """
@@ -38,7 +40,8 @@ CASES = {
     "efficientnet_b0:224:16": 1000, "vgg16:64:32": 1000, "googlenet:64:32": 1000,
     "mobilenet_v2:64:32": 1000, "alexnet:224:32": 1000}
 OURS = {"cnnjax": ["--ops=auto"], "flax": ["--ops=xla"],
-        "cnnjax bf16": ["--ops=auto", "--dtype=bfloat16"]}
+        "cnnjax bf16": ["--ops=auto", "--dtype=bfloat16"],
+        "cnnjax bf16 products": ["--ops=auto", "--products=bfloat16"]}
 THEIRS = {"torch": ["--mode=eager"], "torch bf16": ["--mode=bf16"],
           "torch compile": ["--mode=compile"], "torch compile bf16": ["--mode=compile_bf16"]}
 SIDES = ["cnnjax", "flax", "torch", "torch bf16", "torch compile"]

@@ -57,10 +57,12 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=1000)
     parser.add_argument("--ops", default="auto", help="'xla' is what plain Flax gives")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--products", default="float32", help="what matrices are multiplied in")
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     name, size, batch = arguments.case.split(":")
     ops.set_default(arguments.ops)
+    ops.set_products(arguments.products)
     call, state, batches = make_step(name, int(size), int(batch), arguments.classes,
                                      arguments.dtype)
     seconds, group = [], 10 if jax.default_backend() != "cpu" else 1

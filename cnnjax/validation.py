@@ -55,7 +55,7 @@ def validate(config: ConfigDict) -> None:
 
 _OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "lars", "lamb", "muon")
 _CHOICES = {
-    "precision": ("auto", "float32", "bfloat16"),
+    "precision": ("auto", "float32", "bfloat16", "bfloat16_products"),
     "ops": ("auto", "exact", "xla"),
     "export.input": ("float32", "uint8"),
     "data.interpolation": ("bilinear", "bicubic"),

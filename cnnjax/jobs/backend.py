@@ -13,7 +13,13 @@ from pathlib import Path
 import filelock
 import jax
 
+from cnnjax.types import UserError
+
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+# The precision that rounds the factors of matrix products, and what the processors have, one or the
+# other, that gain by it.
+PRODUCTS = "bfloat16_products"
+_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
 # It implies --xla_gpu_exclude_nondeterministic_ops, and no choice of kernels by measuring.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -51,6 +57,36 @@ def without_compilation_cache() -> Iterator[None]:
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
+
+
+def product_type(precision: str) -> str:
+    """Returns the type of the factors of matrix products in training, "float32" or "bfloat16".
+
+    Warns where the processor has no instructions for such products.
+
+    Raises:
+      UserError: where products of their own precision are asked for on an accelerator.
+    """
+    if precision != PRODUCTS:
+        return "float32"
+    if jax.default_backend() != "cpu":
+        raise UserError(f"precision={PRODUCTS} is for CPUs, and this is a "
+                        f"{jax.default_backend().upper()}: set --config.precision=bfloat16.")
+    flags = _processor_flags()
+    if flags and not flags & _INSTRUCTIONS:
+        warnings.warn(f"precision={PRODUCTS}: this processor has neither of "
+                      f"{', '.join(sorted(_INSTRUCTIONS))}, so float32 is faster: set "
+                      "--config.precision=float32.", stacklevel=2)
+    return "bfloat16"
+
+
+def _processor_flags() -> set[str]:
+    """Returns what the processor can do, as Linux names it; nothing where Linux does not say."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return set()
+    return next((set(line.split()) for line in lines if line.startswith("flags")), set())
 
 
 def make_deterministic() -> None:

@@ -224,7 +224,7 @@ def _about(experiment: Experiment, phase: Phase) -> dict[str, Any]:
                                                "versions")},
             "image_size": phase.image_size, "batch_size": experiment.config.train.batch_size,
             "devices": backend.describe_devices(list(experiment.mesh.devices.flat)),
-            "cpu_cores": os.cpu_count(), "precision": experiment.dtype.name,
+            "cpu_cores": os.cpu_count(), "precision": experiment.precision,
             "ops": experiment.config.ops, "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "allocator": os.environ.get(allocator.VARIABLE, "")}
 

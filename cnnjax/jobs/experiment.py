@@ -19,7 +19,7 @@ from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.analysis import summarize
 from cnnjax.data import augment
-from cnnjax.jobs import initial_weights, memory, recipe
+from cnnjax.jobs import backend, initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.model_input import (
     at_eval_size,
@@ -96,6 +96,12 @@ class Experiment:
                                  lambda params: task.split(params)[0],
                                  average=task.average_decay > 0)
 
+    @property
+    def precision(self) -> str:
+        """The dtype of activations, and that of the factors of products where it is another."""
+        rounded = self.config.precision == backend.PRODUCTS
+        return self.dtype.name + (", products of bfloat16" if rounded else "")
+
     def phase_of(self, steps: int) -> Phase:
         """Returns the phase in which the run has done this number of steps."""
         return next((phase for phase in self.phases if steps <= phase.stop), self.phases[-1])
@@ -153,6 +159,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     """
     mesh = make_mesh(config.devices)
     ops.set_default(config.ops)
+    ops.set_products(backend.product_type(config.precision))
     dataset = open_dataset(config)
     examples, batch_size = len(dataset.train.source), config.train.batch_size
     data.check_batch_size(batch_size, examples, mesh)
@@ -218,10 +225,10 @@ def make_mesh(devices: int) -> Mesh:
 
 
 def compute_dtype(precision: str) -> Any:
-    """Returns the dtype of the computation; "auto" is bfloat16 except on CPUs."""
+    """Returns the dtype of activations; "auto" is bfloat16 except on CPUs."""
     if precision == "auto":
         precision = "float32" if jax.default_backend() == "cpu" else "bfloat16"
-    return jnp.dtype(precision)
+    return jnp.dtype("float32" if precision == backend.PRODUCTS else precision)
 
 
 def make_module(config: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:

@@ -38,7 +38,7 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
         **({"weights": config.weights.path} if config.weights.path else {}),
         **_phases(experiment),
         "devices": backend.describe_devices(list(experiment.mesh.devices.flat)),
-        "precision": experiment.dtype.name,
+        "precision": experiment.precision,
     }
 
 

@@ -10,6 +10,7 @@ all are XLA's.
     ops.set_default("xla")        # the same for a whole program
     with ops.without("taps"): …   # all but some, to see what they are worth
     with ops.training(): …        # the forward pass of a loss: a little noise does no harm
+    ops.set_products("bfloat16")  # factors of matrix products in training, for CPUs that have it
 """
 
 from cnnjax.ops.batch_norm import batch_norm
@@ -18,8 +19,9 @@ from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
 from cnnjax.ops.silu import silu
-from cnnjax.ops.switch import set_default, training, using
+from cnnjax.ops.switch import products, set_default, set_products, training, using
 from cnnjax.ops.tanh import tanh
 
 __all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "names",
-           "relu", "set_default", "silu", "tanh", "training", "using", "without"]
+           "products", "relu", "set_default", "set_products", "silu", "tanh", "training", "using",
+           "without"]

@@ -14,6 +14,7 @@ from jax import lax
 
 from cnnjax.ops import (
     blocks,
+    columns,
     depthwise,
     depthwise_gpu,
     patches,
@@ -40,6 +41,8 @@ class Formulation(NamedTuple):
       exact: whether it rounds no more than XLA's own; if not, "auto" takes it in training only.
       applies: whether it can and should compute a geometry.
       conv2d: x (B, H, W, C), kernel (h, w, C / groups, D) of the same dtype, geometry -> y.
+      rounded: whether it is faster for being given bfloat16, under `ops.products`; if it is not
+        exact either, it is for that alone.
     """
 
     name: str
@@ -47,21 +50,27 @@ class Formulation(NamedTuple):
     exact: bool
     applies: Callable[[ConvGeometry], bool]
     conv2d: Callable[[jax.Array, jax.Array, ConvGeometry], jax.Array]
+    rounded: bool = False
 
 
 CPU, GPU = ("cpu",), ("gpu",)
+# Rounding to bfloat16 costs more than it saves where fewer rows meet the same kernel.
+MIN_ROWS = 512
 
 # The first row that holds is taken. The last always holds, and is the only one under "xla".
 FORMULATIONS = (
-    Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d),
+    Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d,
+                rounded=True),
     Formulation("tiny_maps", CPU, True, tiny_maps.applies, convolution(
-        tiny_maps.output, tiny_maps.input_gradient, tiny_maps.weight_gradient)),
+        tiny_maps.output, tiny_maps.input_gradient, tiny_maps.weight_gradient), rounded=True),
     Formulation("rows", CPU, True, rows.applies, rows.conv2d),
     Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
     Formulation("blocks", CPU, True, blocks.applies, blocks.conv2d),
     Formulation("winograd", CPU, False, winograd.applies, convolution(
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
+    Formulation("columns", CPU, False, columns.applies, convolution(
+        columns.output, columns.input_gradient, columns.weight_gradient), rounded=True),
     Formulation("taps", CPU, True, taps.applies, convolution(
         xla.conv2d, xla.input_gradient, taps.weight_gradient)),
     Formulation("patches", CPU, True, patches.applies, convolution(
@@ -94,9 +103,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
       UserError: if the kernel does not fit the padded map, or the channels don't match.
     """
     g = _geometry(x, kernel, stride, padding, groups)
-    kernel = kernel.astype(x.dtype)
+    row, dtype = _choose(x, g)
     unfused = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
-    return _compute(_choose(g), x, kernel, g, unfused)
+    return _compute(row, x.astype(dtype), kernel.astype(dtype), g, unfused).astype(x.dtype)
 
 
 def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
@@ -105,7 +114,7 @@ def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1
 
     Arrays may be `jax.ShapeDtypeStruct`s: nothing is computed.
     """
-    return _choose(_geometry(x, kernel, stride, padding, groups)).name
+    return _choose(x, _geometry(x, kernel, stride, padding, groups))[0].name
 
 
 def names() -> tuple[str, ...]:
@@ -155,9 +164,19 @@ def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry,
     return lax.optimization_barrier(row.conv2d(x, kernel, g))
 
 
-def _choose(g: ConvGeometry) -> Formulation:
-    return next((row for row in FORMULATIONS if row.applies(g) and switch.tuned_for(
-        *row.backends, name=row.name, exact=row.exact)), FORMULATIONS[-1])
+def _choose(x: jax.Array, g: ConvGeometry) -> tuple[Formulation, jnp.dtype]:
+    """Returns the first row that holds, and the type that it is given."""
+    dtype = switch.product_dtype(x.dtype)
+    if x.shape[0] * g.out[0] * g.out[1] < MIN_ROWS:
+        dtype = x.dtype
+
+    def holds(row):
+        wanted = row.exact or not row.rounded or dtype != x.dtype
+        return wanted and row.applies(g) and switch.tuned_for(
+            *row.backends, name=row.name, exact=row.exact)
+
+    row = next((row for row in FORMULATIONS if holds(row)), FORMULATIONS[-1])
+    return row, dtype if row.rounded else x.dtype
 
 
 def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:

@@ -24,8 +24,27 @@ def contract(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     Sums are accumulated in float32 at least.
     """
     wide = jnp.promote_types(a.dtype, jnp.float32)
+    if a.dtype == jnp.bfloat16 and axis_a == 0 and jax.default_backend() == "cpu":
+        # XLA:CPU multiplies rows of bfloat16 two to three times as fast as of float32, where the
+        # processor has instructions for it, but columns no faster.
+        if axis_b == 1 or a.shape[1] <= b.shape[1]:
+            a, axis_a = turned(a), 1
+        else:
+            return turned(lax.dot_general(turned(b), a, (((1,), (0,)), ((), ())),
+                                          preferred_element_type=wide).astype(a.dtype))
     dims = (((axis_a,), (axis_b,)), ((), ()))
     return lax.dot_general(a, b, dims, preferred_element_type=wide).astype(a.dtype)
+
+
+def turned(a: jax.Array) -> jax.Array:
+    """Returns the transpose of a matrix, as an array that is written.
+
+    XLA folds a plain transpose into the product that reads it, and then takes the slow product. It
+    does not fold one that moves three axes, so the rows are taken in groups.
+    """
+    rows, columns = a.shape
+    group = next((g for g in (16, 8, 4, 2) if rows % g == 0 and rows > g), 1)
+    return a.reshape(rows // group, group, columns).transpose(2, 0, 1).reshape(columns, rows)
 
 
 @jax.custom_vjp

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 
 import jax
+import jax.numpy as jnp
 
 from cnnjax.types import UserError, did_you_mean
 
@@ -26,6 +27,7 @@ CHOICES = {
 _choice = jax.make_user_context("auto")
 _training = jax.make_user_context(False)
 _without = jax.make_user_context(())
+_products = jax.make_user_context("float32")
 
 # What may be left out by its name, besides the rows of `conv.FORMULATIONS`.
 OTHERS = ("max_pool", "avg_pool", "dense", "batch_norm", "relu", "silu", "tanh")
@@ -87,6 +89,48 @@ def set_default(choice: str) -> None:
     _choice.set_global(_checked(choice))
 
 
+def products(dtype: str) -> contextlib.AbstractContextManager:
+    """Returns a context in which training multiplies matrices of this type.
+
+        with ops.products("bfloat16"), ops.training():
+            logits = model.apply({"params": params}, images, train=True)
+
+    With "bfloat16" the factors of the matrix products behind convolutions and dense layers of
+    float32 are rounded to it where "fast" holds, on CPU; sums, and all that is no product, stay
+    float32. It is for CPUs with instructions for such products (AVX512-BF16, AMX); without them it
+    is slower than float32. Like a choice, it is part of the key of `jax.jit`'s cache.
+
+    Args:
+      dtype: "float32" or "bfloat16".
+
+    Raises:
+      UserError: if `dtype` is neither.
+    """
+    return _products(_checked_products(dtype))
+
+
+def set_products(dtype: str) -> None:
+    """Sets, for all threads, what holds outside of any `products`; a program starts with "float32".
+
+    Raises:
+      UserError: if `dtype` is neither "float32" nor "bfloat16".
+    """
+    _products.set_global(_checked_products(dtype))
+
+
+def _checked_products(dtype: str) -> str:
+    if dtype not in ("float32", "bfloat16"):
+        raise UserError(f"Products are of 'float32' or of 'bfloat16', not of {dtype!r}.")
+    return dtype
+
+
+def product_dtype(dtype: jnp.dtype) -> jnp.dtype:
+    """Returns the type of the factors of a product, for operands of `dtype`."""
+    rounded = (_products.value == "bfloat16" and dtype == jnp.float32
+               and _in_force() == "fast" and jax.default_backend() == "cpu")
+    return jnp.dtype(jnp.bfloat16) if rounded else dtype
+
+
 def leaving_out(names: tuple[str, ...]) -> contextlib.AbstractContextManager:
     """Returns a context in which the formulations of these names are not chosen."""
     return _without(names)
@@ -105,8 +149,11 @@ def tuned_for(*backends: str, name: str, exact: bool = True) -> bool:
     """
     if name in _without.value:
         return False
-    choice = _choice.value
-    if choice == "auto":
-        choice = "fast" if _training.value else "exact"
-    return choice in (("exact", "fast") if exact else ("fast",)) and (
+    return _in_force() in (("exact", "fast") if exact else ("fast",)) and (
         not backends or jax.default_backend() in backends)
+
+
+def _in_force() -> str:
+    if _choice.value == "auto":
+        return "fast" if _training.value else "exact"
+    return _choice.value

@@ -4,7 +4,11 @@ import os
 import subprocess
 import sys
 
+import jax
+import pytest
+
 from cnnjax.jobs import backend
+from cnnjax.types import UserError
 
 
 def test_an_entry_of_the_cache_that_a_kill_left_half_written_is_dropped(tmp_path):
@@ -40,3 +44,20 @@ def test_deterministic_adds_a_flag_of_xlas_once_and_keeps_the_others(monkeypatch
     for _ in range(2):
         backend.make_deterministic()
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_deterministic_ops=true"
+
+
+@pytest.mark.parametrize("flags,warned", [({"avx2"}, True), ({"avx2", "avx512_bf16"}, False),
+                                          ({"amx_bf16"}, False), (set(), False)])
+def test_products_of_bfloat16_are_a_warning_where_they_are_slow(flags, warned, monkeypatch,
+                                                                recwarn):
+    monkeypatch.setattr(backend, "_processor_flags", lambda: flags)
+    assert backend.product_type("bfloat16") == backend.product_type("auto") == "float32"
+    assert not recwarn
+    assert backend.product_type("bfloat16_products") == "bfloat16"
+    assert len(recwarn) == warned
+
+
+def test_products_of_bfloat16_are_for_cpus(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    with pytest.raises(UserError, match="set --config.precision=bfloat16"):
+        backend.product_type("bfloat16_products")

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import conv, patches, rows, taps, winograd
+from cnnjax.ops import bilinear, columns, conv, patches, product, rows, taps, winograd
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.types import UserError
 
@@ -184,6 +184,71 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(win
         assert ops.formulation(x, kernel) == "winograd"
         y = ops.conv2d(x.astype(np.float32), kernel.astype(np.float32))
     assert np.abs(y - exact).max() < bound * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("pixels", [10 ** 6, 1])
+@pytest.mark.parametrize("size,window,stride,padding", [
+    ((9, 8), (3, 3), 2, 1), ((8, 7), (3, 3), 2, SAME), ((9, 7), (3, 2), (2, 1), UNEVEN),
+    ((9, 10), (2, 3), (3, 4), VALID), ((5, 4), (5, 5), 2, 2)])
+def test_columns_agree_with_lax_conv_and_its_derivatives(size, window, stride, padding, pixels,
+                                                         patch):
+    patch.setattr(columns, "PIXELS", pixels)
+    convolution = bilinear.convolution(columns.output, columns.input_gradient,
+                                       columns.weight_gradient)
+    with jax.enable_x64(True):
+        x, kernel = arrays(size, window, 16, 18, 1)
+        g = conv._geometry(x, kernel, stride, padding, 1)
+        ours, theirs = jax.jit(lambda: [value_and_gradients(f, x, kernel) for f in (
+            lambda x, k: convolution(x, k, g), lambda x, k: definition(x, k, stride, padding, 1))]
+            )()
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("rows,inputs,outputs", [(48, 5, 7), (48, 7, 5), (3, 4, 4)])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_products_of_bfloat16_with_transposed_factors_are_exact_sums(rows, inputs, outputs, axis):
+    rng = np.random.default_rng(0)
+    a = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.bfloat16)
+    b = jnp.asarray(rng.standard_normal((rows, outputs)), jnp.bfloat16)
+    found = jax.jit(lambda a, b: product.contract(a, b, 0, axis))(a, b if axis == 0 else b.T)
+    exact = np.asarray(a, np.float64).T @ np.asarray(b, np.float64)
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=2 ** -8, atol=1e-6)
+
+
+@pytest.mark.parametrize("name,size,window,stride", [
+    ("pointwise", (13, 14), (1, 1), 1), ("columns", (26, 27), (3, 3), 2)])
+def test_under_products_training_alone_rounds_the_factors(name, size, window, stride):
+    x, kernel = (a.astype(np.float32) for a in arrays(size, window, 64, 32, 1))
+    exact = value_and_gradients(lambda x, k: definition(x, k, stride, "SAME", 1), x, kernel)
+
+    @jax.jit
+    def both(x, kernel):
+        found = value_and_gradients(lambda x, k: ops.conv2d(x, k, stride), x, kernel)
+        with ops.training():
+            return found, value_and_gradients(lambda x, k: ops.conv2d(x, k, stride), x, kernel)
+
+    with ops.products("bfloat16"):
+        outside, rounded = both(x, kernel)
+        assert ops.formulation(x, kernel, stride) == ("taps" if name == "columns" else name)
+        with ops.training():
+            assert ops.formulation(x, kernel, stride) == name
+            assert ops.formulation(x[:1, :4], kernel, stride) != "columns"
+    for theirs, a, b in zip(exact, outside, rounded, strict=True):
+        scale = np.sqrt(np.mean(np.square(theirs)))
+        assert a.dtype == b.dtype == jnp.float32
+        np.testing.assert_allclose(a, theirs, atol=1e-4 * scale)
+        # Each factor is off by up to 2^-9 of itself, each at random.
+        apart = np.sqrt(np.mean(np.square(b - theirs))) / scale
+        assert 2 ** -11 < apart < 2 ** -7
+
+
+def test_products_are_of_float32_or_bfloat16():
+    with pytest.raises(UserError, match="not of 'float16'"):
+        ops.set_products("float16")
+    with pytest.raises(UserError, match="not of 'bf16'"):
+        ops.products("bf16")
 
 
 # The first of each formulation, and the last in the slow tests: a second derivative compiles for
