@@ -17,9 +17,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from cnnjax.ops import product
 from cnnjax.ops.chunks import map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, overlap_add, windows
-from cnnjax.ops.product import contract
 
 MIN_CHANNELS = 16  # With fewer the products are too thin.
 PIXELS = 2048  # Of the output in a part: its windows stay in the cache.
@@ -37,9 +37,10 @@ def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
 
     def part(x):
         seen = jnp.concatenate(windows(x, g), -1).reshape(-1, kernel.shape[0])
-        return contract(seen, kernel, 1, 0).reshape(x.shape[0], *g.out, g.out_channels)
+        y = product.wide(seen, kernel, 1, 0)
+        return y.reshape(x.shape[0], *g.out, g.out_channels)
 
-    return map_images(part, x, _images(g))
+    return map_images(part, x, _images(g)).astype(x.dtype)
 
 
 def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -47,12 +48,13 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arr
     kernel = kernel.reshape(-1, g.out_channels)
 
     def part(dy):
-        seen = contract(dy.reshape(-1, g.out_channels), kernel, 1, 1)
+        # In float32, also of bfloat16: the sums of what overlaps are not rounded one by one.
+        seen = product.wide(dy.reshape(-1, g.out_channels), kernel, 1, 1)
         seen = seen.reshape(dy.shape[0], *g.out, g.window[0] * g.window[1], g.in_channels)
         taps = [seen[..., t, :] for t in range(g.window[0] * g.window[1])]
         return overlap_add(taps, [0.0] * len(taps), g, lambda t, *shifted: shifted[t])
 
-    return map_images(part, dy, _images(g))
+    return map_images(part, dy, _images(g)).astype(dy.dtype)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -64,10 +66,10 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         taps = [turned[:, :, i:i + step_h * (rows - 1) + 1:step_h,
                        j:j + step_w * (cols - 1) + 1:step_w]
                 for i in range(g.window[0]) for j in range(g.window[1])]
-        products = [contract(tap.reshape(g.in_channels, -1), dy, 1, 0) for tap in taps]
+        products = [product.wide(tap.reshape(g.in_channels, -1), dy, 1, 0) for tap in taps]
         return jnp.stack(products).reshape(*g.window, g.in_channels, g.out_channels)
 
-    return map_sum(part, (x, dy), _images(g))
+    return map_sum(part, (x, dy), _images(g)).astype(x.dtype)
 
 
 def _images(g: ConvGeometry) -> int:
