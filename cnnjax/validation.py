@@ -47,6 +47,9 @@ def validate(config: ConfigDict) -> None:
     for key, (low, high) in _RANGES.items():
         if flat[key] is not None and not low <= flat[key] <= high:
             raise UserError(f"{key} is {flat[key]}; it lies between {low} and {high}.")
+    if config.precision == "bfloat16_products" and config.ops != "auto":
+        raise UserError(f"precision is bfloat16_products, which rounds, but ops is {config.ops!r}, "
+                        "which does not: set --config.ops=auto or --config.precision=float32.")
     for section, prefix in (("head", ""), ("train", ""), ("schedule", "warmup"),
                             ("schedule", "drop"), ("schedule", "drop_every"), ("eval", "every"),
                             ("checkpoint", "every"), ("log", "every")):

@@ -102,6 +102,14 @@ def test_a_wrong_config_is_one_message_that_names_the_key_and_the_fix(key, value
         validate(config)
 
 
+@pytest.mark.parametrize("ops", ["exact", "xla"])
+def test_products_that_round_exclude_formulations_that_do_not(ops):
+    config = valid()
+    config.precision, config.ops = "bfloat16_products", ops
+    with pytest.raises(UserError, match="set --config.ops=auto"):
+        validate(config)
+
+
 def test_an_unknown_preset_names_the_nearest():
     with pytest.raises(UserError, match="Did you mean 'digits'"):
         config_lib.apply_preset(valid(), "digit", {"digits": lambda c: None})

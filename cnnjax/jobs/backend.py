@@ -13,13 +13,10 @@ from pathlib import Path
 import filelock
 import jax
 
-from cnnjax.types import UserError
-
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
-# The precision that rounds the factors of matrix products, and what the processors have, one or the
-# other, that gain by it.
+# The precision that rounds the factors of products, and what a processor has that gains by it.
 PRODUCTS = "bfloat16_products"
-_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}
+_INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}  # One or the other.
 # It implies --xla_gpu_exclude_nondeterministic_ops, and no choice of kernels by measuring.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
 
@@ -60,24 +57,23 @@ def without_compilation_cache() -> Iterator[None]:
 
 
 def product_type(precision: str) -> str:
-    """Returns the type of the factors of matrix products in training, "float32" or "bfloat16".
+    """Returns the type of the factors of products in training, "float32" or "bfloat16"."""
+    return "bfloat16" if precision == PRODUCTS and jax.default_backend() == "cpu" else "float32"
 
-    Warns where the processor has no instructions for such products.
 
-    Raises:
-      UserError: where products of their own precision are asked for on an accelerator.
-    """
+def warn_of_products(precision: str) -> None:
+    """Warns, before training, where products of their own precision gain nothing."""
     if precision != PRODUCTS:
-        return "float32"
+        return
     if jax.default_backend() != "cpu":
-        raise UserError(f"precision={PRODUCTS} is for CPUs, and this is a "
-                        f"{jax.default_backend().upper()}: set --config.precision=bfloat16.")
+        warnings.warn(f"precision={PRODUCTS} is for CPUs; here all is float32. A new run is faster "
+                      "with --config.precision=bfloat16.", stacklevel=2)
+        return
     flags = _processor_flags()
     if flags and not flags & _INSTRUCTIONS:
         warnings.warn(f"precision={PRODUCTS}: this processor has neither of "
-                      f"{', '.join(sorted(_INSTRUCTIONS))}, so float32 is faster: set "
+                      f"{', '.join(sorted(_INSTRUCTIONS))}. A new run is faster with "
                       "--config.precision=float32.", stacklevel=2)
-    return "bfloat16"
 
 
 def _processor_flags() -> set[str]:

@@ -46,6 +46,7 @@ SIDES = {"step": "step, on a batch that lies ready", "host": "input, on the host
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """Times the experiment; writes benchmark.json and no other file, whatever the folder holds."""
+    backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
     if dry_run:
         print(f"Would time the step of {config.model.name} at batch {config.train.batch_size}, its "

@@ -46,7 +46,7 @@ class Experiment:
       config: where it came from.
       dataset: opened, not read.
       module: the model, for the classes of the data set.
-      dtype: of the computation; parameters are float32.
+      dtype: of activations; parameters are float32.
       preprocess: how an image becomes the model's input.
       mesh: the devices, along one axis "data".
       phases: of the run, one or two (`jobs.phases`).
@@ -99,7 +99,7 @@ class Experiment:
     @property
     def precision(self) -> str:
         """The dtype of activations, and that of the factors of products where it is another."""
-        rounded = self.config.precision == backend.PRODUCTS
+        rounded = backend.product_type(self.config.precision) == "bfloat16"
         return self.dtype.name + (", products of bfloat16" if rounded else "")
 
     def phase_of(self, steps: int) -> Phase:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.durations import UNITS, join
-from cnnjax.jobs import console, workdir
+from cnnjax.jobs import backend, console, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -28,6 +28,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 
     What trains is all that the config says but for the rate, the length and the head's phase.
     """
+    backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(range_test(config))
     if dry_run:
         print(f"Would make up to {config.lr_finder.steps} steps of {config.model.name} with rates "

@@ -41,6 +41,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     Images that cannot be read are left out, and named at the end by a UserError.
     """
     ops.set_default(config.ops)
+    ops.set_products("float32")
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
     images = open_images(config, model, config.predict.images)
     size = config.predict.batch_size

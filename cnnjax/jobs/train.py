@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from cnnjax import exit_codes, interrupts, trees
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints, warn
-from cnnjax.jobs import ahead, console, faults, hosts, overview, record, signals, workdir
+from cnnjax.jobs import ahead, backend, console, faults, hosts, overview, record, signals, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -42,6 +42,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.has_checkpoints(folder):
         workdir.check_same_experiment(saved, config, folder)
+    backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
     if dry_run:
         overview.dry_run(experiment)

@@ -10,7 +10,7 @@ all are XLA's.
     ops.set_default("xla")        # the same for a whole program
     with ops.without("taps"): …   # all but some, to see what they are worth
     with ops.training(): …        # the forward pass of a loss: a little noise does no harm
-    ops.set_products("bfloat16")  # factors of matrix products in training, for CPUs that have it
+    ops.set_products("bfloat16")  # factors of products in training, for CPUs that have it
 """
 
 from cnnjax.ops.batch_norm import batch_norm

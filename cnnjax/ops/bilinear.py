@@ -20,6 +20,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from cnnjax.ops.geometry import ConvGeometry
 
@@ -54,3 +55,15 @@ def convolution(output: Product, input_gradient: Product, weight_gradient: Produ
     derivatives(dx, lambda dy, w, t, g: y(t, w, g), lambda dy, w, t, g: dw(t, dy, g))
     derivatives(dw, lambda x, dy, t, g: dx(dy, t, g), lambda x, dy, t, g: y(x, t, g))
     return y
+
+
+def of_bfloat16(output: Product, input_gradient: Product, weight_gradient: Product) -> Product:
+    """Returns the `convolution` whose three products round their factors to bfloat16.
+
+    Args are those of `convolution`, functions that return float32 for bfloat16. Operands, results
+    and gradients are float32.
+    """
+    def rounding(product):
+        return lambda a, b, g: product(a.astype(jnp.bfloat16), b.astype(jnp.bfloat16), g)
+
+    return convolution(*map(rounding, (output, input_gradient, weight_gradient)))

@@ -27,7 +27,7 @@ from cnnjax.ops import (
     winograd,
     xla,
 )
-from cnnjax.ops.bilinear import convolution
+from cnnjax.ops.bilinear import convolution, of_bfloat16
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError, did_you_mean
 
@@ -41,8 +41,6 @@ class Formulation(NamedTuple):
       exact: whether it rounds no more than XLA's own; if not, "auto" takes it in training only.
       applies: whether it can and should compute a geometry.
       conv2d: x (B, H, W, C), kernel (h, w, C / groups, D) of the same dtype, geometry -> y.
-      rounded: whether it is faster for being given bfloat16, under `ops.products`; if it is not
-        exact either, it is for that alone.
     """
 
     name: str
@@ -50,27 +48,21 @@ class Formulation(NamedTuple):
     exact: bool
     applies: Callable[[ConvGeometry], bool]
     conv2d: Callable[[jax.Array, jax.Array, ConvGeometry], jax.Array]
-    rounded: bool = False
 
 
 CPU, GPU = ("cpu",), ("gpu",)
-# Rounding to bfloat16 costs more than it saves where fewer rows meet the same kernel.
-MIN_ROWS = 512
 
 # The first row that holds is taken. The last always holds, and is the only one under "xla".
 FORMULATIONS = (
-    Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d,
-                rounded=True),
+    Formulation("pointwise", CPU, True, pointwise.applies, pointwise.conv2d),
     Formulation("tiny_maps", CPU, True, tiny_maps.applies, convolution(
-        tiny_maps.output, tiny_maps.input_gradient, tiny_maps.weight_gradient), rounded=True),
+        tiny_maps.output, tiny_maps.input_gradient, tiny_maps.weight_gradient)),
     Formulation("rows", CPU, True, rows.applies, rows.conv2d),
     Formulation("depthwise", CPU, True, depthwise.applies, convolution(
         depthwise.output, depthwise.input_gradient, depthwise.weight_gradient)),
     Formulation("blocks", CPU, True, blocks.applies, blocks.conv2d),
     Formulation("winograd", CPU, False, winograd.applies, convolution(
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
-    Formulation("columns", CPU, False, columns.applies, convolution(
-        columns.output, columns.input_gradient, columns.weight_gradient), rounded=True),
     Formulation("taps", CPU, True, taps.applies, convolution(
         xla.conv2d, xla.input_gradient, taps.weight_gradient)),
     Formulation("patches", CPU, True, patches.applies, convolution(
@@ -80,6 +72,17 @@ FORMULATIONS = (
         depthwise_gpu.output, depthwise_gpu.input_gradient, xla.weight_gradient)),
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
+
+# Before those, under `ops.products("bfloat16")`. Each is made of matrix products alone.
+ROUNDED = (
+    Formulation("pointwise", CPU, False, pointwise.applies, of_bfloat16(
+        pointwise.output, pointwise.input_gradient, pointwise.weight_gradient)),
+    Formulation("columns", CPU, False, columns.applies, of_bfloat16(
+        columns.output, columns.input_gradient, columns.weight_gradient)),
+)
+# Where fewer rows meet the same kernel, rounding the kernel costs what the products save: the last
+# stage of ResNet-50 at 64 px has 128.
+MIN_ROWS = 512
 
 
 def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
@@ -103,9 +106,9 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
       UserError: if the kernel does not fit the padded map, or the channels don't match.
     """
     g = _geometry(x, kernel, stride, padding, groups)
-    row, dtype = _choose(x, g)
+    kernel = kernel.astype(x.dtype)
     unfused = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
-    return _compute(row, x.astype(dtype), kernel.astype(dtype), g, unfused).astype(x.dtype)
+    return _compute(_choose(x, g), x, kernel, g, unfused)
 
 
 def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
@@ -114,13 +117,13 @@ def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1
 
     Arrays may be `jax.ShapeDtypeStruct`s: nothing is computed.
     """
-    return _choose(x, _geometry(x, kernel, stride, padding, groups))[0].name
+    return _choose(x, _geometry(x, kernel, stride, padding, groups)).name
 
 
 def names() -> tuple[str, ...]:
     """Returns what `without` can leave out: the rows but for the last, and what is no convolution.
     """
-    return (*(row.name for row in FORMULATIONS[:-1]), *switch.OTHERS)
+    return (*dict.fromkeys(row.name for row in (*ROUNDED, *FORMULATIONS[:-1])), *switch.OTHERS)
 
 
 def without(*left_out: str) -> contextlib.AbstractContextManager:
@@ -164,19 +167,12 @@ def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry,
     return lax.optimization_barrier(row.conv2d(x, kernel, g))
 
 
-def _choose(x: jax.Array, g: ConvGeometry) -> tuple[Formulation, jnp.dtype]:
-    """Returns the first row that holds, and the type that it is given."""
-    dtype = switch.product_dtype(x.dtype)
-    if x.shape[0] * g.out[0] * g.out[1] < MIN_ROWS:
-        dtype = x.dtype
-
-    def holds(row):
-        wanted = row.exact or not row.rounded or dtype != x.dtype
-        return wanted and row.applies(g) and switch.tuned_for(
-            *row.backends, name=row.name, exact=row.exact)
-
-    row = next((row for row in FORMULATIONS if holds(row)), FORMULATIONS[-1])
-    return row, dtype if row.rounded else x.dtype
+def _choose(x: jax.Array, g: ConvGeometry) -> Formulation:
+    # The batch may have a symbol for its size, in an export, which never rounds.
+    rounded = switch.rounds_factors(x.dtype) and x.shape[0] * g.out[0] * g.out[1] >= MIN_ROWS
+    return next((row for row in (ROUNDED + FORMULATIONS if rounded else FORMULATIONS)
+                 if row.applies(g) and switch.tuned_for(
+                     *row.backends, name=row.name, exact=row.exact)), FORMULATIONS[-1])
 
 
 def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:

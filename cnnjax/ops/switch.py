@@ -90,15 +90,15 @@ def set_default(choice: str) -> None:
 
 
 def products(dtype: str) -> contextlib.AbstractContextManager:
-    """Returns a context in which training multiplies matrices of this type.
+    """Returns a context in which the factors of products are of this type where "fast" holds.
 
         with ops.products("bfloat16"), ops.training():
             logits = model.apply({"params": params}, images, train=True)
 
-    With "bfloat16" the factors of the matrix products behind convolutions and dense layers of
-    float32 are rounded to it where "fast" holds, on CPU; sums, and all that is no product, stay
-    float32. It is for CPUs with instructions for such products (AVX512-BF16, AMX); without them it
-    is slower than float32. Like a choice, it is part of the key of `jax.jit`'s cache.
+    With "bfloat16" the factors of 1x1 convolutions, and of strided ones, are rounded to it on CPU,
+    forward and backward, if the operands are float32 and many enough to gain by it; results and all
+    the rest stay float32. It is for CPUs with instructions for such products (AVX512-BF16, AMX);
+    without them it is slower. Like a choice, it is part of the key of `jax.jit`'s cache.
 
     Args:
       dtype: "float32" or "bfloat16".
@@ -124,11 +124,10 @@ def _checked_products(dtype: str) -> str:
     return dtype
 
 
-def product_dtype(dtype: jnp.dtype) -> jnp.dtype:
-    """Returns the type of the factors of a product, for operands of `dtype`."""
-    rounded = (_products.value == "bfloat16" and dtype == jnp.float32
-               and _in_force() == "fast" and jax.default_backend() == "cpu")
-    return jnp.dtype(jnp.bfloat16) if rounded else dtype
+def rounds_factors(dtype: jnp.dtype) -> bool:
+    """Whether products of operands of this type have their factors rounded to bfloat16."""
+    return (_products.value == "bfloat16" and dtype == jnp.float32 and _in_force() == "fast"
+            and jax.default_backend() == "cpu")
 
 
 def leaving_out(names: tuple[str, ...]) -> contextlib.AbstractContextManager:

@@ -16,7 +16,9 @@ def runs_here() -> bool:
     if not capability.replace(".", "").isdigit() or float(capability) < 8:
         return False
     try:
-        from jax.experimental.pallas import triton  # noqa: F401
+        from jax.experimental import pallas
+        from jax.experimental.pallas import triton
     except ImportError:
         return False
-    return True
+    return (all(hasattr(triton, name) for name in ("CompilerParams", "load", "store"))
+            and hasattr(pallas, "ANY"))

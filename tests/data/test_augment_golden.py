@@ -125,6 +125,18 @@ def test_the_kernels_are_lowered_for_cuda(channels, method, lowered_for_cuda, mo
         assert name in text
 
 
+def test_the_kernels_are_traced_for_devices_that_share_a_batch(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
+    images = jax.ShapeDtypeStruct((4, 10, 9, 3), jnp.uint8)
+    changed = jax.eval_shape(
+        lambda images, codes, sizes, factors: operations.apply_operations(
+            jitter.apply_jitter(images, factors, codes, [True] * 4, mesh), codes, sizes, mesh=mesh),
+        images, jax.ShapeDtypeStruct((4, 4), jnp.int32), shape((4, 4)), shape((4, 4)))
+    assert (changed.shape, changed.dtype) == (images.shape, images.dtype)
+
+
 @pytest.mark.parametrize("key", ["rand", "trivial"])
 def test_magnitudes_are_those_of_torchvision(key):
     table = (policies.rand_augment_table(31, cases.SIZE) if key == "rand"

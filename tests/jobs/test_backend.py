@@ -8,7 +8,6 @@ import jax
 import pytest
 
 from cnnjax.jobs import backend
-from cnnjax.types import UserError
 
 
 def test_an_entry_of_the_cache_that_a_kill_left_half_written_is_dropped(tmp_path):
@@ -46,18 +45,17 @@ def test_deterministic_adds_a_flag_of_xlas_once_and_keeps_the_others(monkeypatch
     assert os.environ["XLA_FLAGS"] == "--xla_dump_to=x --xla_gpu_deterministic_ops=true"
 
 
-@pytest.mark.parametrize("flags,warned", [({"avx2"}, True), ({"avx2", "avx512_bf16"}, False),
-                                          ({"amx_bf16"}, False), (set(), False)])
-def test_products_of_bfloat16_are_a_warning_where_they_are_slow(flags, warned, monkeypatch,
-                                                                recwarn):
+@pytest.mark.parametrize("platform,flags,warned", [
+    ("cpu", {"avx2"}, True), ("cpu", {"avx2", "avx512_bf16"}, False), ("cpu", {"amx_bf16"}, False),
+    ("cpu", set(), False), ("gpu", {"avx512_bf16"}, True)])
+def test_products_of_bfloat16_are_a_warning_where_nothing_is_gained(platform, flags, warned,
+                                                                    monkeypatch, recwarn):
     monkeypatch.setattr(backend, "_processor_flags", lambda: flags)
-    assert backend.product_type("bfloat16") == backend.product_type("auto") == "float32"
-    assert not recwarn
-    assert backend.product_type("bfloat16_products") == "bfloat16"
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    for precision in ("auto", "float32", "bfloat16"):
+        backend.warn_of_products(precision)
+        assert backend.product_type(precision) == "float32" and not recwarn
+    backend.warn_of_products("bfloat16_products")
     assert len(recwarn) == warned
-
-
-def test_products_of_bfloat16_are_for_cpus(monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    with pytest.raises(UserError, match="set --config.precision=bfloat16"):
-        backend.product_type("bfloat16_products")
+    assert backend.product_type("bfloat16_products") == (
+        "bfloat16" if platform == "cpu" else "float32")

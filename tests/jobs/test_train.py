@@ -219,6 +219,28 @@ def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path
     assert compiled and during == [0, 0, 0, 0]
 
 
+def test_products_of_bfloat16_train_nearly_as_float32_and_evaluate_as_it(tmp_path, root, capsys,
+                                                                       monkeypatch):
+    monkeypatch.chdir(root)
+
+    def run(precision):
+        assert main(["launch.py", "--config=experiments/resnet_cifar.py",
+                     "--config.model.stage_sizes=(1, 1)", "--config.model.widths=(16, 16)",
+                     "--config.model.shortcut=projection", "--config.train.batch_size=64",
+                     "--config.train.steps=2", "--config.log.every_steps=1",
+                     "--config.log.progress=none", f"--config.precision={precision}",
+                     f"--workdir={tmp_path / precision}"]) == 0
+        losses = [r["loss"] for r in lines(tmp_path / precision) if "loss" in r]
+        return losses, summary(tmp_path / precision)["params_sha256"], capsys.readouterr().out
+
+    (plain, digest, printed), (rounded, other, said) = run("float32"), run("bfloat16_products")
+    assert "products of bfloat16" not in printed and "float32, products of bfloat16" in said
+    np.testing.assert_allclose(rounded, plain, rtol=0.02)
+    assert other != digest
+    assert main(["launch.py", "--job=evaluate", f"--workdir={tmp_path / 'bfloat16_products'}"]) == 0
+    assert f"{summary(tmp_path / 'bfloat16_products')['top1']:.4%}" in capsys.readouterr().out
+
+
 def test_top5_is_null_under_six_classes(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), np.uint8)
     y = np.arange(64) % 3

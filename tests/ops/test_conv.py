@@ -9,7 +9,17 @@ import pytest
 from jax import lax
 
 from cnnjax import ops
-from cnnjax.ops import bilinear, columns, conv, patches, product, rows, taps, winograd
+from cnnjax.ops import (
+    bilinear,
+    columns,
+    conv,
+    patches,
+    pointwise,
+    product,
+    rows,
+    taps,
+    winograd,
+)
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.types import UserError
 
@@ -186,18 +196,20 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(win
     assert np.abs(y - exact).max() < bound * np.abs(exact).max()
 
 
-@pytest.mark.parametrize("pixels", [10 ** 6, 1])
+# Of a batch of 3: in one part, in parts of 1, and in parts of 2 with an image of zeros.
+@pytest.mark.parametrize("pixels", [10 ** 6, 1, 50])
 @pytest.mark.parametrize("size,window,stride,padding", [
     ((9, 8), (3, 3), 2, 1), ((8, 7), (3, 3), 2, SAME), ((9, 7), (3, 2), (2, 1), UNEVEN),
-    ((9, 10), (2, 3), (3, 4), VALID), ((5, 4), (5, 5), 2, 2)])
-def test_columns_agree_with_lax_conv_and_its_derivatives(size, window, stride, padding, pixels,
-                                                         patch):
+    ((9, 10), (2, 3), (3, 4), VALID), ((5, 4), (5, 5), 2, 2), ((7, 8), (1, 1), (2, 3), VALID)])
+def test_the_rows_for_rounded_factors_agree_with_lax_conv_and_its_derivatives(
+        size, window, stride, padding, pixels, patch):
     patch.setattr(columns, "PIXELS", pixels)
-    convolution = bilinear.convolution(columns.output, columns.input_gradient,
-                                       columns.weight_gradient)
+    row = pointwise if window == (1, 1) else columns
+    convolution = bilinear.convolution(row.output, row.input_gradient, row.weight_gradient)
     with jax.enable_x64(True):
         x, kernel = arrays(size, window, 16, 18, 1)
         g = conv._geometry(x, kernel, stride, padding, 1)
+        assert row.applies(g)
         ours, theirs = jax.jit(lambda: [value_and_gradients(f, x, kernel) for f in (
             lambda x, k: convolution(x, k, g), lambda x, k: definition(x, k, stride, padding, 1))]
             )()
@@ -206,43 +218,58 @@ def test_columns_agree_with_lax_conv_and_its_derivatives(size, window, stride, p
 
 
 @pytest.mark.parametrize("rows,inputs,outputs", [(48, 5, 7), (48, 7, 5), (3, 4, 4)])
-@pytest.mark.parametrize("axis", [0, 1])
-def test_products_of_bfloat16_with_transposed_factors_are_exact_sums(rows, inputs, outputs, axis):
+def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs):
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.bfloat16)
     b = jnp.asarray(rng.standard_normal((rows, outputs)), jnp.bfloat16)
-    found = jax.jit(lambda a, b: product.contract(a, b, 0, axis))(a, b if axis == 0 else b.T)
+    found = jax.jit(product.of_columns)(a, b)
+    assert found.dtype == jnp.float32
     exact = np.asarray(a, np.float64).T @ np.asarray(b, np.float64)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=2 ** -8, atol=1e-6)
+    np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("name,size,window,stride", [
     ("pointwise", (13, 14), (1, 1), 1), ("columns", (26, 27), (3, 3), 2)])
-def test_under_products_training_alone_rounds_the_factors(name, size, window, stride):
+def test_under_products_training_alone_rounds_the_factors_and_nothing_else(name, size, window,
+                                                                           stride):
     x, kernel = (a.astype(np.float32) for a in arrays(size, window, 64, 32, 1))
-    kernel /= np.float32(np.sqrt(kernel[..., 0].size))  # For a slope of the sine that holds still.
-    exact = value_and_gradients(lambda x, k: definition(x, k, stride, "SAME", 1), x, kernel)
+    dy = np.random.default_rng(1).standard_normal(
+        definition(x, kernel, stride, "SAME", 1).shape).astype(np.float32)
+
+    def products(conv, x, kernel, dy):
+        y, back = jax.vjp(conv, x, kernel)
+        return y, *back(dy)
 
     @jax.jit
-    def both(x, kernel):
-        found = value_and_gradients(lambda x, k: ops.conv2d(x, k, stride), x, kernel)
+    def both(x, kernel, dy):
+        found = products(lambda x, k: ops.conv2d(x, k, stride), x, kernel, dy)
         with ops.training():
-            return found, value_and_gradients(lambda x, k: ops.conv2d(x, k, stride), x, kernel)
+            return found, products(lambda x, k: ops.conv2d(x, k, stride), x, kernel, dy)
 
     with ops.products("bfloat16"):
-        outside, rounded = both(x, kernel)
+        outside, rounded = both(x, kernel, dy)
         assert ops.formulation(x, kernel, stride) == ("taps" if name == "columns" else name)
         with ops.training():
             assert ops.formulation(x, kernel, stride) == name
             assert ops.formulation(x[:1, :4], kernel, stride) != "columns"
-    for theirs, a, b in zip(exact, outside, rounded, strict=True):
-        scale = np.sqrt(np.mean(np.square(theirs)))
-        assert a.dtype == b.dtype == jnp.float32
-        np.testing.assert_allclose(a, theirs, atol=1e-4 * scale)
-        # Each factor is off by up to 2^-9 of itself, each at random.
-        apart = np.sqrt(np.mean(np.square(b - theirs))) / scale
-        assert 2 ** -11 < apart < 2 ** -7
+    plain = functools.partial(definition, stride=stride, padding="SAME", groups=1)
+    with jax.enable_x64(True):
+        exact = products(plain, *(a.astype(np.float64) for a in (x, kernel, dy)))
+        of_rounded = products(plain, *(np.asarray(jnp.asarray(a, jnp.bfloat16), np.float64)
+                                       for a in (x, kernel, dy)))
+    for a, b, unrounded, wanted in zip(outside, rounded, exact, of_rounded, strict=True):
+        scale = float(np.abs(unrounded).max())
+        np.testing.assert_allclose(a, unrounded, rtol=0, atol=1e-5 * scale)
+        np.testing.assert_allclose(b, wanted, rtol=0, atol=1e-5 * scale)
+        assert np.abs(np.asarray(b) - np.asarray(unrounded)).max() > 1e-4 * scale
+
+
+def test_a_convolution_of_a_batch_of_any_size_is_exported():
+    kernel = jnp.ones((1, 1, 16, 16))
+    [batch] = jax.export.symbolic_shape("batch")
+    exported = jax.export.export(jax.jit(lambda x: ops.conv2d(x, kernel)))(
+        jax.ShapeDtypeStruct((batch, 3, 3, 16), jnp.float32))
+    assert exported.out_avals[0].shape == (batch, 3, 3, 16)
 
 
 def test_products_are_of_float32_or_bfloat16():

@@ -20,10 +20,10 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from cnnjax.data.augment import color
+from cnnjax.data.augment import color, packed
 
-# What a program does to its piece, of which the kinds of operation make the first unless they are
-# named here.
+# What a program may do to its piece. Kinds of operation that are not named here are tables of
+# levels, the first.
 ROUTES = ("levels", "Identity", "warp", "Sharpness", "Color")
 _PIXELS = 1024  # Of a piece: 8 a thread in 4 warps.
 _COUNTED = 512  # At a time, in two matrices of 16 by so many.
@@ -122,7 +122,7 @@ def _apply(pixels, routes, sizes, tables, matrices, fill, out, *, channels, heig
     def levels():
         found = [plgpu.load(tables.at[image, 256 * c + level.astype(jnp.int32)])
                  for c, level in enumerate(own)]
-        return _pack([level.astype(jnp.float32) for level in found])
+        return packed.join([level.astype(jnp.float32) for level in found])
 
     def warp():
         a = [matrices[image, i] for i in range(6)]
@@ -139,9 +139,11 @@ def _apply(pixels, routes, sizes, tables, matrices, fill, out, *, channels, heig
         mixed = [(1 - v) * ((1 - u) * above_left + u * above_right)
                  + v * ((1 - u) * below_left + u * below_right)
                  for above_left, above_right, below_left, below_right in zip(*corners, strict=True)]
-        return _pack([_rounded(level) for level in mixed])
+        return packed.join([_rounded(level) for level in mixed])
 
     def sharpness():
+        if height <= 2 or width <= 2:
+            return packed.join(own)
         around = [_levels(seen(row + i, col + j), channels)
                   for i in (-1, 0, 1) for j in (-1, 0, 1)]
         inner = (row > 0) & (row < height - 1) & (col > 0) & (col < width - 1)
@@ -149,13 +151,14 @@ def _apply(pixels, routes, sizes, tables, matrices, fill, out, *, channels, heig
         for level, *seen_there in zip(own, *around, strict=True):
             smooth = _rounded((4 * level + sum(seen_there)) / 13)
             changed.append(_blend(level, jnp.where(inner, smooth, level), factor))
-        return _pack(changed)
+        return packed.join(changed)
 
     def saturation():
         grey = color.grey(*own)
-        return _pack([_blend(level, grey, 1 + sizes[image]) for level in own])
+        return packed.join([_blend(level, grey, 1 + sizes[image]) for level in own])
 
-    changed = lax.switch(routes[image], [levels, lambda: _pack(own), warp, sharpness, saturation])
+    changed = lax.switch(routes[image], [
+        levels, lambda: packed.join(own), warp, sharpness, saturation])
     plgpu.store(out.at[image, at], changed, mask=inside)
 
 
@@ -209,7 +212,7 @@ def _jitter(pixels, steps, factors, mean, out, *, channels, size, changes):
     image = pl.program_id(1)
     for i in range(4):
         levels = _change(levels, steps[image, i], factors[image, i], mean[image], changes)
-    plgpu.store(out.at[image, at], _pack(levels), mask=inside)
+    plgpu.store(out.at[image, at], packed.join(levels), mask=inside)
 
 
 def _change(levels, step, factor, mean, changes):
@@ -228,15 +231,9 @@ def _own(pixels, channels, size):
     return at < size, at, _levels(found, channels)
 
 
-def _levels(packed, channels):
+def _levels(pixels, channels):
     """The channels of packed pixels, float32 each."""
-    return [((packed >> 8 * c) & 255).astype(jnp.float32) for c in range(channels)]
-
-
-def _pack(levels):
-    """Packed pixels of whole levels, float32 each."""
-    return sum((level.astype(jnp.uint32) << 8 * c for c, level in enumerate(levels)),
-               jnp.uint32(0))
+    return [((pixels >> 8 * c) & 255).astype(jnp.float32) for c in range(channels)]
 
 
 def _blend(level, other, factor):
@@ -251,6 +248,8 @@ def _rounded(level):
 
 
 def _call(body, grid, interpret, out, *operands):
+    if 0 in grid:
+        return jax.tree.map(lambda array: jnp.zeros(array.shape, array.dtype), out)
     whole = pl.BlockSpec(memory_space=pl.ANY)
     return pl.pallas_call(
         body, out, grid=grid, in_specs=[whole] * len(operands),

@@ -23,6 +23,7 @@ FOLDER, PAGE = "visualize", "index.html"
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """Writes a page of HTML and its figures as PNGs into the workdir's folder "visualize"."""
     ops.set_default(config.ops)
+    ops.set_products("float32")
     # Derivatives and their sums are shown, which bfloat16 would round too much.
     model = pretrained.open_model(config, folder, jnp.dtype("float32"))
     images = open_images(config, model, config.visualize.images)
