@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class BadFiles:
         self._quiet = quiet
         self._found: dict[tuple[str, int], dict[str, Any]] = {}
         self._folder: Path | None = None
+        self._lock = threading.Lock()  # Threads that decode report at the same time.
 
     def __len__(self) -> int:
         return len(self._found)
@@ -38,13 +40,14 @@ class BadFiles:
     def report_of(self, split: Split) -> Callable[[int, str, str], None]:
         """Returns what a feed of the split calls with (index, name, reason)."""
         def report(index: int, name: str, reason: str) -> None:
-            if (split.name, index) in self._found:
-                return
             entry = {"split": split.name, "index": index, "name": name, "reason": reason}
-            self._found[split.name, index] = entry
-            if not self._quiet:
-                warn(f"{name} {reason}. It is left out (data.on_error=skip).")
-            self._write(entry)
+            with self._lock:
+                if (split.name, index) in self._found:
+                    return
+                self._found[split.name, index] = entry
+                if not self._quiet:
+                    warn(f"{name} {reason}. It is left out (data.on_error=skip).")
+                self._write(entry)
 
         return report
 

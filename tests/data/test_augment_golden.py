@@ -127,7 +127,7 @@ def test_the_kernels_are_lowered_for_cuda(channels, method, lowered_for_cuda, mo
 
 def test_the_kernels_are_traced_for_devices_that_share_a_batch(monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    mesh = jax.sharding.AbstractMesh((2,), ("data",))
+    mesh = jax.sharding.AbstractMesh((2,), ("data",), (jax.sharding.AxisType.Auto,))
     shape = functools.partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     images = jax.ShapeDtypeStruct((4, 10, 9, 3), jnp.uint8)
     changed = jax.eval_shape(
