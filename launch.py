@@ -7,7 +7,8 @@ from cnnjax.interrupts import leave_when_asked
 if __name__ == "__main__":
     with leave_when_asked():  # Before the imports, which take a while.
         from cnnjax.allocator import restart_with_huge_pages
-        from cnnjax.command_line import main
 
         restart_with_huge_pages()
+        from cnnjax.command_line import main
+
         sys.exit(main(sys.argv))

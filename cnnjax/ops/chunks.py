@@ -52,8 +52,9 @@ def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array,
     shape = jax.eval_shape(function, *_part(parts, 0))
     # Every entry is overwritten, so any value will do but a constant: XLA shares one array of zeros
     # among all such loops of a program, and keeps it and its copies alive throughout. One value of
-    # each image leaves a sharded batch where it is.
-    first = parts[0].reshape(shape.shape[0], -1)[:, :1].astype(shape.dtype)
+    # each image leaves a sharded batch where it is. Its exponential, because XLA computes what it
+    # counts as costly once an image, and all else, with whatever made the batch, once an entry.
+    first = jnp.exp(parts[0].reshape(shape.shape[0], -1)[:, :1].astype(shape.dtype))
     whole = jnp.broadcast_to(jnp.expand_dims(first, range(2, len(shape.shape) + 1)),
                              (shape.shape[0], count, *shape.shape[1:]))
 

@@ -30,6 +30,9 @@ broadcast; the other is spelled out, so that the zeros and ones of its matrix co
 would rather evaluate both at once for each element, in 36 terms. That it keeps the half-transformed
 map is due, for the input, to the padding between the two; for the output of large maps of few
 channels a loop over parts of the batch ends between them. Elsewhere it does evaluate both at once.
+The output's last step is in a loop as well, of two parts at least: what a loop returns is an array
+in memory, and anything else XLA:CPU would transform anew for readers that see it in other shapes,
+the statistics of a batch norm and the next layer.
 """
 
 from __future__ import annotations
@@ -68,7 +71,7 @@ MIN_CHANNELS, MIN_SIZE = 32, 4
 MIN_TILES = 128
 # Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
 # With more channels the products weigh more, and XLA:CPU is slower at those in a loop.
-LARGE, FEW_CHANNELS, PIXELS = 28, 64, 8 * 1024
+LARGE, FEW_CHANNELS, PIXELS = 14, 128, 8 * 1024
 
 
 def applies(g: ConvGeometry) -> bool:
@@ -119,8 +122,10 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
                     for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
         return _output_columns(products, x.shape[0], out, m, r)
 
-    columns = map_images(part, x, _images(x.shape[0], out, kernel.shape[2:]))
-    return _output_rows(columns, out, m, r).astype(x.dtype)
+    images = _images(x.shape[0], out, kernel.shape[2:])
+    columns = map_images(part, x, images)
+    return map_images(lambda columns: _output_rows(columns, out, m, r).astype(x.dtype), columns,
+                      min(images, -(-x.shape[0] // 2)))
 
 
 def _tile(batch: int, out: Pair, r: int) -> int:

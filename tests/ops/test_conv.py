@@ -57,7 +57,7 @@ def patch(monkeypatch):
 
 
 def check_value_and_gradients(x, kernel, stride, padding, groups=1):
-    """Also returns whether there is a loop in the program."""
+    """Also returns the number of loops in the program."""
     @jax.jit
     def both(x, kernel):
         return [value_and_gradients(conv, x, kernel) for conv in (
@@ -68,7 +68,7 @@ def check_value_and_gradients(x, kernel, stride, padding, groups=1):
     for ours, theirs in zip(*lowered.compile()(x, kernel), strict=True):
         assert ours.dtype == theirs.dtype == jnp.float64
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12 * np.abs(theirs).max())
-    return "while" in lowered.as_text()
+    return lowered.as_text().count("stablehlo.while")
 
 
 SAME, VALID = "SAME", "VALID"
@@ -160,8 +160,9 @@ def test_winograd_with_tiles_of_6_pixels_and_in_parts_of_the_batch(size, window,
     with jax.enable_x64(True), ops.using("fast"):
         x, kernel = arrays(size, window, 48, 50, 1)
         assert ops.formulation(x, kernel, 1, padding) == "winograd"
-        in_parts = check_value_and_gradients(x, kernel, 1, padding)
-    assert in_parts == (pixels < 3 * size[0] * size[1])
+        loops = check_value_and_gradients(x, kernel, 1, padding)
+    # The last step of the output and of the input gradient is always one.
+    assert (loops > 2) == (pixels < 3 * size[0] * size[1])
 
 
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 60])
@@ -171,7 +172,7 @@ def test_taps_in_parts_of_the_batch(pixels, patch):
     with jax.enable_x64(True):
         x, kernel = arrays((9, 11), (3, 3), 16, 8, 1)
         assert ops.formulation(x, kernel, 2, 1) == "taps"
-        assert check_value_and_gradients(x, kernel, 2, 1) == (pixels < 10 ** 6)
+        assert bool(check_value_and_gradients(x, kernel, 2, 1)) == (pixels < 10 ** 6)
 
 
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 400])
@@ -180,7 +181,7 @@ def test_patches_in_parts_of_the_batch(pixels, patch):
     with jax.enable_x64(True):
         x, kernel = arrays((28, 31), (7, 7), 3, 8, 1)
         assert ops.formulation(x, kernel, 2, 3) == "patches"
-        assert check_value_and_gradients(x, kernel, 2, 3) == (pixels < 10 ** 6)
+        assert bool(check_value_and_gradients(x, kernel, 2, 3)) == (pixels < 10 ** 6)
 
 
 @pytest.mark.parametrize("window,tiles,bound", [(3, 10 ** 6, 3e-6), (3, 1, 3e-5), (5, 1, 3e-5)])
