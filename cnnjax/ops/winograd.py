@@ -28,11 +28,10 @@ Code: the programs of a deep net hold dozens of these, and what counts for their
 number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
 broadcast; the other is spelled out, so that the zeros and ones of its matrix cost nothing. XLA:CPU
 would rather evaluate both at once for each element, in 36 terms. That it keeps the half-transformed
-map is due, for the input, to the padding between the two; for the output of large maps of few
-channels a loop over parts of the batch ends between them. Elsewhere it does evaluate both at once.
-The output's last step is in a loop as well, of two parts at least: what a loop returns is an array
-in memory, and anything else XLA:CPU would transform anew for readers that see it in other shapes,
-the statistics of a batch norm and the next layer.
+map is due, for the input, to the padding between the two, and for the output to the loop in which
+the second half stands, of two parts of the batch at least; of kernels it does evaluate both at
+once. What the loop returns is an array in memory. Without it XLA:CPU would transform anew for
+readers that see the output in other shapes, such as the statistics of a batch norm.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ MIN_CHANNELS, MIN_SIZE = 32, 4
 # With fewer tiles than this the 36 transformed kernels of a = 6 are the larger part of the work.
 MIN_TILES = 128
 # Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
-# With more channels the products weigh more, and XLA:CPU is slower at those in a loop.
+# With more channels the products weigh more than the transforms.
 LARGE, FEW_CHANNELS, PIXELS = 14, 128, 8 * 1024
 
 
