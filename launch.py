@@ -1,10 +1,14 @@
 """python launch.py --config=experiments/resnet50.py: one experiment, one job. See --help."""
 
+import gc
 import sys
 
 from cnnjax.interrupts import leave_when_asked
 
 if __name__ == "__main__":
+    # Imports and traces make a million objects that stay, among which Python would look for garbage
+    # every 700: a sixth of a start. A training step makes none.
+    gc.set_threshold(50_000)
     with leave_when_asked():  # Before the imports, which take a while.
         from cnnjax.allocator import restart_with_huge_pages
 

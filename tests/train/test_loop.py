@@ -1,5 +1,7 @@
 """When things happen, and what the loop does about trouble."""
 
+import gc
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -116,3 +118,17 @@ def test_an_evaluation_that_is_not_finite_is_not_saved():
     with pytest.raises(loop.NonFiniteLossError, match="evaluation"):
         run(recorder)
     assert not [e for e in recorder.events if e[0] == "save"]
+
+
+def test_steps_and_records_leave_nothing_for_the_garbage_collector():
+    """Which `launch.py` has look rarely: what it alone could free would stay, with its arrays."""
+    run(Recorder(), log=2)  # What is made once.
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        run(Recorder(), log=2)
+        assert gc.collect() == 0
+    finally:
+        if enabled:
+            gc.enable()
