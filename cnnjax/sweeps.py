@@ -15,8 +15,10 @@ trials again from the same results:
 
     def sweep(preset=None):
         results = yield [Trial(f"lr_{lr}", {"schedule.lr": lr}) for lr in (0.01, 0.1, 1.0)]
-        best = max((r for r in results if r.done), key=lambda r: r.summary["top1"])
-        lr = best.trial.overrides["schedule.lr"]
+        done = [r for r in results if r.done]
+        if not done:
+            return  # The trials' errors are printed.
+        lr = max(done, key=lambda r: r.summary["top1"]).trial.overrides["schedule.lr"]
         yield Trial("fine_low", {"schedule.lr": lr / 2})
         yield Trial("fine_high", {"schedule.lr": lr * 2})
 
@@ -93,8 +95,13 @@ class Result:
 
     @property
     def done(self) -> bool:
-        """Whether it trained to its end."""
-        return self.summary is not None and self.summary.get("status") in ("done", "stopped")
+        """Whether it trained to its end.
+
+        One that failed has not, although a summary be there: it is that of the trial of this name
+        as it was, before its overrides were changed.
+        """
+        return (self.summary is not None and self.summary.get("status") in ("done", "stopped")
+                and self.state.get("state") != "failed")
 
 
 def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] | None
@@ -104,6 +111,9 @@ def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] |
     Args:
       trials: what `sweep(preset)` returned, as an iterator.
       results: of the wave before, None before the first.
+
+    Raises:
+      UserError: if it yields anything but trials and lists of them.
     """
     wave = []
     while True:
@@ -115,6 +125,11 @@ def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] |
             wave.append(item)
             results = None
             continue
+        item = list(item) if isinstance(item, Iterable) and not isinstance(item, Mapping) else [
+            item]
+        for trial in item:
+            if not isinstance(trial, Trial):
+                raise UserError(f"sweep() yields {trial!r}; it yields Trials, or lists of them.")
         wave += item
         if wave:
             return wave

@@ -72,14 +72,17 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
 
 
 def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
-    """Returns the preprocessing with `eval.image_size`, which is for all but training."""
-    side = config.eval.image_size
-    if not side:
-        return preprocess
-    if not config.data.image_size:
+    """Returns the preprocessing with `eval.image_size`, which is for all but training.
+
+    Args:
+      config: of the run.
+      preprocess: of the config; or of an earlier session, which may have evaluated at another size.
+    """
+    if config.eval.image_size and not config.data.image_size:
         raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
                         "to train on, such as --config.data.image_size=160.")
-    return dataclasses.replace(preprocess, size=(side, side))
+    side = config.eval.image_size or config.data.image_size
+    return dataclasses.replace(preprocess, size=(side, side)) if side else preprocess
 
 
 def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any

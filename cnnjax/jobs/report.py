@@ -104,10 +104,9 @@ def row_of(result: Result) -> Row:
 
 def _state(result: Result, records: list[dict[str, Any]]) -> str:
     """Returns how far a run is; a summary that is there counts for more than what was noted."""
-    if result.done:
-        return result.summary["status"]
-    if result.summary and result.summary.get("status"):
-        return result.summary["status"]
+    status = (result.summary or {}).get("status")
+    if result.done or (status and status not in ("done", "stopped")):
+        return status
     if result.state.get("state") not in (None, "done"):
         return result.state["state"]
     return "unfinished" if records or result.config else "not started"

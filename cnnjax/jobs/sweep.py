@@ -14,11 +14,12 @@ from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
 from cnnjax import exit_codes, sweeps
+from cnnjax.config_errors import explain
 from cnnjax.durations import UNITS
 from cnnjax.jobs import console, signals, workdir
+from cnnjax.jobs.lock import Lock
 from cnnjax.jobs.sweeping import executors, outcome
 from cnnjax.jobs.sweeping.engine import Engine, Run
-from cnnjax.jobs.sweeping.lock import Lock
 from cnnjax.jobs.sweeping.table import Display
 from cnnjax.sweeps import Result, Trial
 from cnnjax.types import UserError
@@ -52,7 +53,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
     trials = load(experiment) if named else iter([Trial("")])
     sweep = _Sweep(config, folder, experiment, dict(overrides or {}))
     if dry_run:
-        sweep.show(sweeps.next_wave(trials, None))
+        with _explaining(experiment):
+            wave = sweeps.next_wave(trials, None)
+        sweep.show(wave)
         return 0
     sweep.check_folder()
     lock = Lock(folder / LOCK)
@@ -73,12 +76,24 @@ def load(experiment: str) -> Iterator[Any]:
     file, _, preset = experiment.partition(":")
     spec = importlib.util.spec_from_file_location("cnnjax_sweep", file)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    if not hasattr(module, "sweep"):
-        raise UserError(f"{file} defines no sweep(preset) beside its get_config. What one looks "
-                        "like stands in cnnjax/sweeps.py; for several seeds of one run, use "
-                        "--config.seeds=5 without --job.")
-    return iter(module.sweep(preset or None))
+    with _explaining(experiment):
+        spec.loader.exec_module(module)
+        if not hasattr(module, "sweep"):
+            raise UserError(f"{file} defines no sweep(preset) beside its get_config. What one "
+                            "looks like stands in cnnjax/sweeps.py; for several seeds of one run, "
+                            "use --config.seeds=5 without --job.")
+        return iter(module.sweep(preset or None))
+
+
+@contextlib.contextmanager
+def _explaining(experiment: str) -> Iterator[None]:
+    """Makes what the experiment's own code raises an error of the user's, with its line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"sweep() of {experiment} failed: {explain(error, experiment)}") from error
 
 
 class _Sweep:
@@ -124,9 +139,17 @@ class _Sweep:
                     display.close()
                     print(_LEFT_IN_QUEUE if executor.detached else _STOPPED, flush=True)
                     return exit_codes.PREEMPTED
-                wave = self._next(trials, self._results(wave))
-        _, results = sweeps.read(self._folder)
-        return exit_codes.FAILED if outcome.report(self._folder, self._experiment, results) else 0
+                try:
+                    wave = self._next(trials, self._results(wave))
+                except UserError:
+                    display.close()
+                    self._report()  # What has run says perhaps why there is no going on.
+                    raise
+        return exit_codes.FAILED if self._report() else 0
+
+    def _report(self) -> int:
+        """Writes and prints what there is, and returns how many runs failed."""
+        return outcome.report(self._folder, self._experiment, sweeps.read(self._folder)[1])
 
     def show(self, wave: list[Trial]) -> None:
         """Prints the trials of the first wave."""
@@ -139,7 +162,8 @@ class _Sweep:
                for trial in wave}})
 
     def _next(self, trials: Iterator[Any], results: list[Result] | None) -> list[Trial]:
-        wave = sweeps.next_wave(trials, results)
+        with _explaining(self._experiment):
+            wave = sweeps.next_wave(trials, results)
         self._check(wave)
         self._trials += wave
         file, _, preset = self._experiment.partition(":")
@@ -158,13 +182,30 @@ class _Sweep:
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"The sweep has two trials of the name {twice[0]!r}.")
         for trial in wave:
+            if of_sweep := [key for key in trial.overrides
+                            if key in ("seed", "seeds") or key.startswith("sweep.")]:
+                raise UserError(
+                    f"Trial {trial.name!r} sets {of_sweep[0]}, which is the whole sweep's: every "
+                    "trial runs with the same seeds. Say --config.seeds=5 for seeds 0 to 4, and "
+                    f"--config.{of_sweep[0]}=… on the command line.")
             try:
-                validate(self._with_overrides(trial))
+                config = self._with_overrides(trial)
+                validate(config)
             except UserError as error:
                 raise UserError(f"Trial {trial.name!r}: {error}") from None
             except (AttributeError, KeyError, TypeError) as error:
                 raise UserError(f"Trial {trial.name!r} has overrides that do not fit the config: "
                                 f"{' '.join(str(error).split())}.") from None
+            for seed in self._seeds:
+                self._check_folder_of(trial, config, seed)
+
+    def _check_folder_of(self, trial: Trial, config: ConfigDict, seed: int) -> None:
+        """Raises a UserError if the trial's folder holds a run that this one cannot continue."""
+        folder = sweeps.folder_of(self._folder, trial.name, seed)
+        if (saved := workdir.read_json(folder / workdir.CONFIG)) and workdir.holds_run(folder):
+            config = config.copy_and_resolve_references()
+            config.seed = seed
+            workdir.check_same_experiment(saved, config, folder)
 
     def _with_overrides(self, trial: Trial) -> ConfigDict:
         config, effective = copy.deepcopy(self._config), self._effective(trial)
@@ -221,7 +262,7 @@ class _Sweep:
         if sweep.executor == "slurm":
             return executors.Slurm(self._folder, slurm_parameters(sweep))
         if sweep.executor == "ray":
-            return executors.Ray(sweep.cpus, sweep.gpus)
+            return executors.Ray(sweep.cpus, sweep.gpus, sweep.at_a_time)
         return executors.Local(self._folder, sweep.at_a_time, trials)
 
 

@@ -17,15 +17,30 @@ from ml_collections import ConfigDict
 from cnnjax import exit_codes, interrupts, trees
 from cnnjax.analysis.curves import plot_learning_curves
 from cnnjax.checkpoint import Checkpoints, warn
-from cnnjax.jobs import ahead, backend, console, faults, hosts, overview, record, signals, workdir
+from cnnjax.jobs import (
+    ahead,
+    backend,
+    console,
+    faults,
+    hosts,
+    initial_weights,
+    overview,
+    record,
+    signals,
+    workdir,
+)
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.lock import Lock
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
+
+LOCK = ".training"
+_PATIENCE = 10.0  # Seconds.
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -40,7 +55,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """
     workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
-    if saved is not None and workdir.has_checkpoints(folder):
+    if saved is not None and workdir.holds_run(folder):
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
@@ -48,11 +63,35 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         overview.dry_run(experiment)
         return 0
     finished = workdir.read_json(folder / workdir.SUMMARY)
-    if (finished and finished.get("status") in ("done", "stopped")
-            and finished.get("steps") == experiment.schedule.stop):
+    if workdir.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
+    with _alone_in(folder):
+        return _go_on(experiment, folder)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Has a second process that would train in the folder fail: it would damage what is there.
+
+    Raises:
+      UserError: if another trains there, and still does after a few seconds.
+    """
+    lock = Lock(folder / LOCK)
+    # Another may just be saving what it was asked to save.
+    if hosts.is_first() and not lock.take(seconds=_PATIENCE):
+        raise UserError(f"Another process trains in {folder}. Wait for its end, or give another "
+                        "--workdir.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _go_on(experiment: Experiment, folder: Path) -> int:
+    """Trains from what is in the folder; returns the exit code."""
+    config = experiment.config
     hosts.meet_in(folder)  # All have read what is there, before any changes it.
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
@@ -111,6 +150,9 @@ def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
               draw: ahead.Call | None = None) -> TrainState:
     """Returns the state with which the step after this one is made: new, or a checkpoint's."""
     if not step:
+        if experiment.weights is None:  # This session went on from a checkpoint that did not hold.
+            experiment = dataclasses.replace(experiment, weights=initial_weights.load(
+                experiment.config, experiment.dataset.num_classes))
         return new_state(experiment, draw)
     abstract = experiment.abstract_state_at(step)
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))
@@ -153,12 +195,16 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     interrupts.hold(hosts.several())
     config = experiment.config
     start = _start(experiment, folder, checkpoints)
+    unmeasured = start.unmeasured_since is not None
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     state, inputs, call = _make_ready(experiment, checkpoints, start.step)
     _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
     logs = contextlib.ExitStack()
-    writer, display = logs.enter_context(_logs(experiment, folder, start.step))
+    # What was not measured is so first, and saved: perhaps not for the first time.
+    writer, display = logs.enter_context(_logs(
+        experiment, folder, start.step, start.unmeasured_since if unmeasured else start.step))
+    interrupts.hold(unmeasured or hosts.several())
     began, rates = time.perf_counter(), []
 
     def seconds():
@@ -206,14 +252,17 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
 
 
 @contextlib.contextmanager
-def _logs(experiment: Experiment, folder: Path, step: int
+def _logs(experiment: Experiment, folder: Path, step: int, recorded: int
           ) -> Iterator[tuple[MetricsWriter | None, console.Display]]:
-    """Gives what writes records to files, None but in the first process, and to the terminal."""
+    """Gives what writes records to files, None but in the first process, and to the terminal.
+
+    Records of steps after `recorded` are dropped: they are made again.
+    """
     config = experiment.config
     with contextlib.ExitStack() as closing:
         writer = None
         if hosts.is_first():
-            writer = MetricsWriter(folder, step, config.log.tensorboard, warn)
+            writer = MetricsWriter(folder, recorded, config.log.tensorboard, warn)
             closing.callback(writer.close)
         display = console.Display(config.log.progress, experiment.schedule.stop, step,
                                   config.train.batch_size)

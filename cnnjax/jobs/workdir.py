@@ -73,6 +73,16 @@ def has_checkpoints(workdir: Path) -> bool:
     return folder.is_dir() and any(path.name.isdecimal() for path in folder.iterdir())
 
 
+def holds_run(workdir: Path) -> bool:
+    """Whether a run has left something in a workdir: a checkpoint, or the summary of its end."""
+    return has_checkpoints(workdir) or is_over(read_json(workdir / SUMMARY))
+
+
+def is_over(summary: Mapping[str, Any] | None) -> bool:
+    """Whether a summary is that of a run which came to its end, or to where it was to stop."""
+    return bool(summary) and summary.get("status") in ("done", "stopped")
+
+
 def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir: Path,
                           besides: tuple[str, ...] = ()) -> None:
     """Checks that a run with this config may go on from what a saved one has left.

@@ -1,6 +1,7 @@
 """Whole runs in this process: what a workdir holds, resuming, and finishing once."""
 
 import contextlib
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ import cnnjax
 from cnnjax import trees
 from cnnjax.command_line import main
 from cnnjax.jobs import ahead
+from cnnjax.jobs.lock import Lock, held
 from cnnjax.train.writers import read_metrics
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
@@ -36,7 +38,7 @@ def whole(tmp_path_factory, root):
 def test_a_workdir_holds_what_the_design_says(whole):
     files = {p.name for p in whole.iterdir()}
     assert files == {"config.json", "metrics.jsonl", "summary.json", "checkpoints", "tensorboard",
-                     "curves.png"}
+                     "curves.png", ".training"}
     found = summary(whole)
     assert set(found) == {
         "status", "model", "data", "params", "multiply_adds", "input_shape", "steps",
@@ -62,6 +64,28 @@ def test_a_finished_run_prints_its_summary_and_changes_nothing(whole, capsys):
     assert train(whole) == 0
     assert "nothing to do" in capsys.readouterr().out
     assert sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*")) == before
+
+
+def test_a_finished_folder_without_checkpoints_is_still_its_experiments(whole, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoints"))
+    assert train(folder) == 0 and "nothing to do" in " ".join(capsys.readouterr().out.split())
+    assert train(folder, "--config.seed=9") == 2
+    assert "seed: 0 there, 9 here" in capsys.readouterr().err
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, capsys):
+    from cnnjax.jobs import train as train_job
+
+    monkeypatch.setattr(train_job, "_PATIENCE", 0.0)
+    folder = tmp_path / "run"
+    other = Lock(folder / train_job.LOCK)
+    assert other.take()
+    assert train(folder, "--config.train.steps=2") == 2
+    assert "Another process trains in" in capsys.readouterr().err
+    assert [path.name for path in folder.iterdir()] == [train_job.LOCK]
+    other.release()
+    assert train(folder, "--config.train.steps=2") == 0 and not held(folder / train_job.LOCK)
 
 
 def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
@@ -92,6 +116,9 @@ def test_a_run_that_was_asked_to_stop_goes_on_to_the_same_bits_and_lines(
         assert train(folder) == 75
     assert [r["step"] for r in lines(folder)] == written
     assert (folder / "checkpoints" / str(saved)).is_dir()
+    if written == [7] and saved == 10:  # A session that was killed when it had measured this.
+        with (folder / "metrics.jsonl").open("a") as file:
+            file.write('{"step": 10, "eval_top1": 0.5}\n')
     assert train(folder) == 0
     assert lines(folder) == lines(whole)
     assert summary(folder)["state_sha256"] == summary(whole)["state_sha256"]

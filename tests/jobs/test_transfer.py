@@ -1,6 +1,7 @@
 """Runs that start from weights: phases, what stays frozen, features, and resuming in either."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 
@@ -14,6 +15,7 @@ from cnnjax import trees
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import train as train_job
 from cnnjax.jobs import workdir
 from cnnjax.types import Preprocess
 
@@ -135,6 +137,22 @@ def test_a_preempted_run_goes_on_without_the_weights_file_to_the_same_bits_and_l
     assert train(folder) == 0
     assert pretrained == []
     assert digests(folder) == digests(whole) and lines(folder) == lines(whole)
+
+
+def test_a_resumed_run_that_is_rolled_back_to_its_beginning_has_the_weights_there(
+        whole, pretrained):
+    config = workdir.load_config(whole)
+    first, resumed = (train_job._state_at(experiment_lib.build(config, saved), None, 0)
+                      for saved in (None, PREPROCESS))
+    assert trees.sha256(resumed.params) == trees.sha256(first.params)
+
+
+def test_a_run_that_was_evaluated_at_another_size_goes_on_with_its_training_size(whole):
+    config = workdir.load_config(whole)
+    config.data.image_size = 8
+    saved = dataclasses.replace(PREPROCESS, size=(12, 12))  # Of eval.image_size=12.
+    resumed = experiment_lib.build(config, saved)
+    assert resumed.preprocess.size == resumed.parts.train_size == (8, 8)
 
 
 def test_a_finished_run_is_evaluated_from_its_workdir_alone(whole, pretrained, tmp_path, capsys):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.jobs.lock import held
 from cnnjax.jobs.sweeping import executors, trial
-from cnnjax.jobs.sweeping.lock import held
 from cnnjax.sweeps import Trial
 
 

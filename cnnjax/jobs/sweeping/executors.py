@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.jobs.lock import held
 from cnnjax.jobs.sweeping import trial as trial_lib
-from cnnjax.jobs.sweeping.lock import held
 from cnnjax.jobs.sweeping.trial import Task
-from cnnjax.types import UserError
+from cnnjax.types import Failure, UserError
 
 SUBMITIT = ".submitit"
 _FOREVER = 60 * 24 * 365  # Minutes.
+_LOOKS = 12  # At SLURM's queue, before a sweep that needs to know it gives up: for a minute.
 _LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster sets another.
 
 
@@ -171,7 +172,8 @@ class Slurm:
         except RuntimeError:
             raise UserError("There is no SLURM here: it has no srun. Run the sweep where jobs are "
                             "submitted, or on this machine with --executor=local.") from None
-        self._poll, self._looked, self._queue = poll, float("-inf"), frozenset()
+        self._poll, self._looked = poll, float("-inf")
+        self._queue: frozenset[str] | None = None  # As SLURM said last; None: it never has.
 
     def free(self, active: int) -> int:
         return _LARGEST_ARRAY
@@ -182,22 +184,46 @@ class Slurm:
                 jobs = [self._executor.submit(task) for task in tasks]
         except Exception as error:  # submitit's own, with what sbatch said.
             raise UserError(f"SLURM took no job: {error}. See --config.sweep.slurm_*.") from error
-        self._looked = float("-inf")
+        # They are in the queue until a look at it that comes later says otherwise.
+        self._queue = (self._queue or frozenset()) | {job.job_id for job in jobs}
+        self._looked = time.monotonic()
         return [_SlurmJob(job.job_id, self) for job in jobs]
 
     def find(self, job_id: str) -> _SlurmJob | None:
-        return _SlurmJob(job_id, self) if job_id in self.queue() else None
+        if not job_id:
+            return None
+        for _ in range(_LOOKS):
+            said = self._look()
+            if self._queue is not None:
+                return _SlurmJob(job_id, self) if job_id in self._queue else None
+            time.sleep(self._poll)
+        raise Failure(f"SLURM does not say which jobs are in its queue: {said}. What an earlier "
+                      "session submitted may be there, so nothing is submitted now. Run the same "
+                      "command when squeue works.")
 
-    def queue(self) -> frozenset[str]:
-        """Returns the ids of this user's jobs that wait or run, as of a few seconds ago."""
-        if time.monotonic() - self._looked > self._poll:
+    def waits_or_runs(self, job_id: str) -> bool:
+        """Whether the job is in the queue, as of the last time that SLURM said what is."""
+        self._look()
+        return job_id in (self._queue or ())
+
+    def _look(self) -> str:
+        """Asks for the ids of this user's jobs, if that is a while ago; returns what went wrong.
+
+        A controller that does not answer just now has lost no job: what it said last holds.
+        """
+        if time.monotonic() - self._looked <= self._poll:
+            return ""
+        try:
             done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i"],
-                                  capture_output=True, text=True)
-            # A controller that does not answer just now has lost no job.
-            if done.returncode == 0:
-                self._queue = frozenset(done.stdout.split())
-                self._looked = time.monotonic()
-        return self._queue
+                                  capture_output=True, text=True, timeout=60)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        finally:
+            self._looked = time.monotonic()
+        if done.returncode:
+            return " ".join(done.stderr.split()) or f"squeue ended with {done.returncode}"
+        self._queue = frozenset(done.stdout.split())
+        return ""
 
 
 class _SlurmJob:
@@ -205,7 +231,7 @@ class _SlurmJob:
         self.id, self._executor = job_id, executor
 
     def ended(self) -> bool:
-        return self.id not in self._executor.queue()
+        return not self._executor.waits_or_runs(self.id)
 
     def stop(self) -> None:
         subprocess.run(["scancel", self.id], capture_output=True)
@@ -217,11 +243,12 @@ class Ray:
     Args:
       cpus: of a trial.
       gpus: of a trial.
+      at_a_time: trials; 0 is as many as the cluster has room for.
     """
 
     detached = False
 
-    def __init__(self, cpus: int, gpus: int):
+    def __init__(self, cpus: int, gpus: int, at_a_time: int = 0):
         try:
             import ray
         except ImportError:
@@ -231,9 +258,10 @@ class Ray:
         ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False,
                  ignore_reinit_error=True)
         self._run = ray.remote(num_cpus=cpus or 1, num_gpus=gpus, max_retries=0)(_call)
+        self._at_a_time = at_a_time or 1_000_000
 
     def free(self, active: int) -> int:
-        return 1_000_000
+        return max(0, self._at_a_time - active)
 
     def submit(self, tasks: Sequence[Task]) -> list[_RayJob]:
         return [_RayJob(self._ray, self._run.remote(dataclasses.replace(task, watch=None)))

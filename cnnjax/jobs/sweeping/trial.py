@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import exit_codes, files
-from cnnjax.jobs.sweeping.lock import Lock, held
+from cnnjax.jobs.lock import Lock, held
 from cnnjax.sweeps import TRIAL
 
 LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"

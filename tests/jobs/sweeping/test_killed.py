@@ -10,8 +10,8 @@ import time
 import pytest
 from results import summary
 
+from cnnjax.jobs.lock import held
 from cnnjax.jobs.sweeping import trial
-from cnnjax.jobs.sweeping.lock import held
 
 
 def lines(folder, name):

@@ -1,6 +1,7 @@
 """A sweep of fake trials: all of the sweep is real, and the trials take no time."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -9,9 +10,11 @@ from results import summary
 
 from cnnjax import sweeps
 from cnnjax.command_line import main
+from cnnjax.jobs import report
 from cnnjax.jobs import sweep as sweep_job
-from cnnjax.jobs.sweeping import executors, trial
-from cnnjax.jobs.sweeping.lock import Lock, held
+from cnnjax.jobs.lock import Lock, held
+from cnnjax.jobs.sweeping import executors, outcome, trial
+from cnnjax.types import Failure
 
 FAKE = Path(__file__).with_name("fake_launch.py")
 
@@ -176,6 +179,97 @@ def sweep(preset=None):
     assert lines(tmp_path / "s", "ended.txt") == [1] * 5
 
 
+def test_a_search_that_fails_later_reports_what_has_run_first(
+        experiment, here, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("FAKE_FAILS", "lr_0")
+    experiment.write_text(experiment.read_text().partition("def sweep")[0] + """
+def sweep(preset=None):
+    results = yield [Trial("lr_0", {"schedule.lr": 0.1})]
+    yield Trial("next", max(r for r in results if r.done).trial.overrides)
+""")
+    assert run(experiment, tmp_path / "s") == 2
+    said = capsys.readouterr().err
+    assert "lr_0/seed_0 failed (exit code 1" in said and "the disk is full" in said
+    assert "experiment.py:16: ValueError: max()" in said and "Traceback" not in said
+    assert summary(tmp_path / "s")["failed"] == 1
+
+
+def test_a_trial_whose_folder_holds_another_experiment_is_one_message_and_its_run_stays(
+        experiment, here, tmp_path, capsys):
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    config = sweep_job.workdir.to_json(get_config(experiment))
+    (folder / "config.json").write_text(json.dumps(config))
+    before = (folder / "summary.json").read_bytes()
+    assert run(f"{experiment}:1", tmp_path / "s") == 0  # lr is 0 there as well.
+    experiment.write_text(experiment.read_text().replace("lenet5", "simple_cnn"))
+    assert run(f"{experiment}:1", tmp_path / "s") == 2
+    assert "model.name: 'lenet5' there, 'simple_cnn' here" in capsys.readouterr().err
+    assert here.order == ["lr_0"] and (folder / "summary.json").read_bytes() == before
+
+
+def get_config(path):
+    names = {}
+    exec(path.read_text(), names)
+    config = names["get_config"]()
+    config.schedule.lr = 0.0
+    return config
+
+
+def test_a_summary_of_a_trial_that_failed_later_does_not_count(experiment, here, tmp_path):
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    trial.update(tmp_path / "s" / "lr_0" / "seed_0", state="failed")
+    result, = sweeps.read(tmp_path / "s")[1]
+    assert result.summary["status"] == "done" and not result.done
+    assert outcome.summarize("e", [result])["trials"][0]["n"] == 0
+    assert report.row_of(result).state == "failed"
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """An executor of a SLURM that takes jobs; what squeue says and does is a shell script."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+
+    def says(command, script):
+        (bin / command).write_text(f"#!/bin/sh\n{script}\n")
+        (bin / command).chmod(0o755)
+
+    says("srun", "")
+    says("sbatch", "echo Submitted batch job 7")
+    monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
+    monkeypatch.setattr(executors, "_LOOKS", 2)
+    return executors.Slurm(tmp_path / "s", {}, poll=0.0), says
+
+
+def test_a_queue_that_does_not_answer_has_lost_no_job(slurm, tmp_path):
+    executor, says = slurm
+    says("squeue", "echo Socket timed out >&2; exit 1")
+    jobs = executor.submit([trial.Task(("true",), tmp_path / str(i), tmp_path) for i in range(2)])
+    assert [job.id for job in jobs] == ["7_0", "7_1"]
+    assert not any(job.ended() for job in jobs)
+    says("squeue", "echo 7_1")
+    assert [job.ended() for job in jobs] == [True, False]
+    says("squeue", "exit 1")
+    assert [job.ended() for job in jobs] == [True, False]
+
+
+def test_a_sweep_that_cannot_see_the_queue_submits_nothing_twice(slurm):
+    executor, says = slurm
+    assert executor.find("") is None
+    says("squeue", "echo Socket timed out >&2; exit 1")
+    with pytest.raises(Failure, match="Socket timed out"):
+        executor.find("3_0")
+    says("squeue", "echo 3_0")
+    assert executor.find("3_0").id == "3_0" and executor.find("3_1") is None
+
+
+def test_ray_runs_no_more_at_a_time_than_was_asked_for():
+    pytest.importorskip("ray")
+    executor = executors.Ray(1, 0, at_a_time=2)
+    assert [executor.free(active) for active in (0, 1, 2, 3)] == [2, 1, 0, 0]
+
+
 def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it_decided(
         experiment, here, tmp_path):
     pytest.importorskip("optuna")
@@ -202,6 +296,11 @@ def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it
     (('f"lr_{i}"', '"same"'), "two trials of the name 'same'"),
     (("def sweep", "def swoop"), "defines no sweep(preset)"),
     (('f"lr_{i}"', 'f"lr/{i}"'), "'lr/0' is no name of a trial"),
+    (("schedule.lr", "seed"), "Trial 'lr_0' sets seed, which is the whole sweep's"),
+    (("schedule.lr", "sweep.cpus"), "Trial 'lr_0' sets sweep.cpus"),
+    (("from cnnjax.sweeps import Trial", "Trial = lambda *_: {1: 2}"), "yields {1: 2}; it yields"),
+    (("range(int(preset or 8))", "range(1 // 0)"), "experiment.py:14: ZeroDivisionError"),
+    (("def sweep(preset=None)", "def sweep()"), "takes 0 positional arguments"),
 ])
 def test_a_sweep_that_cannot_be_is_one_message_before_anything_runs(
         change, says, experiment, here, tmp_path, capsys):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
 from pathlib import Path
+
+# Of file systems that know no locks, where nobody can hold one.
+_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 class Lock:
@@ -27,11 +31,15 @@ class Lock:
             try:
                 fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return True
-            except OSError:
+            except BlockingIOError:
                 if time.monotonic() >= until:
                     self.release()
                     return False
                 time.sleep(0.05)
+            except OSError as error:
+                if error.errno not in _WITHOUT_LOCKS:
+                    raise
+                return True
 
     def release(self) -> None:
         """Lets go, unless a child still holds it."""
@@ -50,7 +58,11 @@ def held(path: Path) -> bool:
         # Shared, so that two that only ask don't see each other.
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         return False
-    except OSError:
+    except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in _WITHOUT_LOCKS:
+            raise
+        return False
     finally:
         os.close(descriptor)
