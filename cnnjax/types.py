@@ -37,9 +37,11 @@ class Preprocess:
       size: (height, width) of the model's input, in pixels.
       mean: per channel, subtracted after scaling uint8 to [0, 1].
       std: per channel, divided by after that.
-      crop: the fraction of the short side that the centre crop keeps when images are of
-        different sizes (0.875 is the usual 224 of 256); images of one size are resized whole.
+      crop: the fraction of the short side that the centre crop keeps (0.875 is the usual 224 of
+        256).
       interpolation: "bilinear" or "bicubic", both with antialiasing when shrinking.
+      whole: whether an image is resized whole instead, out of proportion if need be: as the images
+        of a data set are that all have one size.
     """
 
     size: tuple[int, int]
@@ -47,6 +49,7 @@ class Preprocess:
     std: tuple[float, ...]
     crop: float = 0.875
     interpolation: str = "bilinear"
+    whole: bool = False
 
     @property
     def channels(self) -> int:

@@ -18,6 +18,8 @@ from cnnjax import ops
 from cnnjax.analysis import primitives
 from cnnjax.types import UserError, did_you_mean
 
+_MADE_OF_RELU6 = ("hard_sigmoid", "hard_silu", "hard_swish")
+
 
 def logits_and_map(module: nn.Module, variables: Any, images: jax.Array, endpoint: str,
                    shift: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -104,6 +106,8 @@ def _call(eqn, given: Sequence[Any], guided: bool) -> list[Any]:
                    if k in ("jaxpr", "call_jaxpr", "fun_jaxpr")), ())
     if eqn.primitive.name == "custom_jvp_call" and _operations(inner) in ({"max"}, {"max", "min"}):
         return [_rectified(lambda x: _evaluate(inner, consts, [x])[0], given[0], guided)]
+    # Made of ReLU6, but none: they have derivatives below 0 or scale what they pass.
+    guided = guided and eqn.params.get("name") not in _MADE_OF_RELU6
     return _evaluate(inner, consts, given, guided=guided)
 
 

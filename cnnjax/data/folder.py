@@ -69,9 +69,10 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
       path: the folder.
       train_split: the folder to train on, "train" by default. A part, such as "train[:10%]", is
         taken from the images after `split_seed` has shuffled them.
-      eval_split: the folder to evaluate on; by default the first of val, valid, validation and
-        test that is there. Where none is, or where PATH itself holds the classes, a part of the
-        training images, each class in proportion, becomes the split "val".
+      eval_split: the folder to evaluate on, or a part of one; by default the first of val, valid,
+        validation and test that is there. Where none is, or where PATH itself holds the classes
+        and nothing or "val" is asked for, a part of the training images, each class in proportion,
+        becomes the split "val".
       val_fraction: the size of that part, between 0 and 1.
       split_seed: of that division, and of the shuffling before a part is taken.
 
@@ -86,7 +87,7 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
     classes = _class_names(folders.get(base, root))
     files = {base: _list_files(folders.get(base, root), classes, every_class=True)}
     eval_name = eval_split or next((n for n in EVAL_NAMES if n in folders and n != base), "")
-    if not folders or not eval_name:
+    if not eval_name or (not folders and eval_name.partition("[")[0] == "val"):
         parts = dataset.stratified_split(files[base].labels, val_fraction, split_seed)
         files = {name: files[base].take(part) for name, part in
                  zip((base, "val"), parts, strict=True)}

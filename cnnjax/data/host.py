@@ -173,8 +173,6 @@ def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0
     Returns:
       uint8 [H, W, C].
     """
-    from PIL import Image
-
     (h, w), (out_h, out_w) = image.shape[:2], size
     side_h, side_w = round(out_h / crop), round(out_w / crop)
     if side_h * w >= side_w * h:
@@ -184,11 +182,27 @@ def resize_center_crop(image: np.ndarray, size: tuple[int, int], crop: float = 0
     top, left = round((full_h - out_h) / 2), round((full_w - out_w) / 2)
     box = (left * w / full_w, top * h / full_h,
            (left + out_w) * w / full_w, (top + out_h) * h / full_h)
+    return _resized(image, size, box, interpolation)
+
+
+def resize_whole(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear"
+                 ) -> np.ndarray:
+    """Resizes without keeping the aspect ratio, as `augment.resize` does on the device.
+
+    Arguments and result are those of `resize_center_crop`.
+    """
+    return _resized(image, size, (0, 0, image.shape[1], image.shape[0]), interpolation)
+
+
+def _resized(image, size, box, interpolation):
+    """The rectangle (left, top, right, bottom) of an image as one of (height, width) `size`."""
+    from PIL import Image
+
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
     # Pillow has no [h, w, 1]; its "L" images are [h, w].
     pixels = image[..., 0] if image.shape[-1] == 1 else image
-    resized = Image.fromarray(pixels).resize((out_w, out_h), method[interpolation], box=box)
-    return np.asarray(resized).reshape(out_h, out_w, image.shape[-1])
+    resized = Image.fromarray(pixels).resize(size[::-1], method[interpolation], box=box)
+    return np.asarray(resized).reshape(*size, image.shape[-1])
 
 
 def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[float, float],

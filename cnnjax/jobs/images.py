@@ -74,6 +74,8 @@ def fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         image = np.repeat(image, preprocess.channels, -1)
     if image.shape[:2] == preprocess.size:
         return image
+    if preprocess.whole:
+        return data.resize_whole(image, preprocess.size, preprocess.interpolation)
     return data.resize_center_crop(image, preprocess.size, preprocess.crop,
                                    preprocess.interpolation)
 

@@ -18,6 +18,8 @@ from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
 
 PyTree = Any
+# Arguments of models that change what their parameters compute, and the shape of none.
+_NOT_IN_SHAPES = ("bn_epsilon", "padding")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +48,15 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
     try:
-        _, variables, preprocess = cnnjax.load_weights(config.model.name, path, num_classes,
-                                                       tag=config.weights.tag, **overrides)
+        module, variables, preprocess = cnnjax.load_weights(
+            config.model.name, path, num_classes, tag=config.weights.tag, **overrides)
     except UserError as error:
         raise UserError(f"weights.path={path}: {error}") from error
+    ours = cnnjax.create_model(config.model.name, num_classes, **overrides)
+    for key in _NOT_IN_SHAPES:
+        if (value := getattr(module, key, None)) != getattr(ours, key, None):
+            raise UserError(f"weights.path={path}: these were trained with {key}={value}: set "
+                            f"--config.model.{key}={value}.")
     return InitialWeights(path, variables, preprocess)
 
 

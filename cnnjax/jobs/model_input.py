@@ -40,10 +40,12 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
         raise UserError(f"data.std is {tuple(std)}; a standard deviation is above 0.")
     defaults = weights or Preprocess(size=shape and shape[:2], mean=mean, std=std)
     # Images of one size are resized whole, and so is whatever the model labels later.
-    crop = (config.data.crop or defaults.crop) if shape is None else 1.0
+    whole = shape is not None
+    crop = 1.0 if whole else config.data.crop or defaults.crop
     return Preprocess(size=(size, size) if size else defaults.size, mean=tuple(mean),
                       std=tuple(std), crop=crop,
-                      interpolation=config.data.interpolation or defaults.interpolation)
+                      interpolation=config.data.interpolation or defaults.interpolation,
+                      whole=whole)
 
 
 def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess) -> Any:

@@ -54,6 +54,8 @@ def _overridden(preprocess: Preprocess, config: ConfigDict) -> Preprocess:
             raise UserError(f"data.{key} is {value}, but the model takes images of "
                             f"{preprocess.channels} channels: give one number each.")
     changes |= {key: config.data[key] for key in ("crop", "interpolation") if config.data[key]}
+    if config.data.crop:
+        changes["whole"] = False
     if size := config.data.image_size:
         changes["size"] = (size, size)
     return dataclasses.replace(preprocess, **changes)

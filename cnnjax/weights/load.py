@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax import trees
-from cnnjax.models import create_model, lookup
+from cnnjax.models import create_model, list_models, lookup
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import imagenet, matching, published, sources
 
@@ -95,8 +95,10 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     module = create_model(name, guess, **arguments)
     like = matching.shapes(module, size, channels)
     naming = matching.best_naming(module, source.tensors, like)
-    if found := matching.classes_of(naming, source.tensors, like):
-        module = create_model(name, found, **arguments)
+    if source.num_classes is None:  # Files that cnnjax has written say all of it.
+        arguments = {**naming.arguments_of(name), **arguments}
+    module = create_model(name, matching.classes_of(naming, source.tensors, like) or guess,
+                          **arguments)
     hint = "" if source.model in (None, name) else f"The source says that it is {source.model}."
     match = matching.fit(name, module, source.tensors, naming, size, channels, source.where, hint)
     preprocess = source.preprocess
@@ -120,6 +122,10 @@ def _name(name: str | None, source: sources.Source) -> str:
         raise UserError(f"{source.where} does not say which model it is: name it.")
     if name is not None and source.model not in (None, name) and not source.file:
         raise UserError(f"{source.where} is a run of {source.model}, not of {name}.")
+    if name is not None and source.model in set(list_models()) - {name}:
+        # Tensors that fit prove nothing: padding and epsilon don't show in them.
+        raise UserError(f"{source.where} says that it is {source.model}, not {name}: give that "
+                        "name.")
     return name or source.model
 
 

@@ -78,12 +78,20 @@ class Naming:
         patterns as above. 4-D kernels are otherwise convolutions and 2-D ones dense layers.
       leaves: (our name, theirs) of arrays that are no kernel, scale, bias or statistic, where the
         two differ.
+      arguments: (pattern of a name of ours, arguments of `create_model`) of models that compute
+        otherwise there than the table's, which the tensors don't show.
     """
 
     source: str
     rules: Sequence[tuple[str, str | Rename]]
     layouts: Sequence[tuple[str, Layout]] = ()
     leaves: Sequence[tuple[str, str]] = ()
+    arguments: Sequence[tuple[str, Mapping[str, Any]]] = ()
+
+    def arguments_of(self, model: str) -> dict[str, Any]:
+        """Returns the arguments of `create_model` that this code base's model of a name has."""
+        return {key: value for pattern, arguments in self.arguments
+                if re.fullmatch(pattern, model) for key, value in arguments.items()}
 
     def names(self, variables: PyTree) -> dict[str, str]:
         """Returns {"params/stage1_block1/conv1/kernel": "layer1.0.conv1.weight"} of all leaves.

@@ -205,3 +205,20 @@ def test_the_rank_correlation_is_spearmans(values, others, expected):
 def test_what_cannot_be_is_a_user_error(function, message):
     with pytest.raises(UserError, match=message):
         function()
+
+
+@pytest.mark.parametrize("activation", [nn.silu, nn.hard_swish, nn.hard_sigmoid])
+def test_activations_that_are_no_rectifiers_keep_their_derivatives_when_guided(activation):
+    class Net(nn.Module):
+        num_classes: int = 3
+        endpoints = ("logits",)
+
+        @nn.compact
+        def __call__(self, x, train=False, capture=()):
+            return nn.Dense(3)(activation(nn.Conv(4, (3, 3))(x)).mean((1, 2)))
+
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 3))
+    model = Net()
+    v = model.init(jax.random.key(1), x)
+    np.testing.assert_allclose(attribution.guided_backprop(model, v, x),
+                               attribution.input_gradient(model, v, x), atol=1e-7)

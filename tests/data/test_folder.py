@@ -67,6 +67,18 @@ def test_train_without_val_is_divided(image_folder):
     assert (len(dataset.train), len(dataset.eval)) == (16, 4)
 
 
+def test_two_parts_of_a_folder_of_classes_are_all_of_it(tmp_path, write_image):
+    for name in ("a", "b"):
+        for i in range(10):
+            write_image(tmp_path / name / f"{i}.png", 5 + i, 5)
+    dataset = open_dataset(f"folder:{tmp_path}", train_split="train[:80%]",
+                           eval_split="train[80%:]")
+    assert (len(dataset.train), len(dataset.eval)) == (16, 4)
+    assert len(set(dataset.train.source.paths) | set(dataset.eval.source.paths)) == 20
+    half = open_dataset(f"folder:{tmp_path}", eval_split="val[:50%]")
+    assert (len(half.train), len(half.eval)) == (16, 2)
+
+
 def test_other_names_and_parts(image_folder):
     (image_folder / "train").rename(image_folder / "training")
     with pytest.raises(UserError, match=r"val/ but no train/.*data.train_split.*training, val"):

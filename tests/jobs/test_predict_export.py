@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 import cnnjax
+from cnnjax import config as config_lib
 from cnnjax.command_line import main
+from cnnjax.data import augment
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import images
 from cnnjax.types import Preprocess
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
@@ -84,6 +88,26 @@ def test_a_trained_workdir_labels_image_files_as_the_split_they_are_from(trained
     for row, same in zip(table(trained), expected, strict=True):
         assert row["label"] == same["label"]
         assert float(row["probability"]) == pytest.approx(float(same["probability"]), abs=0.01)
+
+
+def test_images_are_resized_whole_where_those_of_the_data_set_were(tmp_path):
+    folder, rng = tmp_path / "photos", np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(4):
+                cv2.imwrite(str(folder / split / name / f"{i}.png"),
+                            rng.integers(0, 256, (32, 48, 3), np.uint8))
+    config = config_lib.default()
+    config.model.name, config.data.name = "simple_cnn", f"folder:{folder}"
+    config.data.image_size, config.train.batch_size, config.train.steps = 24, 4, 1
+    experiment = experiment_lib.build(config)
+    image = experiment.dataset.eval.source[0][0]
+    seen = augment.resize(image[None], experiment.preprocess.size)[0]
+    found = images.fitted(image, experiment.preprocess)
+    assert np.abs(found.astype(int) - np.asarray(seen).astype(int)).max() <= 1
+    again = Preprocess.from_dict(json.loads(json.dumps(experiment.preprocess.to_dict())))
+    assert again == experiment.preprocess and again.whole
 
 
 def test_pretrained_weights_label_a_folder_with_class_names_and_a_sheet(pretrained, photos,

@@ -11,13 +11,14 @@ import pytest
 from results import lines, summary
 
 import cnnjax
+from cnnjax import config as config_lib
 from cnnjax import trees
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import initial_weights, workdir
 from cnnjax.jobs import train as train_job
-from cnnjax.jobs import workdir
-from cnnjax.types import Preprocess
+from cnnjax.types import Preprocess, UserError
 
 # 12 steps of the head alone and 10 of everything, calls of one step.
 RUN = ["launch.py", "--config=experiments/transfer.py", "--config.model.name=simple_cnn",
@@ -99,12 +100,12 @@ def test_both_phases_are_measured_where_they_end(whole):
 
 def test_the_preprocessing_is_that_of_the_weights_unless_the_config_has_its_own(
         whole, pretrained, tmp_path):
-    assert restored(whole, 22)[1]["preprocess"] == PREPROCESS.to_dict()
+    assert restored(whole, 22)[1]["preprocess"] == {**PREPROCESS.to_dict(), "whole": True}
     folder = tmp_path / "run"
     assert train(folder, "--config.data.image_size=12", "--config.data.mean=(0.5,)",
                  "--config.head.steps=1", "--config.train.steps=0") == 0
     found = restored(folder, 1)[1]["preprocess"]
-    assert found == {**PREPROCESS.to_dict(), "size": [12, 12], "mean": [0.5]}
+    assert found == {**PREPROCESS.to_dict(), "size": [12, 12], "mean": [0.5], "whole": True}
     assert pretrained == [("simple_cnn", "a.safetensors", 10,
                            {"widths": (4, 8), "dropout_rate": 0.1, "tag": None})]
 
@@ -244,6 +245,20 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
                                                     message):
     assert train(tmp_path / "run", *overrides) == 2
     assert message in capsys.readouterr().err
+
+
+def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeypatch):
+    def load_weights(name, path, classes, tag, **overrides):
+        theirs = {"bn_epsilon": 1e-5} | overrides
+        return cnnjax.create_model(name, classes, **theirs), {}, PREPROCESS
+
+    monkeypatch.setattr(cnnjax, "load_weights", load_weights)
+    config = config_lib.default()
+    config.model.name, config.weights.path = "mobilenet_v3_small", "timm.safetensors"
+    with pytest.raises(UserError, match="set --config.model.bn_epsilon=1e-05"):
+        initial_weights.load(config, 10)
+    config.model.bn_epsilon = 1e-5
+    assert initial_weights.load(config, 10).preprocess == PREPROCESS
 
 
 @pytest.mark.slow

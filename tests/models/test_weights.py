@@ -96,6 +96,8 @@ def test_saved_weights_come_back_bit_for_bit_and_have_what_a_strict_load_wants(n
 def test_full_connections_do_not_lose_any_in_the_papers_sparse_lenet(tmp_path):
     _, variables = state_of("lenet5_full", (28, 28, 1), num_classes=10)
     cnnjax.save_weights(tmp_path / "a.safetensors", "lenet5_full", variables)
+    tensors = safetensors.numpy.load_file(tmp_path / "a.safetensors")
+    safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors")  # Without what it says it is.
     with pytest.raises(UserError, match="these are weights of lenet5_full"):
         cnnjax.load_weights("lenet5", tmp_path / "a.safetensors")
 
@@ -235,6 +237,39 @@ def test_parameters_are_float32_whatever_the_file_has(dtype, tmp_path):
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {jnp.dtype("float32")}
     np.testing.assert_array_equal(found["params"]["conv1"]["bias"],
                                   low["conv1.bias"].astype(np.float32))
+
+
+@pytest.mark.parametrize(("name", "source", "expected"), [
+    ("mobilenet_v3_small", "timm", {"bn_epsilon": 1e-5}),
+    ("mobilenet_v3_small", "torchvision", {"bn_epsilon": 1e-3}),
+    ("efficientnet_b0", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
+    ("efficientnet_b5", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
+    ("efficientnet_b5", "torchvision", {"bn_epsilon": 1e-3, "padding": "symmetric"}),
+    ("tf_efficientnet_b5", "timm", {"bn_epsilon": 1e-3, "padding": "same"}),
+    ("efficientnet_b0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"})])
+def test_the_model_computes_as_where_its_weights_are_from(name, source, expected, tmp_path):
+    small = dict(width=0.25) if "mobilenet" in name else dict(width=0.125, depth=0.1)
+    model = cnnjax.create_model(name, 10, **small)
+    naming = next(n for n in namings.NAMINGS[type(model)] if n.source == source
+                  and (name != "mobilenet_v3_small" or n.arguments or source != "timm"))
+    like = matching.shapes(model, (64, 64), 3)
+    path = tmp_path / "a.safetensors"
+    safetensors.numpy.save_file(to_torch(naming, jax.tree.map(
+        lambda a: np.zeros(a.shape, np.float32), like)), path)
+    found = cnnjax.load_weights(name, path, **small)[0]
+    assert {key: getattr(found, key) for key in expected} == expected
+    assert cnnjax.load_weights(name, path, bn_epsilon=0.5, **small)[0].bn_epsilon == 0.5
+
+
+def test_a_file_that_says_it_is_another_model_is_not_loaded_though_its_tensors_fit(tmp_path):
+    small, path = dict(width=0.125, depth=0.1), tmp_path / "a.safetensors"
+    model = cnnjax.create_model("tf_efficientnet_b0", 10, **small)
+    variables = jax.tree.map(lambda a: np.zeros(a.shape, np.float32),
+                             matching.shapes(model, (64, 64), 3))
+    cnnjax.save_weights(path, "tf_efficientnet_b0", variables, **small)
+    with pytest.raises(UserError, match="says that it is tf_efficientnet_b0, not efficientnet_b0"):
+        cnnjax.load_weights("efficientnet_b0", path)
+    assert cnnjax.load_weights("tf_efficientnet_b0", path)[0].padding == "same"
 
 
 def test_a_damaged_safetensors_file_is_named(tmp_path):

@@ -40,7 +40,11 @@ def disk(radius: float, alias_blur: float) -> np.ndarray:
 
 def glass_blur(key: jax.Array, image: jax.Array, sigma: float, reach: int, passes: int
                ) -> jax.Array:
-    """Swaps each pixel with a near one, in turn, between two Gaussian blurs."""
+    """Puts a near pixel in the place of each, in turn, between two Gaussian blurs.
+
+    The authors' statement x[h, w], x[v, u] = x[v, u], x[h, w] is meant to swap. Of NumPy arrays of
+    three axes both sides are views, so that it copies x[v, u], and so do the published images.
+    """
     height, width = image.shape[:2]
     rows, columns = (linear.gaussian(n, sigma, "nearest") for n in (height, width))
     image = jnp.floor(linear.apply(rows, columns, image) * 255 + 1e-3)
@@ -54,12 +58,11 @@ def glass_blur(key: jax.Array, image: jax.Array, sigma: float, reach: int, passe
     where = jnp.asarray(np.tile(np.stack(np.meshgrid(ys, xs, indexing="ij"), -1).reshape(-1, 2),
                                 (passes, 1)))
 
-    def swap(i, image):
+    def copy(i, image):
         (y, x), (v, u) = where[i], where[i] + moves[i]
-        here, there = image[y, x], image[v, u]
-        return image.at[y, x].set(there).at[v, u].set(here)
+        return image.at[y, x].set(image[v, u])
 
-    image = jax.lax.fori_loop(0, len(where), swap, image)
+    image = jax.lax.fori_loop(0, len(where), copy, image)
     return linear.apply(rows, columns, image / 255)
 
 

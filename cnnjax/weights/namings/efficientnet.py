@@ -42,7 +42,8 @@ TIMM = Naming("timm", (
     (r"head_conv", "conv_head"),
     (r"head_norm", "bn2"),
     (r"head", "classifier"),
-), _LAYOUTS)
+    # torchvision's B5 to B7 have TensorFlow's 1e-3, timm's own the default of torch.
+), _LAYOUTS, arguments=((r"efficientnet_b[5-7]", {"bn_epsilon": 1e-5}),))
 
 
 def _lukemelas(match: re.Match, layers: frozenset[str]) -> str:
@@ -63,4 +64,4 @@ PYTORCH = Naming("EfficientNet-PyTorch", (
     (r"head_conv", "_conv_head"),
     (r"head_norm", "_bn1"),
     (r"head", "_fc"),
-), _LAYOUTS)
+), _LAYOUTS, arguments=((r"efficientnet_b\d", {"padding": "same", "bn_epsilon": 1e-3}),))
