@@ -8,9 +8,14 @@ from typing import Any
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file beside and renames it, so that a crash leaves the old one or the new one."""
+    """Writes a file beside and renames it, so that a crash leaves the old one or the new one.
+
+    Text is UTF-8; what stands in it for bytes of a file's name that are not becomes those bytes.
+    """
+    if isinstance(content, str):
+        content = content.encode(errors="surrogateescape")
     beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    beside.write_bytes(content)
     beside.replace(path)
 
 

@@ -71,6 +71,11 @@ class Trial:
         if self.name and not re.fullmatch(r"\w[\w.=+-]*", self.name):
             raise UserError(f"{self.name!r} is no name of a trial: it names a folder, and takes "
                             "letters, digits and any of . _ = + -.")
+        for key, value in self.tags.items():
+            if not isinstance(value, str) and not (
+                    isinstance(value, (int, float)) and math.isfinite(value)):
+                raise UserError(f"Trial {self.name!r}: its tag {key!r} is {value!r}; a tag is text "
+                                "or a finite number. Leave out what is not known.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,6 +29,8 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
     info_path = folder / "dataset_info.json"
     info = json.loads(info_path.read_text())
     expected = sum(len(split["shardLengths"]) for split in info["splits"])
+    lengths = {f"-{split['name']}.tfrecord-{i:05d}-": int(length) for split in info["splits"]
+               for i, length in enumerate(split["shardLengths"])}
     shards = sorted(p for p in folder.iterdir() if ".tfrecord-" in p.name)
     if len(shards) != expected:
         raise UserError(f"{folder} has {len(shards)} TFRecord files of {expected}: delete the "
@@ -43,14 +45,28 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
             unfinished = target.with_name(f"incomplete.{target.name}")
             # One record a group, as TFDS writes them: reading is at random.
             writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
-            for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
-                writer.write(record)
+            try:
+                for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+                    writer.write(record)
+            except tf.errors.OpError as error:
+                raise UserError(f"{shard} cannot be read: {error.message}. Delete {folder} and "
+                                "prepare the data set anew.") from None
             writer.close()
+            reader = array_record_module.ArrayRecordReader(str(unfinished))
+            found = reader.num_records()
+            reader.close()
+            length = next((n for part, n in lengths.items() if part in shard.name), found)
+            if found != length:
+                raise UserError(f"{shard} has {found} records of {length}: it is not whole, or the "
+                                f"disk is full. Delete {folder} and prepare the data set anew, or "
+                                "make room.")
             unfinished.rename(target)
         info["alternativeFileFormats"] = [*info.get("alternativeFileFormats", ()), "array_record"]
         unfinished = info_path.with_name("incomplete.dataset_info.json")
         unfinished.write_text(json.dumps(info, indent=2, sort_keys=True))
         unfinished.replace(info_path)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error.strerror}): copy it into a directory "
-                        "that can, and name that with --config.data.data_dir=DIR.") from error
+    except (OSError, RuntimeError) as error:  # The latter by ArrayRecord, for a full disk too.
+        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be written ({why}): make room, or copy it into a "
+                        "directory that can, and name that with --config.data.data_dir=DIR."
+                        ) from error

@@ -26,9 +26,14 @@ def print_table(title: str, rows: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, str(value))
+    stdout().print(table)
+
+
+def stdout() -> Console:
+    """Returns what prints tables: names of files and classes as they are, in brackets or not."""
     # A batch job's log has no width of its own; 80 columns would fold paths in the middle.
-    console = Console(width=None if sys.stdout.isatty() else 100, soft_wrap=False)
-    console.print(table)
+    return Console(width=None if sys.stdout.isatty() else 100, soft_wrap=False, markup=False,
+                   emoji=False)
 
 
 def duration(seconds: float) -> str:

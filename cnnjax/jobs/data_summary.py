@@ -31,7 +31,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     with config.unlocked():
         config.data.on_error, config.data.placement = "skip", "stream"
     # The survey itself tells of bad files.
-    experiment = dataclasses.replace(experiment_lib.build(config), bad_files=BadFiles(quiet=True))
+    experiment = dataclasses.replace(experiment_lib.build(config, trains=False),
+                                     bad_files=BadFiles(quiet=True))
     dataset, preprocess = experiment.dataset, experiment.preprocess
     if dry_run:
         print(f"Would read {len(dataset.train):,} + {len(dataset.eval):,} examples of "

@@ -40,7 +40,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     record = checkpoints.record(step)
     workdir.check_same_experiment(record["config"], config, folder, besides=("data.eval_split",))
     kinds = robustness.kinds_of(config)
-    experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]))
+    experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]),
+                                      trains=False)
     if list(experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
                         f"in {folder} was trained for: {record['class_names']}.")
@@ -74,7 +75,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 
 def _probe_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
     """Probes the features of pretrained weights, without training anything of them."""
-    experiment = experiment_lib.build(config)
+    experiment = experiment_lib.build(config, trains=False)
     if experiment.weights is None:
         raise UserError(f"weights.path is {config.weights.path}: there are no features to probe.")
     if dry_run:

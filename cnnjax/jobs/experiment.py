@@ -146,13 +146,16 @@ class Experiment:
         return functools.partial(_prepare, self.preprocess, self.dtype)
 
 
-def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Experiment:
+def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains: bool = True
+          ) -> Experiment:
     """Returns the experiment that a validated config describes.
 
     Args:
       config: validated.
       saved_preprocess: that of a run which has started. What its parameters were trained with
         counts, whatever weights it started from and the data's statistics are today.
+      trains: False for what only looks at the model or the data: there need be no teacher, and no
+        room for a training step.
 
     Raises:
       UserError: for anything that could be known before the first step.
@@ -178,7 +181,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
-    teacher = load_teacher(config, dataset, preprocess, dtype)
+    teacher = load_teacher(config, dataset, preprocess, dtype) if trains else None
     sharded = config.sharding.fsdp_min_size or config.sharding.rules
     parts = Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
@@ -197,7 +200,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None) -> Exp
                                      abstract_state=jax.eval_shape(experiment.create_state))
     if weights:
         initial_weights.check_fit(weights, experiment.abstract_state)
-    memory.check(experiment)
+    memory.check(experiment, trains)
     return experiment
 
 

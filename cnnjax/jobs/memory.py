@@ -20,11 +20,15 @@ if TYPE_CHECKING:
 _LARGEST_GROWTH = 1000
 
 
-def check(experiment: Experiment) -> None:
+def check(experiment: Experiment, trains: bool = True) -> None:
     """Checks the least that a step and an evaluation need against what a device has.
 
     That is the state with its gradient, the images, and what the convolutions and dense layers give
     and the backward pass takes. A run that passes may still need more.
+
+    Args:
+      experiment: of the run.
+      trains: whether there will be steps, or evaluations alone.
 
     Raises:
       UserError: names the keys that make it too large.
@@ -33,7 +37,7 @@ def check(experiment: Experiment) -> None:
     if limit is None:
         return
     state = experiment.abstract_state
-    fixed = _bytes(state) + _bytes(state.params)
+    fixed = _bytes(state) + _bytes(state.params) * trains
     if config.sharding.fsdp_min_size or config.sharding.rules:
         fixed //= experiment.mesh.size  # At the least: nothing is gathered all at once.
     if fixed > limit:
@@ -41,7 +45,8 @@ def check(experiment: Experiment) -> None:
             f"The state of {config.model.name} takes {console.size(fixed)}, but a device has "
             f"{console.size(limit)}: choose smaller --config.model.* arguments (here: "
             f"{_arguments(config)}) or a smaller --config.data.image_size.")
-    if config.data.placement == "device" and (shape := experiment.dataset.train.image_shape):
+    shape = experiment.dataset.train.image_shape
+    if trains and shape and config.data.placement == "device":
         size = len(experiment.dataset.train) * math.prod(shape)
         if size + fixed > limit:
             raise UserError(f"data.placement is device, but the images take {console.size(size)} "
@@ -51,10 +56,11 @@ def check(experiment: Experiment) -> None:
     # What is computed again need not be kept.
     whole = not config.train.remat and all(
         p.task.trainable is None and p.task.trunk is None for p in experiment.phases)
-    for rows, size, key, parts in (
-            (largest, recipe.train_size(config, experiment.preprocess), "train.batch_size", whole),
-            ((config.eval.batch_size or config.train.batch_size) // experiment.mesh.size or 1,
-             experiment.preprocess.size, "eval.batch_size", False)):
+    steps = (largest, recipe.train_size(config, experiment.preprocess), "train.batch_size", whole)
+    evaluations = (
+        (config.eval.batch_size or config.train.batch_size) // experiment.mesh.size or 1,
+        experiment.preprocess.size, "eval.batch_size", False)
+    for rows, size, key, parts in (*[steps] * trains, evaluations):
         one = _bytes_of_image(experiment, size, parts, limit // rows)
         if fixed + rows * one > limit:
             raise UserError(

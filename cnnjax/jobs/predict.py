@@ -44,7 +44,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     ops.set_products("float32")
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
     images = open_images(config, model, config.predict.images)
-    size = config.predict.batch_size
+    size = min(config.predict.batch_size, len(images.names))
     if dry_run:
         print(f"Would label {len(images.names):,} images ({images.what}) by {model.where}, "
               f"{len(images.classes):,} classes, input {model.preprocess}.")

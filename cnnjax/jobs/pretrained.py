@@ -12,7 +12,12 @@ from cnnjax import config as config_lib
 from cnnjax import weights
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import workdir
+from cnnjax.jobs.model_input import at_eval_size
 from cnnjax.types import Preprocess, UserError
+
+# What may differ from the run's config; how its images become the model's input may not.
+_WHICH_IMAGES = ("data.name", "data.train_split", "data.eval_split", "data.val_fraction",
+                 "data.split_seed")
 
 
 def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrained:
@@ -30,9 +35,10 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
                                   metric=config.checkpoint.metric)
         step = checkpoints.find(config.eval.checkpoint)
         workdir.check_same_experiment(checkpoints.record(step)["config"], config, folder,
-                                      besides=("data.",))
-        return weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
-                            **arguments)
+                                      besides=_WHICH_IMAGES)
+        found = weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
+                             **arguments)
+        return found._replace(preprocess=at_eval_size(config, found.preprocess))
     if config.weights.path is None:
         raise UserError(f"There is no trained model in {folder}. Give a workdir that has trained, "
                         "--workdir=DIR, or pretrained weights, --model=NAME --weights=FILE.")
@@ -53,6 +59,8 @@ def _overridden(preprocess: Preprocess, config: ConfigDict) -> Preprocess:
         if len(value) != preprocess.channels:
             raise UserError(f"data.{key} is {value}, but the model takes images of "
                             f"{preprocess.channels} channels: give one number each.")
+    if min(changes.get("std", (1,))) <= 0:
+        raise UserError(f"data.std is {changes['std']}; a standard deviation is above 0.")
     changes |= {key: config.data[key] for key in ("crop", "interpolation") if config.data[key]}
     if config.data.crop:
         changes["whole"] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,14 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[Result]]:
     if not found:
         raise UserError(f"There is nothing to report in {folder}: neither a sweep nor runs. Name "
                         "the folder of a sweep, or one that holds workdirs: --workdir=DIR.")
-    return {}, [_result(path, folder) for path in found]
+    results, names = [], set()
+    for path in found:
+        result = _result(path, folder)
+        while result.trial.name in names:  # Of another folder, whose name is written alike.
+            result = dataclasses.replace(result, trial=Trial(result.trial.name + "_"))
+        names.add(result.trial.name)
+        results.append(result)
+    return {}, results
 
 
 def _result(run_folder: Path, folder: Path) -> Result:

@@ -42,7 +42,7 @@ def kinds_of(config: ConfigDict) -> tuple[str, ...]:
         if name not in KINDS:
             raise UserError(f"eval.corruptions has {name!r}.{did_you_mean(name, KINDS)} There are "
                             f"all, {', '.join(KINDS)}.")
-    return named
+    return tuple(name for name in KINDS if name in named)
 
 
 def measure(experiment: Experiment, variables: PyTree, kinds: tuple[str, ...], error: float

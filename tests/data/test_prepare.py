@@ -101,6 +101,14 @@ def test_tfrecord_is_converted_and_kept(write_tfds, encode):
                 writer.write(records[i])
     with pytest.raises(NotPrepared):
         open_dataset("toy", data_dir=data_dir)
+    whole = path.read_bytes()
+    record = whole[:len(whole) // 2]  # Of two that are about as long.
+    for damaged, says in ((record, "cannot be read"), (b"", "has 0 records of 2")):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=says):
+            prepare("toy", data_dir=data_dir, log=list)
+        assert not list(path.parent.glob("toy-test.array_record-*"))
+    path.write_bytes(whole)
     folder = prepare("toy", data_dir=data_dir, log=list)
     assert len(list(folder.glob("*.tfrecord-*"))) == 2
     dataset = open_dataset("toy", data_dir=data_dir)

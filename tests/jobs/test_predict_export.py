@@ -2,6 +2,8 @@
 
 import csv
 import json
+import os
+import sys
 
 import cv2
 import jax
@@ -13,7 +15,7 @@ from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import augment
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import images
+from cnnjax.jobs import images, memory
 from cnnjax.types import Preprocess
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
@@ -251,3 +253,35 @@ def test_a_trained_workdir_is_exported_with_its_classes(trained, capsys):
     exported = cnnjax.load_weights("simple_cnn", trained / "export" / "model.safetensors")
     assert original[0] == exported[0] and original[2] == exported[2]
     jax.tree.map(np.testing.assert_array_equal, original[1], exported[1])
+
+
+def test_a_run_is_evaluated_where_its_training_would_not_fit(trained, monkeypatch):
+    monkeypatch.setattr(memory, "memory_of", lambda device: 40_000)
+    assert main([*RUN, f"--workdir={trained}", "--config.train.steps=31"]) == 2
+    assert main(["launch.py", "--job=evaluate", f"--workdir={trained}",
+                 "--config.eval.batch_size=1", "--dry_run"]) == 0
+
+
+@pytest.mark.parametrize(("flag", "says"), [
+    ("--config.data.image_size=16", "data.image_size: 8 there, 16 here"),
+    ("--config.data.mean=(0.9,)", "data.mean")])
+def test_a_run_labels_images_as_it_was_trained_or_not_at_all(trained, photos, flag, says, capsys):
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}", f"--images={photos[0]}",
+                 flag, "--dry_run"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_standard_deviation_of_0_is_refused(pretrained, photos, tmp_path, capsys):
+    assert predict(pretrained, tmp_path / "out", f"--images={photos[0]}",
+                   "--config.data.std=(0.5,0.5,0.0)") == 2
+    assert "data.std is (0.5, 0.5, 0.0)" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are bytes there")
+def test_names_that_are_no_utf8_are_written_as_their_bytes(pretrained, photos, tmp_path):
+    folder, name = photos[0], b"caf\xe9.png"
+    (folder / "a.png").rename(os.fsdecode(os.path.join(os.fsencode(folder), name)))
+    assert predict(pretrained, tmp_path / "out", f"--images={folder}",
+                   "--config.predict.batch_size=1000000000") == 0
+    written = (tmp_path / "out" / "predictions.csv").read_bytes()
+    assert name in written and len(written.splitlines()) == 6

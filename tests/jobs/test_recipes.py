@@ -1,6 +1,7 @@
 """Recipes of the config in whole runs: progressive resizing, distillation, sharding, remat."""
 
 import json
+import shutil
 
 import pytest
 
@@ -69,10 +70,13 @@ def test_a_run_learns_from_another_run(plain, tmp_path):
     _, alone = train(tmp_path / "labels", f"--config.distill.weights={plain[0]}",
                      "--config.distill.weight=0.0")
     assert alone == pytest.approx(plain[2], rel=1e-5)
-    _, losses = train(tmp_path / "both", f"--config.distill.weights={plain[0]}",
+    teacher = shutil.copytree(plain[0], tmp_path / "teacher")
+    _, losses = train(tmp_path / "both", f"--config.distill.weights={teacher}",
                       "--config.distill.weight=1.0", "--config.distill.temperature=4.0")
     # The teacher, six steps old, hardly has an opinion, so that there is little to learn.
     assert losses[0] < 0.5 * alone[0]
+    shutil.rmtree(teacher)  # What was learnt does not need it.
+    evaluated(tmp_path / "both")
 
 
 def test_a_teacher_of_other_classes_is_refused(tmp_path, capsys):

@@ -17,6 +17,7 @@ from cnnjax import sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import report
 from cnnjax.sweeps import Trial
+from cnnjax.types import UserError
 
 HERE = Path(__file__).parent
 
@@ -238,3 +239,18 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         browser.value("document.querySelector('#table tr.trial').click()")
         assert browser.value("document.querySelectorAll('#table tr.more').length") == 1
         assert browser.errors == [] and browser.requests == [page]
+
+
+def test_runs_whose_folders_are_written_alike_stay_rows_of_their_own(tmp_path):
+    for name in ("net/mnist", "net-mnist", "net mnist"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    names = [result.trial.name for result in report.read_runs(tmp_path)[1]]
+    assert len(set(names)) == 3 and {name.strip("_") for name in names} == {
+        "net-mnist", "net_mnist"}
+
+
+@pytest.mark.parametrize("tag", [[4, 8], float("nan"), None])
+def test_a_tag_that_no_report_could_show_is_refused_before_anything_runs(tag):
+    with pytest.raises(UserError, match="Trial 'a': its tag 'x' is"):
+        Trial("a", {}, {"x": tag})

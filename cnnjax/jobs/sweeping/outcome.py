@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from cnnjax import sweeps
-from cnnjax.jobs import workdir
+from cnnjax.jobs import console, workdir
 from cnnjax.jobs.sweeping import trial as trial_lib
 from cnnjax.sweeps import Result
 
@@ -78,4 +77,4 @@ def _print(folder: Path, summary: dict[str, Any]) -> None:
                       "" if mean is None else f"{mean:.2%}",
                       "" if std is None else f"{std:.2%}",
                       "" if ci95 is None else f"± {ci95:.2%}", str(row["n"]))
-    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    console.stdout().print(table)

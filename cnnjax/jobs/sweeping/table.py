@@ -69,7 +69,7 @@ class Display:
         self._every = every
         self._rows: dict[Run, Row] = {}
         self._looked = self._said = float("-inf")
-        self._console = Console()
+        self._console = Console(markup=False, emoji=False)
         self._live = None if self._plain else Live(
             console=self._console, auto_refresh=False, transient=False)
         if self._live:
