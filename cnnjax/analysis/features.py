@@ -143,7 +143,7 @@ def translation_curve(module: nn.Module, variables: Any, images: Any, endpoint: 
         after = np.asarray(_endpoint(module, endpoint, variables, shifted(images, shift)),
                            np.float64)
         a, b = after, before
-        if not field.sees_all:
+        if not field.sees_all and before.ndim == 4:  # A map that was flattened is none any more.
             a, b = (_inside(m, field, images.shape, shift, moved)
                     for m, moved in ((after, True), (before, False)))
         n = len(a)

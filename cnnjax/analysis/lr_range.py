@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnjax.types import UserError
+
 
 class RangeTest(NamedTuple):
     """Reading of a range test (Smith, arXiv 1506.01186, section 3.3).
@@ -31,6 +33,9 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: floa
       rates: ascending, [N].
       losses: finite, [N], N at least 3.
       decay: of the average over steps, whose weights sum to 1 from the first on.
+
+    Raises:
+      UserError: if the loss never fell.
     """
     rates, losses = np.asarray(rates, float), np.asarray(losses, float)
     average, smooth = 0.0, np.empty(len(losses))
@@ -38,11 +43,16 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: floa
         average = decay * average + (1 - decay) * loss
         smooth[i] = average / (1 - decay ** (i + 1))
     best = int(smooth.argmin())
+    if not best:
+        raise UserError(f"The loss was least at the first rate, {rates[0]:.3g}, and never fell: "
+                        "there is no rate to suggest. Take more steps, --config.lr_finder.steps, "
+                        "or begin lower, --config.lr_finder.lowest.")
     slope = np.gradient(smooth, np.log(rates))[:best + 1]
     # The average of the first steps is that of a few losses, and its slope is noise.
     skip = min(len(slope) // 4, 10)
     steepest = rates[skip + int(slope[skip:].argmin())]
-    return RangeTest(smooth, float(rates[best]), float(min(steepest, rates[best] / 10)))
+    return RangeTest(smooth, float(rates[best]), float(
+        max(min(steepest, rates[best] / 10), rates[0])))
 
 
 def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: RangeTest, path: str,

@@ -149,7 +149,8 @@ def _class_names(arrays: Mapping[str, np.ndarray],
                  splits: Mapping[str, tuple[np.ndarray, np.ndarray]], path: Path
                  ) -> tuple[str, ...]:
     if "class_names" in arrays:
-        names = tuple(str(name) for name in arrays["class_names"].ravel())
+        names = tuple(name.decode() if isinstance(name, bytes) else str(name)
+                      for name in arrays["class_names"].ravel().tolist())
     else:
         names = dataset.numbered_classes(
             np.concatenate([labels for _, labels in splits.values()]), path, "as class_names")

@@ -91,20 +91,25 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     arguments = {**source.arguments, **overrides}
     size, channels = _input_size(name, source)
     # Tracing a deep model takes seconds: a right guess saves the second time.
-    guess = source.num_classes or (1000 if lookup(name).input_size[0] >= 128 else 10)
+    guess = source.num_classes
+    if guess is None:
+        guess = 1000 if lookup(name).input_size[0] >= 128 else 10
     module = create_model(name, guess, **arguments)
     like = matching.shapes(module, size, channels)
     naming = matching.best_naming(module, source.tensors, like)
     if source.num_classes is None:  # Files that cnnjax has written say all of it.
         arguments = {**naming.arguments_of(name), **arguments}
-    module = create_model(name, matching.classes_of(naming, source.tensors, like) or guess,
-                          **arguments)
+    found = matching.classes_of(naming, source.tensors, like)
+    module = create_model(name, guess if found is None else found, **arguments)
     hint = "" if source.model in (None, name) else f"The source says that it is {source.model}."
     match = matching.fit(name, module, source.tensors, naming, size, channels, source.where, hint)
     preprocess = source.preprocess
     if preprocess is None or tag is not None:
         preprocess = published.preprocess_of(name, source=naming.source, file=source.file, tag=tag)
     class_names = source.class_names
+    if class_names is not None and len(class_names) != module.num_classes:
+        raise UserError(f"{source.where} has names of {len(class_names)} classes and "
+                        f"{module.num_classes} outputs.")
     if class_names is None and module.num_classes == 1000 and lookup(name).input_size[0] >= 128:
         class_names = imagenet.class_names()
     wanted = module.num_classes if num_classes is None else num_classes
@@ -131,7 +136,8 @@ def _name(name: str | None, source: sources.Source) -> str:
 
 def _input_size(name: str, source: sources.Source) -> tuple[tuple[int, int], int]:
     """Returns (height, width) and channels of the images that the source's model takes."""
-    if source.preprocess is not None and (source.arguments or not source.file):
+    # Of a file that cnnjax has written, or of a run.
+    if source.preprocess is not None and source.num_classes is not None:
         return source.preprocess.size, source.preprocess.channels
     height, width, channels = lookup(name).input_size
     return (height, width), channels

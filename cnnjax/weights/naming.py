@@ -8,6 +8,7 @@ its own parameters in the file, and whatever of the file is left over is found b
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ import jax
 import numpy as np
 
 from cnnjax import trees
+from cnnjax.types import UserError
 
 PyTree = Any
 # The match, and the paths of all layers of the model, for names that depend on their neighbours.
@@ -57,6 +59,19 @@ def flattened(height: int, width: int) -> Layout:
         return a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0])
 
     return Layout(to_torch, from_torch)
+
+
+def flattened_square(channels: int) -> Layout:
+    """Returns `flattened` for a square map of so many channels, whatever its size."""
+    def of(inputs):
+        side = math.isqrt(inputs // channels)
+        if side * side * channels != inputs:
+            raise UserError(f"A dense layer takes {inputs} inputs, which are no square map of "
+                            f"{channels} channels: for images that are not square the weights "
+                            "have no names in torch. Keep them as a checkpoint.")
+        return flattened(side, side)
+
+    return Layout(lambda a: of(a.shape[0]).to_torch(a), lambda a: of(a.shape[1]).from_torch(a))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,8 @@ def save_weights(path: str | Path, name: str, variables: PyTree, *,
         model.load_state_dict(safetensors.torch.load_file("resnet50.safetensors"))  # in torch
 
     The names are torchvision's if it has the family, so that its `load_state_dict(strict=True)`
-    takes the file (`num_batches_tracked` is written too, as 0). The metadata hold what
+    takes the file (`num_batches_tracked` is written too, as 0); only a simple_cnn without global
+    pooling keeps the order of its map, channels last, in the layer after it. The metadata hold what
     `load_weights` needs: model, arguments, preprocessing, class names, and library versions.
 
     Args:
@@ -55,6 +56,9 @@ def save_weights(path: str | Path, name: str, variables: PyTree, *,
     except KeyError:
         raise UserError(f"No names for the tensors of {name} are known; keep its weights as a "
                         "checkpoint.") from None
+    if class_names is not None and len(class_names) != module.num_classes:
+        raise UserError(f"save_weights: {len(class_names)} class names for {module.num_classes} "
+                        f"outputs of {name}.")
     tensors = naming_lib.to_torch(naming, variables)
     for key in list(tensors):
         if key.endswith("running_mean"):

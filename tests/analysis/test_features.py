@@ -85,6 +85,14 @@ def test_a_model_of_the_table_has_a_curve_for_maps_and_logits():
     assert logits[0] == 0 < logits[1]
 
 
+def test_a_flattened_map_is_compared_whole():
+    model = cnnjax.create_model("simple_cnn", 4, widths=(4, 4, 4), global_pool=False)
+    images = np.random.default_rng(1).normal(size=(2, 28, 28, 1)).astype(np.float32)
+    variables = jax.jit(model.init)(jax.random.key(0), images)
+    found = features.translation_curve(model, variables, images, "features", [0, 1]).difference
+    assert found[0] == 0 < found[1]
+
+
 @pytest.mark.parametrize(("call", "message"), [
     (lambda: features.linear_cka(X, Y[:3]), "the same examples"),
     (lambda: features.linear_cka(X, np.ones((40, 2))), "the same for all"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cnnjax.analysis.lr_range import read_range_test
+from cnnjax.types import UserError
 
 
 def test_the_suggestion_is_where_the_loss_falls_fastest():
@@ -21,3 +22,13 @@ def test_the_suggestion_keeps_away_from_the_break():
     losses = np.where(rates < 0.1, 3 - np.log10(rates / 1e-4) ** 3 / 20, 50.0)
     found = read_range_test(rates, losses)
     assert found.suggestion <= found.lowest / 10 < 0.011
+
+
+def test_a_loss_that_never_fell_suggests_nothing():
+    with pytest.raises(UserError, match="never fell"):
+        read_range_test(np.geomspace(1e-4, 1, 20), np.linspace(2, 3, 20))
+
+
+def test_no_rate_below_those_of_the_test_is_suggested():
+    found = read_range_test([1e-3, 2e-3, 3e-3, 4e-3], [3.0, 2.5, 2.0, 5.0])
+    assert found.suggestion == 1e-3

@@ -30,6 +30,9 @@ def test_medmnist_keys_and_class_names(tmp_path):
     assert (len(dataset.eval), dataset.eval.name) == (5, "validation")
     assert dataset.class_names == ("no", "yes")
     assert len(open_dataset(f"npz:{tmp_path / 'm.npz'}", eval_split="test[:2]").eval) == 2
+    with np.load(tmp_path / "m.npz") as arrays:
+        np.savez(tmp_path / "b.npz", **{**arrays, "class_names": np.array([b"no", b"yes"])})
+    assert open_dataset(f"npz:{tmp_path / 'b.npz'}").class_names == ("no", "yes")
 
 
 def test_images_and_labels_alone_are_divided_by_class(tmp_path):

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import sys
 
 import cv2
@@ -16,7 +17,9 @@ from cnnjax.command_line import main
 from cnnjax.data import augment
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import images, memory
+from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
+from cnnjax.weights import namings
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
        "--config.data.image_size=8", "--config.train.steps=30", "--config.log.progress=none",
@@ -253,6 +256,18 @@ def test_a_trained_workdir_is_exported_with_its_classes(trained, capsys):
     exported = cnnjax.load_weights("simple_cnn", trained / "export" / "model.safetensors")
     assert original[0] == exported[0] and original[2] == exported[2]
     jax.tree.map(np.testing.assert_array_equal, original[1], exported[1])
+
+
+def test_a_model_without_names_in_torch_is_exported_as_a_program_alone(trained, tmp_path,
+                                                                       monkeypatch, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(trained, folder, ignore=shutil.ignore_patterns("export"))
+    monkeypatch.delitem(namings.NAMINGS, SimpleCNN)
+    assert main(["launch.py", "--job=export", f"--workdir={folder}"]) == 0
+    assert {path.name for path in (folder / "export").iterdir()} == {"model.stablehlo",
+                                                                     "model.json"}
+    out = " ".join(capsys.readouterr().out.split())
+    assert "left out: no names in torch" in out and "load_weights" not in out
 
 
 def test_a_run_is_evaluated_where_its_training_would_not_fit(trained, monkeypatch):

@@ -410,3 +410,44 @@ def test_weights_are_saved_in_the_names_of_the_code_base_that_has_the_model(name
     model = cnnjax.create_model(name, 7)
     like = matching.shapes(model, (32, 32), 3)
     assert key in namings.to_save(name, model).names(like).values()
+
+
+def test_a_model_without_a_head_comes_back_and_can_get_one(tmp_path):
+    path = tmp_path / "a.safetensors"
+    model = cnnjax.create_model("simple_cnn", 0, **TINY)
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 16, 16, 3)))
+    cnnjax.save_weights(path, "simple_cnn", variables, **TINY)
+    module, found, _ = cnnjax.load_weights("simple_cnn", path)
+    assert module.num_classes == 0
+    assert_equal(found, jax.tree.map(np.asarray, variables))
+    module, found, _ = cnnjax.load_weights("simple_cnn", path, 5)
+    assert module.num_classes == 5 and found["params"]["head"]["kernel"].shape == (8, 5)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (52, 52)])
+def test_lenets_dense_layer_is_laid_out_for_the_size_of_its_images(size, tmp_path):
+    path, preprocess = tmp_path / "a.safetensors", Preprocess(size, (0.5,), (0.25,))
+    model = cnnjax.create_model("lenet5", 10)
+    x = jax.random.normal(jax.random.key(1), (1, *size, 1))
+    variables = jax.jit(model.init)(jax.random.key(0), x)
+    cnnjax.save_weights(path, "lenet5", variables, preprocess=preprocess)
+    kernel = np.asarray(variables["params"]["fc1"]["kernel"])
+    side = round((len(kernel) // 16) ** 0.5)
+    np.testing.assert_array_equal(
+        safetensors.numpy.load_file(path)["classifier.1.weight"],
+        kernel.reshape(side, side, 16, -1).transpose(3, 2, 0, 1).reshape(kernel.shape[1], -1))
+    assert_equal(cnnjax.load_weights("lenet5", path)[1], jax.tree.map(np.asarray, variables))
+
+
+def test_images_that_are_not_square_leave_lenet_without_names(tmp_path):
+    variables = jax.jit(cnnjax.create_model("lenet5", 10).init)(
+        jax.random.key(0), jnp.zeros((1, 32, 44, 1)))
+    with pytest.raises(UserError, match="no square map of 16 channels"):
+        cnnjax.save_weights(tmp_path / "a.safetensors", "lenet5", variables,
+                            preprocess=Preprocess((32, 44), (0.5,), (0.25,)))
+
+
+def test_class_names_of_another_number_are_refused(tmp_path):
+    path, _, variables = tiny(tmp_path)
+    with pytest.raises(UserError, match="1 class names for 10 outputs"):
+        cnnjax.save_weights(path, "simple_cnn", variables, class_names=["only"], **TINY)

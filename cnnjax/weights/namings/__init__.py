@@ -61,6 +61,11 @@ _ELSEWHERE = (("tf_*", "timm"), ("efficientnet_lite*", "timm"),
               ("resnet*_cifar", "pytorch_resnet_cifar10"))
 
 
+def has_names(module: nn.Module) -> bool:
+    """Whether names in torch are known for a module's tensors, so that they can be saved."""
+    return type(module) in NAMINGS
+
+
 def to_save(name: str, module: nn.Module) -> Naming:
     """Returns the naming that a model's weights are saved in: of the code base that has it."""
     return of(module, next((source for pattern, source in _ELSEWHERE

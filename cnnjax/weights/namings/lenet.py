@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from cnnjax.models.lenet import TABLE_I
-from cnnjax.weights.naming import Layout, Naming, flattened
+from cnnjax.weights.naming import Layout, Naming, flattened_square
 
 _TARGETS, _SOURCES = np.array([(target, source) for target, sources in enumerate(TABLE_I)
                                for source in sources]).T
@@ -40,4 +40,4 @@ TORCH = _LeNet5("torch", (
     (r"fc1", "classifier.1"),
     (r"fc2", "classifier.3"),
     (r"head", "classifier.5"),
-), layouts=((r"fc1", flattened(5, 5)),))
+), layouts=((r"fc1", flattened_square(16)),))
