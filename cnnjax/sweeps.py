@@ -105,8 +105,12 @@ class Result:
         One that failed has not, although a summary be there: it is that of the trial of this name
         as it was, before its overrides were changed.
         """
-        return (self.summary is not None and self.summary.get("status") in ("done", "stopped")
-                and self.state.get("state") != "failed")
+        return is_over(self.summary) and self.state.get("state") != "failed"
+
+
+def is_over(summary: Mapping[str, Any] | None) -> bool:
+    """Whether a run's summary is that of its end, or of the step where it was to stop."""
+    return summary is not None and summary.get("status") in ("done", "stopped")
 
 
 def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] | None

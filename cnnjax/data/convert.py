@@ -23,9 +23,6 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
     Raises:
       UserError: if there are no shards, some are missing, or the folder cannot be written.
     """
-    import tensorflow as tf
-    from array_record.python import array_record_module
-
     info_path = folder / "dataset_info.json"
     info = json.loads(info_path.read_text())
     expected = sum(len(split["shardLengths"]) for split in info["splits"])
@@ -43,18 +40,7 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
                 continue
             # Under its own name only when it is whole.
             unfinished = target.with_name(f"incomplete.{target.name}")
-            # One record a group, as TFDS writes them: reading is at random.
-            writer = array_record_module.ArrayRecordWriter(str(unfinished), "group_size:1")
-            try:
-                for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
-                    writer.write(record)
-            except tf.errors.OpError as error:
-                raise UserError(f"{shard} cannot be read: {error.message}. Delete {folder} and "
-                                "prepare the data set anew.") from None
-            writer.close()
-            reader = array_record_module.ArrayRecordReader(str(unfinished))
-            found = reader.num_records()
-            reader.close()
+            found = _convert(shard, unfinished)
             length = next((n for part, n in lengths.items() if part in shard.name), found)
             if found != length:
                 raise UserError(f"{shard} has {found} records of {length}: it is not whole, or the "
@@ -70,3 +56,23 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
         raise UserError(f"{folder} cannot be written ({why}): make room, or copy it into a "
                         "directory that can, and name that with --config.data.data_dir=DIR."
                         ) from error
+
+
+def _convert(shard: Path, target: Path) -> int:
+    """Writes the records of a TFRecord file as an ArrayRecord file; returns how many are there."""
+    import tensorflow as tf
+    from array_record.python import array_record_module
+
+    # One record a group, as TFDS writes them: reading is at random.
+    writer = array_record_module.ArrayRecordWriter(str(target), "group_size:1")
+    try:
+        for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
+            writer.write(record)
+    except tf.errors.OpError as error:
+        raise UserError(f"{shard} cannot be read: {error.message}. Delete {shard.parent} and "
+                        "prepare the data set anew.") from None
+    writer.close()
+    reader = array_record_module.ArrayRecordReader(str(target))
+    found = reader.num_records()
+    reader.close()
+    return found

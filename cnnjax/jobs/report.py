@@ -113,7 +113,7 @@ def row_of(result: Result) -> Row:
 def _state(result: Result, records: list[dict[str, Any]]) -> str:
     """Returns how far a run is; a summary that is there counts for more than what was noted."""
     status = (result.summary or {}).get("status")
-    if result.done or (status and status not in ("done", "stopped")):
+    if result.done or (status and not sweeps.is_over(result.summary)):
         return status
     if result.state.get("state") not in (None, "done"):
         return result.state["state"]

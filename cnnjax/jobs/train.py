@@ -10,12 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import exit_codes, interrupts, trees
-from cnnjax.analysis.curves import plot_learning_curves
+from cnnjax import exit_codes, interrupts, sweeps
 from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import (
     ahead,
@@ -26,21 +24,18 @@ from cnnjax.jobs import (
     initial_weights,
     overview,
     record,
+    run_summary,
     signals,
     workdir,
 )
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
-from cnnjax.jobs.lock import Lock
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter, read_metrics
 from cnnjax.types import Preprocess, UserError
-
-LOCK = ".training"
-_PATIENCE = 10.0  # Seconds.
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -63,30 +58,12 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         overview.dry_run(experiment)
         return 0
     finished = workdir.read_json(folder / workdir.SUMMARY)
-    if workdir.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
+    if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
-    with _alone_in(folder):
+    with workdir.alone_in(folder):
         return _go_on(experiment, folder)
-
-
-@contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Has a second process that would train in the folder fail: it would damage what is there.
-
-    Raises:
-      UserError: if another trains there, and still does after a few seconds.
-    """
-    lock = Lock(folder / LOCK)
-    # Another may just be saving what it was asked to save.
-    if hosts.is_first() and not lock.take(seconds=_PATIENCE):
-        raise UserError(f"Another process trains in {folder}. Wait for its end, or give another "
-                        "--workdir.")
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _go_on(experiment: Experiment, folder: Path) -> int:
@@ -123,6 +100,11 @@ class _Start:
     seconds: float  # Spent in earlier sessions of this run.
     rollbacks: int  # Before it, each of which has lowered the rate.
     unmeasured_since: int | None = None  # See `loop.Hooks.save`.
+
+    @property
+    def recorded(self) -> int:
+        """The last step of which nothing will be recorded anew."""
+        return self.step if self.unmeasured_since is None else self.unmeasured_since
 
 
 def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
@@ -195,16 +177,14 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     interrupts.hold(hosts.several())
     config = experiment.config
     start = _start(experiment, folder, checkpoints)
-    unmeasured = start.unmeasured_since is not None
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     state, inputs, call = _make_ready(experiment, checkpoints, start.step)
     _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
     logs = contextlib.ExitStack()
+    writer, display = logs.enter_context(_logs(experiment, folder, start))
     # What was not measured is so first, and saved: perhaps not for the first time.
-    writer, display = logs.enter_context(_logs(
-        experiment, folder, start.step, start.unmeasured_since if unmeasured else start.step))
-    interrupts.hold(unmeasured or hosts.several())
+    interrupts.hold(start.recorded < start.step or hosts.several())
     began, rates = time.perf_counter(), []
 
     def seconds():
@@ -246,25 +226,22 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return _say_stopped(stop.step, experiment.total_steps, checkpoints)
     if not _saved(state, folder, checkpoints, save):
         return exit_codes.FAILED
-    _finish(run_record | {"checkpoint_errors": checkpoints.errors}, folder, state,
-            experiment, seconds(), statistics.median(rates) if rates else None)
+    run_summary.write(run_record | {"checkpoint_errors": checkpoints.errors}, folder, state,
+                      experiment, seconds(), statistics.median(rates) if rates else None)
     return 0
 
 
 @contextlib.contextmanager
-def _logs(experiment: Experiment, folder: Path, step: int, recorded: int
+def _logs(experiment: Experiment, folder: Path, start: _Start
           ) -> Iterator[tuple[MetricsWriter | None, console.Display]]:
-    """Gives what writes records to files, None but in the first process, and to the terminal.
-
-    Records of steps after `recorded` are dropped: they are made again.
-    """
+    """Gives what writes records to files, None but in the first process, and to the terminal."""
     config = experiment.config
     with contextlib.ExitStack() as closing:
         writer = None
         if hosts.is_first():
-            writer = MetricsWriter(folder, recorded, config.log.tensorboard, warn)
+            writer = MetricsWriter(folder, start.recorded, config.log.tensorboard, warn)
             closing.callback(writer.close)
-        display = console.Display(config.log.progress, experiment.schedule.stop, step,
+        display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
                                   config.train.batch_size)
         closing.callback(display.close)
         yield writer, display
@@ -335,45 +312,3 @@ def _evaluate(experiment: Experiment, evaluate: Evaluate, state: TrainState,
     # With several processes the others would have to agree on the batch to stop at.
     variables = experiment.gather(state.eval_variables)
     return evaluate(variables) if hosts.several() else evaluate(variables, should_stop)
-
-
-def _finish(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
-            seconds: float, rate: float | None) -> None:
-    # All processes take part in these, each of which may hold a part.
-    state = experiment.gather(state)
-    digests = {"params_sha256": trees.sha256(state.params),
-               # The window is empty at the end, and only says when the last line was logged.
-               "state_sha256": trees.sha256(dataclasses.replace(state, window={}))}
-    bad_files = experiment.bad_files.summary()
-    if not hosts.is_first():
-        return
-    records = read_metrics(folder)
-    last = next((r for r in reversed(records) if "eval_top1" in r), {})
-    step = int(state.step)
-    summary = {
-        "status": "done" if step >= experiment.total_steps else "stopped",
-        "model": experiment.config.model.name,
-        "data": experiment.dataset.name,
-        "params": trees.count(state.params),
-        "multiply_adds": experiment.multiply_adds,
-        "input_shape": experiment.input_shape[1:],
-        "steps": step,
-        "top1": last.get("eval_top1"),
-        "top5": last.get("eval_top5"),
-        "examples_evaluated": last.get("eval_examples"),
-        "bad_files": bad_files,
-        "images_per_second": rate,
-        "seconds": seconds,
-        **digests,
-        "rollbacks": run_record["rollbacks"],
-        "checkpoint_errors": run_record["checkpoint_errors"],
-        "versions": run_record["versions"],
-        "git_commit": run_record["git_commit"],
-    }
-    if experiment.config.log.plot and summary["top1"] is not None:
-        with faults.tolerate_full_disk("curves.png"):
-            plot_learning_curves(records, folder / "curves.png", f"{summary['model']} on "
-                                 f"{summary['data']}: top-1 {summary['top1']:.2%}")
-    # Last, because a summary says that everything else is there.
-    workdir.write_json(folder / workdir.SUMMARY, summary)
-    console.print_table("Summary", overview.summary_rows(summary))

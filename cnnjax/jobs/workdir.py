@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import files, sweeps
 from cnnjax.jobs import hosts
+from cnnjax.jobs.lock import Lock
 from cnnjax.types import UserError
 
 CONFIG = "config.json"
 SUMMARY = "summary.json"
 CHECKPOINTS = "checkpoints"
+LOCK = ".training"
+_PATIENCE = 10.0  # Seconds.
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -60,6 +64,24 @@ def check_writable(workdir: Path) -> None:
                         "Make room, or give another: --workdir=DIR.") from None
 
 
+@contextlib.contextmanager
+def alone_in(workdir: Path) -> Iterator[None]:
+    """Has a second process that would train in the folder fail: it would damage what is there.
+
+    Raises:
+      UserError: if another trains there, and still does after a few seconds.
+    """
+    lock = Lock(workdir / LOCK)
+    # Another may just be saving what it was asked to save.
+    if hosts.is_first() and not lock.take(seconds=_PATIENCE):
+        raise UserError(f"Another process trains in {workdir}. Wait for its end, or give another "
+                        "--workdir.")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def check_no_sweep(workdir: Path) -> None:
     """Raises a UserError if the folder is that of a sweep, whose runs lie in folders below it."""
     if (workdir / sweeps.SWEEP).exists():
@@ -75,12 +97,7 @@ def has_checkpoints(workdir: Path) -> bool:
 
 def holds_run(workdir: Path) -> bool:
     """Whether a run has left something in a workdir: a checkpoint, or the summary of its end."""
-    return has_checkpoints(workdir) or is_over(read_json(workdir / SUMMARY))
-
-
-def is_over(summary: Mapping[str, Any] | None) -> bool:
-    """Whether a summary is that of a run which came to its end, or to where it was to stop."""
-    return bool(summary) and summary.get("status") in ("done", "stopped")
+    return has_checkpoints(workdir) or sweeps.is_over(read_json(workdir / SUMMARY))
 
 
 def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir: Path,

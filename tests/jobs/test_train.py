@@ -11,7 +11,7 @@ from results import lines, summary
 import cnnjax
 from cnnjax import trees
 from cnnjax.command_line import main
-from cnnjax.jobs import ahead
+from cnnjax.jobs import ahead, run_summary, workdir
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.train.writers import read_metrics
 
@@ -75,17 +75,15 @@ def test_a_finished_folder_without_checkpoints_is_still_its_experiments(whole, t
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, capsys):
-    from cnnjax.jobs import train as train_job
-
-    monkeypatch.setattr(train_job, "_PATIENCE", 0.0)
+    monkeypatch.setattr(workdir, "_PATIENCE", 0.0)
     folder = tmp_path / "run"
-    other = Lock(folder / train_job.LOCK)
+    other = Lock(folder / workdir.LOCK)
     assert other.take()
     assert train(folder, "--config.train.steps=2") == 2
     assert "Another process trains in" in capsys.readouterr().err
-    assert [path.name for path in folder.iterdir()] == [train_job.LOCK]
+    assert [path.name for path in folder.iterdir()] == [workdir.LOCK]
     other.release()
-    assert train(folder, "--config.train.steps=2") == 0 and not held(folder / train_job.LOCK)
+    assert train(folder, "--config.train.steps=2") == 0 and not held(folder / workdir.LOCK)
 
 
 def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
@@ -150,11 +148,9 @@ def test_a_checkpoint_without_its_config_file_still_knows_its_experiment(tmp_pat
 
 
 def test_an_extended_run_has_no_old_summary_until_it_ends(tmp_path, monkeypatch):
-    from cnnjax.jobs import train as train_job
-
     folder = tmp_path / "run"
     assert train(folder, "--config.train.steps=2") == 0
-    monkeypatch.setattr(train_job, "_finish", lambda *args: None)
+    monkeypatch.setattr(run_summary, "write", lambda *args: None)
     assert train(folder, "--config.train.steps=4") == 0
     assert not (folder / "summary.json").exists()
 
