@@ -95,7 +95,9 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
 
 def _open(name: str, data_dir: str | os.PathLike[str] | None, train_split: str | None,
           eval_split: str | None, val_fraction: float, split_seed: int) -> Dataset:
-    kind, _, path = name.partition(":")
+    kind, colon, path = name.partition(":")
+    if colon and not path.strip():
+        raise UserError(f"{name} names no path: write --config.data.name={kind}:PATH.")
     if name == "digits":
         from cnnjax.data.digits import open_digits
         return open_digits(train_split, eval_split)

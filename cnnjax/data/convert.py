@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from cnnjax.data.array_record import write_array_record
+from cnnjax.files import write_whole
 from cnnjax.types import UserError
 
 
@@ -38,41 +40,29 @@ def convert_to_array_record(folder: Path, log: Callable[[str], None] = print) ->
             target = shard.with_name(shard.name.replace(".tfrecord-", ".array_record-"))
             if target.exists():
                 continue
-            # Under its own name only when it is whole.
-            unfinished = target.with_name(f"incomplete.{target.name}")
-            found = _convert(shard, unfinished)
-            length = next((n for part, n in lengths.items() if part in shard.name), found)
-            if found != length:
-                raise UserError(f"{shard} has {found} records of {length}: it is not whole, or the "
-                                f"disk is full. Delete {folder} and prepare the data set anew, or "
-                                "make room.")
-            unfinished.rename(target)
+            length = next((n for part, n in lengths.items() if part in shard.name), None)
+            write_array_record(target, _records(shard, length))
         info["alternativeFileFormats"] = [*info.get("alternativeFileFormats", ()), "array_record"]
-        unfinished = info_path.with_name("incomplete.dataset_info.json")
-        unfinished.write_text(json.dumps(info, indent=2, sort_keys=True))
-        unfinished.replace(info_path)
-    except (OSError, RuntimeError) as error:  # The latter by ArrayRecord, for a full disk too.
-        why = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        write_whole(info_path, json.dumps(info, indent=2, sort_keys=True))
+    except OSError as error:
+        why = error.strerror or error
         raise UserError(f"{folder} cannot be written ({why}): make room, or copy it into a "
                         "directory that can, and name that with --config.data.data_dir=DIR."
                         ) from error
 
 
-def _convert(shard: Path, target: Path) -> int:
-    """Writes the records of a TFRecord file as an ArrayRecord file; returns how many are there."""
+def _records(shard: Path, length: int | None) -> Iterator[bytes]:
+    """Yields the records of a TFRecord file, which should be that many if it is known."""
     import tensorflow as tf
-    from array_record.python import array_record_module
 
-    # One record a group, as TFDS writes them: reading is at random.
-    writer = array_record_module.ArrayRecordWriter(str(target), "group_size:1")
+    found = 0
     try:
         for record in tf.data.TFRecordDataset(str(shard)).as_numpy_iterator():
-            writer.write(record)
+            found += 1
+            yield record
     except tf.errors.OpError as error:
         raise UserError(f"{shard} cannot be read: {error.message}. Delete {shard.parent} and "
                         "prepare the data set anew.") from None
-    writer.close()
-    reader = array_record_module.ArrayRecordReader(str(target))
-    found = reader.num_records()
-    reader.close()
-    return found
+    if length not in (None, found):
+        raise UserError(f"{shard} has {found} records of {length}: it is not whole. Delete "
+                        f"{shard.parent} and prepare the data set anew.")

@@ -83,10 +83,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         raise UserError(f"There is no file {path.absolute()}. Give "
                         "--config.data.name=npz:PATH a file written with " + _EXAMPLE + ".")
     try:
+        if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle.
+            raise ValueError("it is no zip file, or not a whole one")
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:
-        # A bare .npy has no keys; arrays of objects would run code when they are loaded.
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        # Arrays of objects would run code when they are loaded.
         reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error)
         raise UserError(f"{path} cannot be read as an .npz file of plain arrays ({reason}). "
                         f"Write it with {_EXAMPLE}.") from None

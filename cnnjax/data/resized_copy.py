@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.data import dataset, host, records
+from cnnjax.data.array_record import write_array_record
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.files import write_json
@@ -265,9 +266,10 @@ class _Writer:
     def _finish(self, shard: list[_Copied]) -> None:
         """Writes a file, and then that it is there."""
         name = f"{self.role}-{len(self.shards):05d}{_SUFFIX}"
-        size = _write_records(self.folder / name, [copied.record for copied in shard])
+        path = self.folder / name
+        write_array_record(path, [copied.record for copied in shard], compressed=False)
         self.shards.append({
-            "file": name, "records": len(shard), "bytes": size,
+            "file": name, "records": len(shard), "bytes": path.stat().st_size,
             "resized": sum(copied.resized for copied in shard),
             "unreadable": sum(bool(copied.problem) for copied in shard),
             "image_shape": _common([copied.shape for copied in shard])})
@@ -277,31 +279,6 @@ class _Writer:
 def _bytes(name: str) -> bytes:
     """Returns the bytes of a name of a file, which may not be UTF-8."""
     return name.encode(errors="surrogateescape")
-
-
-def _write_records(path: Path, contents: list[bytes]) -> int:
-    """Writes an ArrayRecord file that is whole or not there; returns its bytes."""
-    from array_record.python import array_record_module
-
-    unfinished = path.with_name(path.name + ".new")
-    try:
-        # One record a group: reading is at random. JPEG does not get smaller.
-        writer = array_record_module.ArrayRecordWriter(str(unfinished),
-                                                       "group_size:1,uncompressed")
-        for record in contents:
-            writer.write(record)
-        writer.close()
-        reader = array_record_module.ArrayRecordReader(str(unfinished))
-        written = reader.num_records()
-        reader.close()
-    except RuntimeError as error:  # Of the library, for a full disk too.
-        raise OSError(str(error).splitlines()[0]) from error
-    if written != len(contents):
-        raise OSError(f"{written} records of {len(contents)} arrived in {unfinished.name}")
-    with open(unfinished, "rb") as file:
-        os.fsync(file.fileno())
-    unfinished.replace(path)
-    return path.stat().st_size
 
 
 def shrink(image: np.ndarray, short_side: int) -> np.ndarray:

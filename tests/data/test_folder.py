@@ -173,8 +173,9 @@ def test_a_link_to_a_folder_that_holds_it_is_refused_and_other_links_are_followe
 def test_a_missing_folder_is_explained(image_folder):
     with pytest.raises(UserError, match="no folder .*petz. Did you mean 'pets'"):
         open_dataset(f"folder:{image_folder.with_name('petz')}")
-    with pytest.raises(UserError, match="There is no folder"):
-        open_dataset("folder:")
+    for kind in ("folder", "npz", "wds", "records", "imagenet"):
+        with pytest.raises(UserError, match=f"{kind}: names no path: .*name={kind}:PATH"):
+            open_dataset(f"{kind}:")
 
 
 def test_no_images_one_class_and_empty_classes_are_explained(tmp_path, write_image):

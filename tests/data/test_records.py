@@ -145,17 +145,17 @@ def test_other_folders_are_not_written_to(image_folder, tmp_path):
 
 def stopped_after(monkeypatch, files):
     """Makes the copy end after so many files, in the middle of the next."""
-    real = resized_copy._write_records
+    real = resized_copy.write_array_record
     left = [files]
 
-    def write(path, contents):
+    def write(path, contents, **options):
         if not left[0]:
             path.with_name(path.name + ".new").write_bytes(b"half")
             raise KeyboardInterrupt
         left[0] -= 1
-        return real(path, contents)
+        return real(path, contents, **options)
 
-    monkeypatch.setattr(resized_copy, "_write_records", write)
+    monkeypatch.setattr(resized_copy, "write_array_record", write)
 
 
 @pytest.mark.parametrize("files", [0, 1, 3, 6])
@@ -264,10 +264,10 @@ def test_a_folder_that_cannot_be_written_is_explained(image_folder, tmp_path, mo
     with pytest.raises(UserError, match="cannot be written .*--config.prepare.output"):
         write_copy(dataset, image_folder, tmp_path / "file" / "copy", SETTINGS)
 
-    def full(path, contents):
+    def full(path, contents, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(resized_copy, "_write_records", full)
+    monkeypatch.setattr(resized_copy, "write_array_record", full)
     with pytest.raises(UserError, match="No space left on device.*make room"):
         write_copy(dataset, image_folder, tmp_path / "copy", SETTINGS)
 
@@ -332,13 +332,13 @@ def test_a_source_can_be_sent_to_another_process(copied):
 KILLED = """
 import sys, time
 from cnnjax.data import CopySettings, open_dataset, resized_copy, write_copy
-real = resized_copy._write_records
-def slowly(path, contents):
-    size = real(path, contents)
+real = resized_copy.write_array_record
+def slowly(path, contents, **options):
+    size = real(path, contents, **options)
     print("wrote", path.name, flush=True)
     time.sleep(0.3)
     return size
-resized_copy._write_records = slowly
+resized_copy.write_array_record = slowly
 write_copy(open_dataset("folder:" + sys.argv[1]), sys.argv[1], sys.argv[2],
            CopySettings(short_side=24, quality=95, shard_bytes=8000), log=lambda line: None)
 """
