@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cnnjax import ops, trees
-from cnnjax.analysis import summarize
 from cnnjax.files import write_whole
 from cnnjax.jobs import console, pretrained, workdir
 from cnnjax.jobs.images import open_images
@@ -79,14 +78,13 @@ def _title(subject: Subject) -> str:
 
 
 def _facts(subject: Subject) -> list[tuple[str, str]]:
-    summary = summarize(subject.model.module, (1, *subject.pixels.shape[1:]))
     height, width, channels = subject.pixels.shape[1:]
     facts = [("weights", "/".join(Path(subject.model.where).parts[-2:])), ("images", subject.what),
              ("looked at", f"{len(subject.pixels):,}"), ("classes", f"{len(subject.classes):,}"),
              ("input", f"{height}x{width}x{channels}"),
              ("parameters", f"{trees.count(subject.model.variables['params']):,}"),
-             ("multiply-adds", console.size(summary.macs, "")),
-             ("depth", str(summary.depth or "unknown"))]
+             ("multiply-adds", console.size(subject.summary.macs, "")),
+             ("depth", str(subject.summary.depth or "unknown"))]
     if subject.labels is not None:
         facts.append(("top-1 of these", f"{(subject.said == subject.labels).mean():.2%}"))
     return facts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cnnjax.analysis import EffectiveField, effective_field, summarize
+from cnnjax.analysis import EffectiveField, effective_field
 from cnnjax.analysis.rendering import PALETTE, as_rgb, fitted, framed, heat
 from cnnjax.analysis.summary import Summary
 from cnnjax.jobs import console
@@ -16,9 +16,7 @@ _IMAGES = 8
 
 def section(subject: Subject, effective: dict[str, EffectiveField]) -> Section:
     """Returns the table of layers, and the growing field on an image."""
-    shape = (1, *subject.pixels.shape[1:])
-    summary = summarize(subject.model.module, shape)
-    parts = [_stages(subject, summary, effective), _layers(summary)]
+    parts = [_stages(subject, effective), _layers(subject.summary)]
     if subject.fields:
         parts += [
             Text("How far it sees", heading=True),
@@ -46,7 +44,7 @@ def effective_fields(subject: Subject) -> dict[str, EffectiveField]:
     return found
 
 
-def _stages(subject: Subject, summary: Summary, effective: dict[str, EffectiveField]) -> Table:
+def _stages(subject: Subject, effective: dict[str, EffectiveField]) -> Table:
     rows = []
     for name in subject.maps:
         height, width = subject.seen.map_size[name]

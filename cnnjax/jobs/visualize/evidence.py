@@ -146,8 +146,7 @@ def _sanity(subject: Subject, images, classes) -> list:
 
 def _layer_groups(subject: Subject) -> list[tuple[str, ...]]:
     """The layers with parameters in the order of their calls, in a few groups."""
-    rows = analysis.summarize(subject.model.module, (1, *subject.pixels.shape[1:])).rows
     params = subject.model.variables["params"]
-    names = [name for name in dict.fromkeys(row.name.split("/")[0] for row in rows)
+    names = [name for name in dict.fromkeys(row.name.split("/")[0] for row in subject.summary.rows)
              if name in params]
     return [tuple(group) for group in np.array_split(np.array(names), min(_GROUPS, len(names)))]

@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.analysis import LayerField, endpoint_fields
+from cnnjax.analysis import LayerField, endpoint_fields, summarize
 from cnnjax.analysis.receptive_field import UnknownOperation
 from cnnjax.analysis.rendering import as_rgb, fitted
+from cnnjax.analysis.summary import Summary
 from cnnjax.analysis.survey import Survey, map_endpoints, survey
 from cnnjax.data.dataset import available_cores
 from cnnjax.jobs import images as images_lib
@@ -67,6 +68,11 @@ class Subject:
     maps: tuple[str, ...]
     seen: Survey
     remarks: tuple[str, ...]
+
+    @functools.cached_property
+    def summary(self) -> Summary:
+        """The model layer by layer, for one of the images."""
+        return summarize(self.model.module, (1, *self.pixels.shape[1:]))
 
     @functools.cached_property
     def said(self) -> np.ndarray:
