@@ -4,17 +4,17 @@
 
 Photos from disk (from the page cache, after the first round) through decoding, random resized crop
 to 224 pixels and batching, uint8 all the way. Sides: "decode" is a plain loop of this code's reader
-and decoder, on one core: the limit. "threads" and "workers" are this code's loader
-(`data.threads`, `data.workers`). "pil" is torchvision's `ImageFolder`, `RandomResizedCrop`,
+and decoder, a process of its own on every core: the limit. "threads" and "workers" are this code's
+loader (`data.threads`, `data.workers`). "pil" is torchvision's `ImageFolder`, `RandomResizedCrop`,
 `RandomHorizontalFlip` and `PILToTensor` through torch's DataLoader, and "decode_jpeg" the same with
 torchvision's own decoder; cnnjax flips on the device. A DataLoader with 0 workers loads in its main
 process.
 
 Every measurement is a process of its own, pinned with all it starts to the first core or cores;
 the sides take turns, round by round. A number is the median of the rounds, with the least and the
-most; ratios are of the same round. "of decode" is a core's share of the decode loop; "over pil"
-compares with the fastest "pil" of as many cores; "over 1" with the same side at one worker. Give
-more images where there are many cores: each measurement should take seconds.
+most; ratios are of the same round. "of decode" is the share of the decode loops on as many cores;
+"over pil" compares with the fastest "pil" of as many cores; "over 1" with the same side at one
+worker. Give more images where there are many cores: each measurement should take seconds.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ Case = tuple[str, int, int]  # Side, cores, workers.
 
 def cases_of(cores: list[int], sides: list[str]) -> list[Case]:
     """Returns what to measure: a worker a core, and torchvision's own process on one core."""
-    cases = [("decode", 1, 1)]
+    cases = []
     for count in cores:
-        cases += [(side, count, count) for side in (*OURS, *THEIRS)]
+        cases += [(side, count, count) for side in ("decode", *OURS, *THEIRS)]
         if count == 1:
             cases += [(side, 1, 0) for side in THEIRS]
     return [case for case in cases if case[0] in sides]
@@ -55,12 +55,12 @@ def command(case: Case, folder: Path, arguments: argparse.Namespace) -> list[str
             f"--size={arguments.size}"]
 
 
-def over(results: dict[Case, list[dict]], case: Case, bases: list[Case], scale: float = 1.0) -> str:
+def over(results: dict[Case, list[dict]], case: Case, bases: list[Case]) -> str:
     """Returns the speed over that of the fastest of the bases, in the same round, or ""."""
     bases = [base for base in bases if results.get(base) and "error" not in results[base][-1]]
     if not bases:
         return ""
-    ratios = [own["images_s"] / scale / max(results[base][i]["images_s"] for base in bases)
+    ratios = [own["images_s"] / max(results[base][i]["images_s"] for base in bases)
               for i, own in enumerate(results[case])]
     return spread(ratios, 2)
 
@@ -75,7 +75,7 @@ def row(results: dict[Case, list[dict]], case: Case) -> str:
     pil = [base for base in results if base[0] == "pil" and base[1] == cores]
     one = [(side, 1, 1)] if workers > 1 else []
     return (f"{title} {spread(speeds, 0)} | {spread([s / cores for s in speeds], 0)} | "
-            f"{over(results, case, [('decode', 1, 1)], cores)} | {over(results, case, pil)} | "
+            f"{over(results, case, [('decode', cores, cores)])} | {over(results, case, pil)} | "
             f"{over(results, case, one)} |")
 
 
