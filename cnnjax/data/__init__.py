@@ -10,6 +10,7 @@ Nothing heavy is imported before it is needed, and TensorFlow by nothing but `pr
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import os
 from typing import TYPE_CHECKING
@@ -90,7 +91,21 @@ def open_dataset(name: str, *, data_dir: str | os.PathLike[str] | None = None,
                         f"--config.data.train_split='{train}[:80%]' "
                         f"--config.data.eval_split='{train}[80%:]'; or name another split "
                         "with --config.data.eval_split.")
-    return opened
+    return _prepared_alike(opened)
+
+
+def _prepared_alike(opened: Dataset) -> Dataset:
+    """Returns it with images that all count as of different sizes if those of one split are.
+
+    Images of one size are resized whole, others are cropped: what a model is evaluated on must be
+    prepared as what it was trained on, whichever sizes the few images of a split happen to have.
+    """
+    splits = {name: getattr(opened, name) for name in ("train", "eval")}
+    if all(split.image_shape for split in splits.values()):
+        return opened
+    return dataclasses.replace(opened, **{
+        name: dataclasses.replace(split, image_shape=None) for name, split in splits.items()
+        if hasattr(split.source, "channels")})
 
 
 def _open(name: str, data_dir: str | os.PathLike[str] | None, train_split: str | None,

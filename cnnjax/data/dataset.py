@@ -251,7 +251,7 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int
       The indices of the first and of the second part, each ascending, int32.
 
     Raises:
-      UserError: if the fraction is not between 0 and 1.
+      UserError: if the fraction is not between 0 and 1, or no class has two examples.
     """
     if not 0 < fraction < 1:
         raise UserError(f"val_fraction is {fraction}; it is a share between 0 and 1, such as 0.2.")
@@ -263,6 +263,9 @@ def stratified_split(labels: np.ndarray, fraction: float, seed: int
     missing = max(0, math.ceil(len(labels) * fraction - 1e-9) - take.sum())
     take[np.argsort(take - quota, kind="stable")[:missing]] += 1
     take = np.clip(take, np.minimum(1, counts - 1).clip(0), np.maximum(counts - 1, 0))
+    if not take.any():
+        raise UserError("No class has two examples, so that none can be kept to evaluate on: add "
+                        "some, or name others with --config.data.eval_split.")
     shuffled = order.permutation(seed, 0, order.SPLIT, len(labels))
     chosen = [shuffled[labels[shuffled] == c][:n] for c, n in enumerate(take)]
     second = np.sort(np.concatenate(chosen)).astype(np.int32)

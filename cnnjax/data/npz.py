@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -87,6 +88,9 @@ def _load(path: Path) -> dict[str, np.ndarray]:
             raise ValueError("it is no zip file, or not a whole one")
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in file.files}
+    except (zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged, or encrypted ({error}): download or write it anew."
+                        ) from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         # Arrays of objects would run code when they are loaded.
         reason = "it holds Python objects" if "allow_pickle" in str(error) else str(error)
@@ -156,6 +160,9 @@ def _class_names(arrays: Mapping[str, np.ndarray],
     else:
         names = dataset.numbered_classes(
             np.concatenate([labels for _, labels in splits.values()]), path, "as class_names")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise UserError(f"{path}: class_names has {twice!r} twice; give each class its own name.")
     if len(names) < 2 and min(int(labels.min()) for _, labels in splits.values()) >= 0:
         raise UserError(f"{path} has only one class; there is nothing to learn to tell apart.")
     return names

@@ -132,10 +132,11 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
         return Split(name, source, tuple(shape) if shape else None)
 
     train, evaluation = split(train_split or "train"), split(eval_split or "val")
+    seed = (split_seed,) if "[" in train.name + evaluation.name else ()
     mean, std = statistics.mean_and_std("", channels=3)
     about.pop("source", None)  # A path: where the originals lay is not what they were.
     return Dataset(name=where, class_names=names, train=train, eval=evaluation, mean=mean, std=std,
-                   fingerprint=dataset.digest(about, train.name, evaluation.name))
+                   fingerprint=dataset.digest(about, train.name, evaluation.name, *seed))
 
 
 def read_about(path: str, root: Path) -> dict[str, Any]:

@@ -88,7 +88,9 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
         about = {"format": records.FORMAT, "source": source.name, **origin, "splits": {
             role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
                    "unreadable": _total(shards, "unreadable"),
-                   "image_shape": _common([shard["image_shape"] for shard in shards]),
+                   # Copies of different photos may come out alike: they are still to be cropped.
+                   "image_shape": split.image_shape and _common(
+                       [shard["image_shape"] for shard in shards]),
                    "shards": shards}
             for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
                                              strict=True)}}
@@ -129,13 +131,17 @@ def _writable(folder: Path) -> Iterator[None]:
 def _alone(folder: Path) -> Iterator[None]:
     import filelock
 
+    lock = filelock.FileLock(folder / _LOCK)
     try:
-        with filelock.FileLock(folder / _LOCK, timeout=0):
-            yield
+        lock.acquire(timeout=0)
     except filelock.Timeout:
         raise UserError(f"Another process is writing {folder}: wait for it.") from None
-    with contextlib.suppress(OSError):
-        (folder / _LOCK).unlink()
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            (folder / _LOCK).unlink()
+        lock.release()
 
 
 def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]

@@ -115,8 +115,10 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
             labels, val_fraction, split_seed), strict=True))
         eval_name = eval_name or "val"
     digests: dict[str, list[str]] = {}
+    shuffled = False
 
     def split(name: str) -> Split:
+        nonlocal shuffled
         group, part = parse_split(name, {**dict.fromkeys(names), **divided}, where)
         rows = divided.get(group)
         group = base if rows is not None else group
@@ -125,10 +127,11 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
         count = sum(len(shard.labels) for shard in shards) if rows is None else len(rows)
         chosen = shuffled_part(part, count, split_seed, where)
         if chosen is not None:
+            shuffled = True
             rows = chosen if rows is None else rows[chosen]
         return Split(name, TarSource(shards, rows), common_shape(shards))
 
     train, evaluation = split(train_name), split(eval_name)
     return train, evaluation, dataset.digest(
         train.name, evaluation.name, len(train), len(evaluation), digests,
-        (val_fraction, split_seed) if divided else ())
+        (val_fraction, split_seed) if divided else (split_seed,) if shuffled else ())

@@ -20,7 +20,7 @@ import numpy as np
 
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.folder import EVAL_NAMES
+from cnnjax.data.folder import SPLIT_NAMES, default_eval
 from cnnjax.data.slices import parse_split
 from cnnjax.data.tar_index import Shard
 from cnnjax.types import UserError, did_you_mean
@@ -30,7 +30,7 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 LABEL_KEYS = ("label", "cls", "class_id")
 _CLASS_FILES = ("classes.txt", "classes.json")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
-_WORD = re.compile(rf"(?:^|[-_.])(train|{'|'.join(EVAL_NAMES)})(?=[-_.\d]|$)")
+_WORD = re.compile(rf"(?:^|[-_.])({'|'.join(SPLIT_NAMES)})(?=[-_.\d]|$)", re.IGNORECASE)
 _MOST_FILES = 1_000_000  # In one pair of braces.
 _LONGEST_TEXT = 2**24  # Bytes of a .cls or .json member.
 
@@ -73,10 +73,12 @@ def open_shards(path: str, train_split: str | None = None, eval_split: str | Non
     scan = functools.partial(scan_shard, class_names=class_names)
     shards_of = functools.cache(lambda name: tar_index.indexed(
         groups[name], scan, dataset.digest("webdataset", class_names)))
-    eval_name = eval_split or next((n for n in EVAL_NAMES if n in groups and n != base), None)
+    eval_name = eval_split or default_eval(groups, base, where)
     train, evaluation, digest = tar_source.open_splits(
         shards_of, groups, train_name, eval_name, val_fraction, split_seed, where)
-    labels = np.concatenate([train.source.labels, evaluation.source.labels])
+    # Of whole splits: a part may lack classes.
+    used = {base, eval_name and eval_name.partition("[")[0]} & set(groups)
+    labels = np.concatenate([shard.labels for name in sorted(used) for shard in shards_of(name)])
     class_names = class_names or dataset.numbered_classes(
         labels, where, "in classes.txt beside the shards")
     dataset.check_labels(labels, len(class_names), where)
@@ -192,13 +194,17 @@ def _find_groups(path: str, train_split: str | None) -> tuple[Path, dict[str, li
                         "such as wds:DIR/train-{0000..0146}.tar.")
     chosen = _expand(root.parent, root.name)
     rest = {name: [p for p in paths if p not in chosen]
-            for name, paths in _groups(root.parent).items()}
+            for name, paths in _groups(root.parent, strict=False).items()}
     groups = {name: paths for name, paths in rest.items() if paths} | {root.name: chosen}
     return root.parent, groups, train_split or root.name
 
 
-def _groups(folder: Path) -> dict[str, list[str]]:
-    """Returns the tar files of each split, by sub-folder, else by what their names say."""
+def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
+    """Returns the tar files of each split, by sub-folder, else by what their names say.
+
+    Files whose names say nothing are to train on, unless others are: that is an error if `strict`,
+    and else they belong to no split.
+    """
     groups: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
@@ -206,9 +212,23 @@ def _groups(folder: Path) -> dict[str, list[str]]:
                 groups[entry.name] = _tars(Path(entry.path))
     groups = {name: paths for name, paths in groups.items() if paths}
     if not groups:
+        unnamed = []
         for path in _tars(folder):
             word = _WORD.search(os.path.basename(path))
-            groups.setdefault(word[1] if word else "train", []).append(path)
+            if word:
+                name = word[1].lower()
+                groups.setdefault("train" if name == "training" else name, []).append(path)
+            else:
+                unnamed.append(path)
+        if unnamed and "train" in groups and strict:
+            raise UserError(
+                f"{folder} has {os.path.basename(unnamed[0])} and {len(unnamed) - 1} more tar "
+                f"files whose names say no split, beside those of {', '.join(groups)}. Give "
+                "patterns: "
+                "--config.data.name=wds:DIR/train-{0000..0146}.tar "
+                "--config.data.eval_split='PATTERN'.")
+        if unnamed:
+            groups.setdefault("train", unnamed)
     return groups
 
 

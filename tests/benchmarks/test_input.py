@@ -50,7 +50,8 @@ def folder(tmp_path):
 def test_our_side_measures_what_comes_after_warming_up(folder, root, mode, cores):
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.input_cnnjax", str(folder), mode, "--images=20",
-         "--warm_up=4", "--batch=3", "--size=8", f"--cores={cores}"], cwd=root, capture_output=True, text=True)
+         "--warm_up=4", "--batch=3", "--size=8", f"--cores={cores}"],
+        cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["images_s"] > 0
 

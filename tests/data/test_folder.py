@@ -100,7 +100,8 @@ def test_images_of_one_size_are_noticed(tmp_path, write_image):
     assert split.arrays()[0].shape == (32, 12, 10, 3)
     write_image(tmp_path / "a/38.png", 12, 11)
     dataset = open_dataset(f"folder:{tmp_path}")
-    assert None in (dataset.train.image_shape, dataset.eval.image_shape)
+    # Whichever of the two has it: both are prepared alike.
+    assert dataset.train.image_shape is None and dataset.eval.image_shape is None
 
 
 def test_turned_grey_transparent_and_deep_images(tmp_path, write_image):
@@ -168,6 +169,41 @@ def test_a_link_to_a_folder_that_holds_it_is_refused_and_other_links_are_followe
     back.unlink()
     (image_folder / "all").symlink_to(image_folder)
     assert len(open_dataset(f"folder:{image_folder}").train.source) == count + dogs
+
+
+@pytest.mark.parametrize("names", [("Train", "Val"), ("dev", "eval"), ("testing", "training")])
+def test_splits_are_not_taken_for_classes(tmp_path, write_image, names):
+    for name in names:
+        for i in range(2):
+            write_image(tmp_path / name / "ab"[i] / "1.png", 8, 8, i)
+    with pytest.raises(UserError, match=f"has {names[0]}, {names[1]}, which look like splits"):
+        open_dataset(f"folder:{tmp_path}")
+    dataset = open_dataset(f"folder:{tmp_path}", train_split=names[0], eval_split=names[1])
+    assert dataset.class_names == ("a", "b")
+
+
+@pytest.mark.parametrize("name", ["Test", "testing", "eval", "dev"])
+def test_a_split_of_another_name_is_to_be_named(tmp_path, write_image, name):
+    for split in ("train", name):
+        for i in range(2):
+            write_image(tmp_path / split / "ab"[i] / "1.png", 8, 8, i)
+    with pytest.raises(UserError, match=f"eval_split={name}"):
+        open_dataset(f"folder:{tmp_path}")
+    dataset = open_dataset(f"folder:{tmp_path}", eval_split=name)
+    assert (len(dataset.train), len(dataset.eval)) == (2, 2)
+
+
+def test_a_class_may_be_called_train(tmp_path, write_image):
+    for i, name in enumerate(("car/old", "car/new", "train/old", "train/new")):
+        write_image(tmp_path / "train" / name / "1.png", 8, 8, i)
+    assert open_dataset(f"folder:{tmp_path}").class_names == ("car", "train")
+
+
+def test_classes_of_one_image_each_leave_none_to_evaluate_on(tmp_path, write_image):
+    for name in "ab":
+        write_image(tmp_path / name / "1.png", 8, 8)
+    with pytest.raises(UserError, match="No class has two examples.*eval_split"):
+        open_dataset(f"folder:{tmp_path}")
 
 
 def test_a_missing_folder_is_explained(image_folder):

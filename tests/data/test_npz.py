@@ -96,6 +96,22 @@ def test_no_such_file_and_not_an_npz(tmp_path):
         open_dataset(f"npz:{tmp_path / 'other.npz'}")
 
 
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "damaged.npz"
+    np.savez_compressed(path, x_train=np.arange(6000, dtype=np.uint8).reshape(60, 10, 10),
+                        y_train=np.arange(60) % 2)
+    whole = bytearray(path.read_bytes())
+    whole[60:124] = bytes(64)
+    path.write_bytes(whole)
+    with pytest.raises(UserError, match="damaged.npz (is damaged|cannot be read)"):
+        open_dataset(f"npz:{path}")
+
+
+def test_names_of_classes_differ(write_npz):
+    with pytest.raises(UserError, match="class_names has 'crane' twice"):
+        open_dataset(f"npz:{write_npz(class_names=np.array(['crane', 'dog', 'crane']))}")
+
+
 def test_evaluation_images_are_not_silently_those_to_train_on(write_npz):
     with pytest.raises(UserError, match="'test', and nothing is left to evaluate on"):
         open_dataset(f"npz:{write_npz()}", train_split="test")

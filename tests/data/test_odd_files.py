@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 from cnnjax.data import decode_image
 from cnnjax.data.bad_examples import BadExample, what_is_wrong
+from cnnjax.data.sizes import image_size
 
 IMAGE = photo()
 PICTURE = Image.fromarray(IMAGE)
@@ -75,6 +76,14 @@ def test_images_are_turned_as_exif_says_unless_asked_not_to(form, orientation):
     assert differences(data, np.asarray(ImageOps.exif_transpose(opened).convert("RGB"), int)) <= 2
     raw = decode_image(data, "it", orient=False).astype(int)
     assert np.abs(raw - np.asarray(opened.convert("RGB"), int)).max() <= 2
+    assert image_size(io.BytesIO(data)) == decode_image(data, "it").shape[:2]
+
+
+def test_an_orientation_in_xmp_alone_turns_nothing():
+    xmp = (b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF><rdf:Description tiff:Orientation="6"/>'
+           b"</rdf:RDF></x:xmpmeta>")
+    data = encode(IMAGE, "JPEG", xmp=xmp)
+    assert image_size(io.BytesIO(data)) == decode_image(data, "it").shape[:2] == (90, 123)
 
 
 # OpenCV rounds 16 bits of a TIFF to 8 where it could have cut them off.

@@ -93,13 +93,19 @@ def test_a_turned_photo_stays_turned(tmp_path, write_image):
         original.train.source[i][0].shape for i in range(2)))
 
 
-def test_images_that_become_one_size_are_noticed(tmp_path, write_image):
+def test_copies_that_come_out_alike_are_cropped_as_their_originals_are(tmp_path, write_image):
     for i in range(8):
         write_image(tmp_path / "in" / "ab"[i % 2] / f"{i}.png", 40 * (1 + i // 2),
                     60 * (1 + i // 2), i)
     write_copy(open_dataset(f"folder:{tmp_path / 'in'}", val_fraction=0.5), tmp_path / "in",
                tmp_path / "out", CopySettings(32))
-    assert open_dataset(f"records:{tmp_path / 'out'}").train.image_shape == (32, 48, 3)
+    copy = open_dataset(f"records:{tmp_path / 'out'}")
+    assert copy.train.source[0][0].shape == (32, 48, 3) and copy.train.image_shape is None
+
+
+def test_images_of_one_size_are_noticed(tmp_path, write_image):
+    for i in range(8):
+        write_image(tmp_path / "in" / "ab"[i % 2] / f"{i}.png", 40, 60, i)
     (tmp_path / "in/a/0.png").write_bytes(b"")
     write_copy(open_dataset(f"folder:{tmp_path / 'in'}", val_fraction=0.5), tmp_path / "in",
                tmp_path / "second", CopySettings(32, shard_bytes=1), keep_bad=True)
@@ -270,6 +276,26 @@ def test_a_folder_that_cannot_be_written_is_explained(image_folder, tmp_path, mo
     monkeypatch.setattr(resized_copy, "write_array_record", full)
     with pytest.raises(UserError, match="No space left on device.*make room"):
         write_copy(dataset, image_folder, tmp_path / "copy", SETTINGS)
+
+
+def test_a_copy_of_a_part_is_not_gone_on_with_for_another(shards, tmp_path, monkeypatch):
+    def dataset(seed):
+        return open_dataset(f"wds:{shards}", train_split="train[:50%]", eval_split="train[50%:]",
+                            split_seed=seed)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stopped_after(patch, 2)
+        write_copy(dataset(0), shards, tmp_path / "copy", CopySettings(8, shard_bytes=1))
+    write_copy(dataset(1), shards, tmp_path / "copy", CopySettings(8, shard_bytes=1))
+    copy = open_dataset(f"records:{tmp_path / 'copy'}")
+    names = [{e[2].split("(")[1] for e in everything(split)} for split in (copy.train, copy.eval)]
+    assert [len(n) for n in names] == [6, 6] and not names[0] & names[1]
+    with pytest.raises(UserError, match="another copy"):
+        write_copy(dataset(0), shards, tmp_path / "copy", CopySettings(8, shard_bytes=1))
+    assert not (tmp_path / "copy/.lock").exists()
+    seeds = [open_dataset(f"records:{tmp_path / 'copy'}", train_split="train[:50%]",
+                          split_seed=seed).fingerprint for seed in (0, 1)]
+    assert seeds[0] != seeds[1]
 
 
 def test_parts_of_a_copy(copied):

@@ -264,7 +264,7 @@ def test_a_name_like_the_beginning_of_a_compressed_file_is_none(write_tar, encod
     ("shards/{0..99999999999}.tar", "more files than there can be"),
     ("empty", "no tar files"),
     ("https://x/train-{0..9}.tar", "needs files on this machine"),
-    ("", "no folder"),
+    ("", "names no path"),
 ])
 def test_shards_that_are_not_there_are_explained(shards, path, message):
     (shards.parent / "empty").mkdir()
@@ -288,6 +288,40 @@ def test_images_of_one_size_are_noticed(write_tar, encode):
     assert open_dataset(f"wds:{path.parent}").train.image_shape == (12, 10, 3)
     write_tar("x/train-2.tar", photos | {"9.jpg": encode(12, 11), "9.cls": b"0"})
     assert open_dataset(f"wds:{path.parent}").train.image_shape is None
+
+
+@pytest.mark.parametrize(("names", "says"), [
+    (("train-0", "testing-0"), "besides train: .*eval_split=testing"),
+    (("Train-0", "dev-0"), "besides train: .*eval_split=dev"),
+    (("train-0", "more-0", "others"), "more-0.tar and 1 more tar files .* say no split"),
+])
+def test_shards_to_test_on_are_not_trained_on(write_tar, encode, names, says):
+    photos = {f"{i}.{ext}": value for i in range(4)
+              for ext, value in (("jpg", encode(12, 10, i)), ("cls", b"%d" % (i % 2)))}
+    for name in names:
+        path = write_tar(f"x/{name}.tar", photos)
+    with pytest.raises(UserError, match=says):
+        open_dataset(f"wds:{path.parent}")
+    named = open_dataset(f"wds:{path.parent}/{names[0]}.tar", eval_split=f"{names[1]}.tar")
+    assert (len(named.train), len(named.eval)) == (4, 4)
+
+
+def test_capital_letters_in_the_names_of_shards(write_tar, encode):
+    photos = {f"{i}.{ext}": value for i in range(4)
+              for ext, value in (("jpg", encode(12, 10, i)), ("cls", b"%d" % (i % 2)))}
+    write_tar("x/TRAIN_0.tar", photos)
+    path = write_tar("x/Test_0.tar", photos)
+    dataset = open_dataset(f"wds:{path.parent}")
+    assert (dataset.train.name, dataset.eval.name) == ("train", "test") and len(dataset.train) == 4
+
+
+def test_classes_are_those_of_whole_splits(write_tar, encode):
+    photos = {f"{i}.{ext}": value for i in range(30)
+              for ext, value in (("jpg", encode(12, 10, i)), ("cls", b"%d" % i))}
+    write_tar("x/train.tar", photos)
+    path = write_tar("x/val.tar", photos)
+    dataset = open_dataset(f"wds:{path.parent}", train_split="train[:4]", eval_split="val[:3]")
+    assert dataset.num_classes == 30 and (len(dataset.train), len(dataset.eval)) == (4, 3)
 
 
 def test_the_index_is_kept_beside_the_shards_and_made_anew_for_what_changed(
