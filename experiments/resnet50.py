@@ -56,6 +56,7 @@ def imagenet(config):
     """The 90-epoch recipe of arXiv 1706.02677 with a cosine; the rate scales with the batch."""
     config.data.name = "imagenet2012"
     config.data.image_size = 224
+    config.model.zero_init_residual = True
     config.train.batch_size = 1024
     config.train.epochs = 90.0
     config.augment.flip = True

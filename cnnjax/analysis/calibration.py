@@ -64,8 +64,11 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """Returns the T > 0 for which logits / T have the least negative log-likelihood.
 
     Temperature scaling (arXiv 1706.04599, section 4.2). The likelihood is convex in 1 / T, so
-    there is one minimum; it is looked for between 0.01 and 100.
+    there is one minimum; it is looked for between 0.01 and 100. Where every example is right there
+    is none, as less is better down to T = 0: nothing is known then, and 1 is returned.
     """
+    if (np.argmax(logits, axis=-1) == labels).all():
+        return 1.0
     found = optimize.minimize_scalar(
         lambda log: negative_log_likelihood(logits * np.exp(-log), labels), method="bounded",
         bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-6})

@@ -163,6 +163,8 @@ def _inside(found: np.ndarray, field, shape: Sequence[int], shift: int,
         # the shift, whose field there begins up to a stride earlier, in what came in.
         first = -(start // stride) + (shift % stride > 0)
         last = (shape[axis + 1] - size - start) // stride - steps
+        # A module that crops has a map without some of these.
+        first, last = max(first, 0), min(last, found.shape[axis + 1] - 1 - steps)
         if last < first:
             raise UserError(
                 f"translation_curve: no position of a {shape[1]}x{shape[2]} image, shifted by "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 
@@ -57,7 +59,7 @@ class Summary:
       rows: the layers in the order of their calls.
       params: number of trainable scalars of the model. Parameters that `train=False` does not
         use, such as auxiliary heads', are counted and have no row.
-      note: why the receptive fields are not known, or "".
+      note: why the receptive fields are not known, or which layers' multiply-adds, or "".
     """
 
     input_shape: tuple[int, int, int, int]
@@ -113,24 +115,43 @@ def summarize(module: nn.Module, input_shape: Sequence[int], fields: bool = True
     rows: list[Row] = []
     seen: set[str] = set()
 
+    uncounted: dict[str, None] = {}
+
     def record(layer, output) -> bool:
         if (row := _row(layer, output, shape[0], seen)) is None:
             return False
         rows.append(row)
         seen.add(row.name)
+        if not _is_counted(layer, variables):
+            uncounted[row.name] = None
         return True
 
-    variables, note = variable_shapes(module, shape), ""
+    variables, notes = variable_shapes(module, shape), []
     if not fields:
         shapes_of_calls(module, shape, record, variables)
-        return Summary(shape, tuple(rows), trees.count(variables.get("params", {})))
-    try:
-        fields = fields_of_calls(module, shape, record, variables)
-        rows = [dataclasses.replace(row, field=field)
-                for row, field in zip(rows, fields, strict=True)]
-    except UnknownOperation as error:  # The rest of the table is right all the same.
-        note = str(error)
-    return Summary(shape, tuple(rows), trees.count(variables.get("params", {})), note)
+    else:
+        try:
+            fields = fields_of_calls(module, shape, record, variables)
+            rows = [dataclasses.replace(row, field=field)
+                    for row, field in zip(rows, fields, strict=True)]
+        except UnknownOperation as error:  # The other columns are right all the same.
+            notes.append(str(error))
+    if uncounted:
+        notes.append("The multiply-adds of these layers are not known, and the total is without "
+                     "what they do: " + ", ".join(uncounted))
+    return Summary(shape, tuple(rows), trees.count(variables.get("params", {})), "\n".join(notes))
+
+
+def _is_counted(layer: nn.Module, variables: dict[str, Any]) -> bool:
+    """Whether a layer's multiply-adds are in its row: of one call, with one set of parameters."""
+    own = layer.variables.get("params", {})
+    if kind_of(layer) is None:
+        return getattr(own.get("kernel"), "ndim", 0) < 2
+    # Transforms of Flax (nn.scan, nn.vmap) show a layer one of several sets.
+    whole = functools.reduce(lambda tree, key: tree.get(key, {}), layer.path,
+                             variables.get("params", {}))
+    return kind_of(layer) not in MULTIPLY or all(
+        leaf.shape == whole[name].shape for name, leaf in own.items() if name in whole)
 
 
 def _row(layer: nn.Module, output, batch: int, seen: set[str]) -> Row | None:

@@ -69,11 +69,12 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
 
 
 def fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns the image in the model's size and channels: grey ones become RGB."""
+    """Returns the image in the model's size and channels, as an evaluation has it.
+
+    Grey ones become RGB. One that has the size already is cropped all the same, as the others are.
+    """
     if image.shape[-1] != preprocess.channels:
         image = np.repeat(image, preprocess.channels, -1)
-    if image.shape[:2] == preprocess.size:
-        return image
     if preprocess.whole:
         return data.resize_whole(image, preprocess.size, preprocess.interpolation)
     return data.resize_center_crop(image, preprocess.size, preprocess.crop,

@@ -144,7 +144,8 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
             augment = lambda key, features: features  # noqa: E731
     task = step_lib.Task(
         module=module, trunk=trunk, optimizer=optimizer, augment=augment, seed=config.seed,
-        label_smoothing=config.train.label_smoothing, trainable=names, gathered=parts.gathered)
+        label_smoothing=config.train.label_smoothing, loss=config.train.loss,
+        target_threshold=config.train.target_threshold, trainable=names, gathered=parts.gathered)
     return Phase(0, steps, learning_rate, task, head.augment, cached_trunk,
                  f"head alone, {steps:,} steps, {head.optimizer} {head.lr:.3g} ({head.schedule}), "
                  f"features {features}", parts.train_size)

@@ -66,8 +66,8 @@ def _caffe_xavier(key, shape, dtype=FLOAT32):
 class AuxiliaryHead(nn.Module):
     """Average pooling, 1x1 convolution to 128, dense 1024 with ReLU, dropout, dense.
 
-    Attributes: as of GoogLeNet; unit is `conv_unit` with its makers bound, and dense the maker of
-    dense layers.
+    Attributes: as of GoogLeNet; unit is `conv_unit` with its makers bound, and dense and head are
+    the makers of the dense layers.
     """
 
     num_classes: int
@@ -76,6 +76,7 @@ class AuxiliaryHead(nn.Module):
     train: bool
     unit: Callable[..., jax.Array]
     dense: ModuleDef
+    head: ModuleDef
     dtype: np.dtype
 
     @nn.compact
@@ -85,7 +86,7 @@ class AuxiliaryHead(nn.Module):
         x = nn.relu(self.dense(1024, dtype=self.dtype, name="fc1")(x.reshape(x.shape[0], -1)))
         x = x.astype(jnp.promote_types(x.dtype, FLOAT32))
         x = nn.Dropout(self.dropout_rate, deterministic=not self.train)(x)
-        return self.dense(self.num_classes, dtype=x.dtype, name="head")(x)
+        return self.head(self.num_classes, dtype=x.dtype, name="head")(x)
 
 
 class GoogLeNet(nn.Module):
@@ -145,7 +146,7 @@ class GoogLeNet(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False, capture: Sequence[str] = ()):
         """Maps images (B, H, W, 3) to logits (B, num_classes), and auxiliary ones in training."""
         end = Endpoints(self.endpoints, capture)
-        unit, dense = self._makers(train)
+        unit, dense, head = self._makers(train)
 
         x = unit(x, 64, 7, 2, name="stem_conv1")
         x = self._respond(MaxPool(3, 2, ceil_mode=True, name="stem_pool1")(x))
@@ -161,12 +162,12 @@ class GoogLeNet(nn.Module):
                 x = Branches(self._branches(*row), unit, name=f"stage{i}_block{j}")(x)
                 x = end(inception_name(i, j), x)
                 if (i, j) in AUXILIARY:
-                    self._auxiliary(AUXILIARY[i, j], x, end, train, unit, dense)
+                    self._auxiliary(AUXILIARY[i, j], x, end, train, unit, dense, head)
             x = end(f"stage{i}", x)
 
         x = GlobalAvgPool(name="pool")(x)
         return classify(x, end, num_classes=self.num_classes, dropout_rate=self.dropout_rate,
-                        train=train, kernel_init=dense.keywords["kernel_init"])
+                        train=train, **head.keywords)
 
     def _respond(self, x):
         return local_response_norm(x, alpha=2e-5, k=1.0) if self.norm == "local_response" else x
@@ -177,23 +178,29 @@ class GoogLeNet(nn.Module):
                 (Unit(before5), Unit(five, self.large_kernel)), (Pool("max"), Unit(after_pool)))
 
     def _makers(self, train):
-        """The convolution unit, its channels multiplied by `width`, and the dense layer."""
+        """The convolution unit, its channels multiplied by `width`, and the dense layers."""
         batch_norm = self.norm == "batch"
         kernel_init = normal(0.01) if batch_norm else _caffe_xavier
-        conv = functools.partial(Conv, dtype=self.dtype, kernel_init=kernel_init,
-                                 use_bias=not batch_norm, bias_init=nn.initializers.constant(0.2))
+        biased = dict(kernel_init=kernel_init, bias_init=nn.initializers.constant(0.2))
+        conv = functools.partial(Conv, dtype=self.dtype, use_bias=not batch_norm, **biased)
         norm = functools.partial(BatchNorm, train, self.bn_momentum, epsilon=1e-3)
 
         def unit(x, features, *shape, **named):
             return conv_unit(x, round_channels(features * self.width), *shape, **named,
                              conv=conv, norm=norm if batch_norm else None)
 
-        return unit, functools.partial(Dense, kernel_init=kernel_init)
+        if batch_norm:  # Biases as torch has them.
+            dense = head = functools.partial(Dense, kernel_init=kernel_init)
+        else:
+            dense = functools.partial(Dense, **biased)
+            head = functools.partial(Dense, kernel_init=kernel_init,
+                                     bias_init=nn.initializers.zeros)
+        return unit, dense, head
 
-    def _auxiliary(self, name, x, end, train, unit, dense):
+    def _auxiliary(self, name, x, end, train, unit, dense, head):
         """Adds an auxiliary head, whose parameters exist whether it trains or not."""
         if self.aux_logits and self.num_classes and (train or self.is_initializing()):
             logits = AuxiliaryHead(self.num_classes, self.aux_pool, self.aux_dropout_rate, train,
-                                   unit, dense, self.dtype, name=name)(x)
+                                   unit, dense, head, self.dtype, name=name)(x)
             if train:
                 end.auxiliary(name, logits)

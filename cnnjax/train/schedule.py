@@ -25,7 +25,8 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
     """Returns step -> learning rate, float32. All lengths are in steps.
 
     The warm-up rises linearly from lr / (warmup + 1) at step 0, so that the first step already
-    learns, and reaches `lr` at step `warmup_steps` (arXiv 1706.02677, section 2.2).
+    learns, and reaches `lr` at step `warmup_steps` (arXiv 1706.02677, section 2.2), or what the
+    drops until then have left of it: within the warm-up there are none.
 
     Args:
       name: "constant"; "cosine", lr · (f + (1 − f) · (1 + cos πt) / 2) (arXiv 1608.03983);
@@ -55,7 +56,9 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
         "linear": lambda step, t: 1 - t + final_lr * t,
         "step": lambda step, t: drop_factor ** jnp.sum(
             step[..., None] >= jnp.asarray(drop_steps, jnp.float32), axis=-1),
-        "exponential": lambda step, t: drop_factor ** jnp.floor(step / drop_every_steps),
+        # XLA multiplies by the reciprocal, and 41 / 41 may then be less than 1.
+        "exponential": lambda step, t: drop_factor ** jnp.floor(
+            step / drop_every_steps * (1 + 4e-7)),
         "range_test": lambda step, t: range_start ** (1 - t),
     }
     if name not in shapes:
@@ -64,8 +67,8 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
         t = jnp.clip((step - warmup_steps) / max(1.0, total_steps - warmup_steps), 0.0, 1.0)
-        rise = jnp.minimum(1.0, (step + 1) / (warmup_steps + 1))
-        return lr * rise * shapes[name](step, t)
+        rise = (step + 1) / (warmup_steps + 1)
+        return lr * jnp.where(step < warmup_steps, rise, shapes[name](step, t))
 
     return schedule
 

@@ -39,6 +39,16 @@ def test_the_likelihood_is_the_mean_of_minus_the_logarithm(answers):
     assert calibration.negative_log_likelihood(*answers) == pytest.approx(by_hand, rel=1e-9)
 
 
+def test_where_all_is_right_there_is_no_temperature_to_fit(answers):
+    logits, _ = answers
+    assert calibration.fit_temperature(logits, logits.argmax(-1)) == 1.0
+    labels = logits.argmax(-1)
+    labels[0] = (labels[0] + 1) % logits.shape[-1]  # The odd half has no error to learn from.
+    scaled = calibration.temperature_scaled(logits, labels)
+    np.testing.assert_array_equal(scaled[::2], logits[::2])
+    assert not np.allclose(scaled[1::2], logits[1::2])
+
+
 def test_the_temperature_is_the_best_of_a_fine_grid_and_follows_the_scale(answers):
     logits, labels = answers
     grid = np.exp(np.linspace(-3, 3, 2001))

@@ -85,6 +85,21 @@ def test_a_model_of_the_table_has_a_curve_for_maps_and_logits():
     assert logits[0] == 0 < logits[1]
 
 
+def test_a_module_that_crops_is_compared_where_it_has_a_map():
+    class Cropping(nn.Module):
+        endpoints = ("map",)
+
+        @nn.compact
+        def __call__(self, x, train=False, capture=()):
+            end = Endpoints(self.endpoints, capture)
+            return end.result(end("map", nn.Conv(4, (3, 3), padding="VALID")(x[:, 3:, 2:-5])))
+
+    images = np.random.default_rng(1).normal(size=(2, 24, 20, 3)).astype(np.float32)
+    variables = jax.jit(Cropping().init)(jax.random.key(0), images)
+    found = features.translation_curve(Cropping(), variables, images, "map", range(5))
+    assert found.difference.max() < 1e-6
+
+
 def test_a_flattened_map_is_compared_whole():
     model = cnnjax.create_model("simple_cnn", 4, widths=(4, 4, 4), global_pool=False)
     images = np.random.default_rng(1).normal(size=(2, 28, 28, 1)).astype(np.float32)

@@ -99,6 +99,31 @@ def test_flax_layers_and_parameters_of_ones_own_are_counted_once():
     assert found.params == 103
 
 
+@pytest.mark.parametrize("fields", [True, False])
+def test_what_is_not_counted_is_said(fields):
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, _):
+            return Conv(3, 3, name="conv")(x), None
+
+    class Own(nn.Module):
+        @nn.compact
+        def __call__(self, x, train=False):
+            x = Conv(3, 3, name="stem")(x)
+            scan = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True},
+                           length=4)
+            x, _ = scan(name="blocks")(x, None)
+            towers = nn.vmap(nn.Conv, in_axes=None, out_axes=-1, axis_size=2,
+                             variable_axes={"params": 0}, split_rngs={"params": True})
+            x = towers(3, (3, 3), name="towers")(x).sum(-1)
+            return nn.ConvTranspose(3, (2, 2), name="up")(x)
+
+    found = cnnjax.summarize(Own(), (1, 8, 8, 3), fields)
+    assert found.note.endswith("without what they do: blocks/conv, towers, up")
+    assert found.params == 5 * 81 + 2 * 84 + 39
+    assert summary("lenet5", 10, (1, 28, 28, 1)).note == ""
+
+
 def test_grouped_convolutions_and_squeeze_excite_gates_count_their_own_multiply_adds():
     class Own(nn.Module):
         @nn.compact

@@ -188,6 +188,15 @@ def test_the_trunk_sees_each_image_once_for_the_head_alone(pretrained, tmp_path,
     assert output.count("Features of 1,797 images") == 1 and "features computed once" in output
 
 
+def test_the_head_is_trained_with_the_runs_loss(pretrained, tmp_path):
+    losses = []
+    for loss in ("softmax", "sigmoid"):
+        assert train(tmp_path / loss, "--config.train.steps=0", "--config.head.steps=1",
+                     f"--config.train.loss={loss}") == 0
+        losses.append(lines(tmp_path / loss)[0]["train_loss"])
+    assert losses[1] != pytest.approx(losses[0], rel=0.05)
+
+
 def test_augmented_images_have_their_features_computed_at_every_step(pretrained, tmp_path, capsys):
     assert train(tmp_path / "run", "--config.train.steps=0", "--config.head.augment=True",
                  "--config.augment.flip=True") == 0

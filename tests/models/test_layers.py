@@ -70,8 +70,9 @@ def traced(model, side=32):
     return found, {path: leaf.shape for path, leaf in leaves.items()}
 
 
-START = {"googlenet": dict(aux_logits=True), "inception_v3": dict(aux_logits=True),
-         "densenet121": dict(stage_sizes=(1, 1))}
+START = {"googlenet": dict(aux_logits=True),
+         "googlenet_original": dict(aux_logits=True, aux_pool="adaptive"),
+         "inception_v3": dict(aux_logits=True), "densenet121": dict(stage_sizes=(1, 1))}
 
 
 @pytest.mark.parametrize("name,side,layer,std", [
@@ -94,9 +95,10 @@ def test_kernels_start_with_the_published_deviation(name, side, layer, std):
 
 
 @pytest.mark.parametrize("name,layer,value", [
-    ("googlenet_original", "stem_conv1", 0.2), ("densenet121", "head", 0),
-    ("convnext_tiny", "stage1_block1/conv", 0), ("convnext_tiny", "stage1_block1/fc1", 0),
-    ("convnext_tiny", "head", 0)])
+    ("googlenet_original", "stem_conv1", 0.2), ("googlenet_original", "aux1/fc1", 0.2),
+    ("googlenet_original", "aux2/head", 0), ("googlenet_original", "head", 0),
+    ("densenet121", "head", 0), ("convnext_tiny", "stage1_block1/conv", 0),
+    ("convnext_tiny", "stage1_block1/fc1", 0), ("convnext_tiny", "head", 0)])
 def test_biases_start_with_the_published_value(name, layer, value):
     layers, _ = traced(create_model(name, 100, **START.get(name, {})))
     np.testing.assert_array_equal(layers[layer].bias_init(jax.random.key(0), (4,)),

@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import numpy as np
 import optax
 import pytest
@@ -38,6 +39,24 @@ def test_exponential_is_optax_staircase_decay_counted_from_the_start_of_the_run(
     theirs = optax.exponential_decay(0.256, 2.5, 0.97, staircase=True)
     np.testing.assert_allclose(values(ours, range(5, 100)), values(theirs, range(5, 100)),
                                rtol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "drops"), [
+    ("exponential", {"drop_every_steps": 3.0}), ("step", {"drop_steps": (2, 4, 12)})])
+def test_nothing_drops_within_the_warmup(name, drops):
+    ours = make_schedule(name, lr=1.0, total_steps=100, warmup_steps=9, drop_factor=0.5, **drops)
+    np.testing.assert_allclose(values(ours, range(9)), np.arange(1, 10) / 10, rtol=1e-6)
+    passed = {"exponential": [3, 3, 3, 4], "step": [2, 2, 2, 3]}[name]
+    np.testing.assert_allclose(values(ours, range(9, 13)), 0.5 ** np.array(passed), rtol=1e-6)
+
+
+def test_exponential_drops_at_whole_intervals_also_when_compiled():
+    for interval in range(1, 200):
+        rates = jax.jit(make_schedule("exponential", lr=1.0, total_steps=10**6, drop_factor=0.5,
+                                      drop_every_steps=float(interval)))
+        at = interval * np.arange(1, 12)
+        np.testing.assert_array_equal(rates(at), 0.5 ** np.arange(1.0, 12))
+        np.testing.assert_array_equal(rates(at - 1), 0.5 ** ((at - 1) // interval))
 
 
 def test_the_warmup_learns_at_once_rises_linearly_and_meets_the_peak():

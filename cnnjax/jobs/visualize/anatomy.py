@@ -85,7 +85,7 @@ def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
         color = PALETTE[k % len(PALETTE)]
         box = _visible([v * scale for v in found.box])
         nested = framed(nested, box, color)
-        clipped = "" if _inside(found) else ", more than the image"
+        clipped = "" if _inside(found) else ",\nmore than the image"
         pairs.append(Row(f"{name}", (
             Tile(framed(picture, box, color),
                  f"sees {found.field.size[0]} px{clipped}"),
