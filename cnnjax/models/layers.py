@@ -163,6 +163,9 @@ class BatchNorm(nn.Module):
 
     def _group_of(self, x, ghost_size):
         """Returns the shape and dtype of what shares its statistics."""
+        if not x.shape[0]:
+            raise UserError(f"{'/'.join(self.path)}: an empty batch has no statistics to train "
+                            "with.")
         rows = x.shape[0] if self.is_initializing() else ghost_size or x.shape[0]
         if x.shape[0] % rows:
             raise UserError(f"{'/'.join(self.path)}: groups of {rows} do not divide a batch of "

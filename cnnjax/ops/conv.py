@@ -108,7 +108,7 @@ def conv2d(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
     g = _geometry(x, kernel, stride, padding, groups)
     kernel = kernel.astype(x.dtype)
     unfused = x.dtype == jnp.bfloat16 and jax.default_backend() == "cpu"
-    return _compute(_choose(x, g), x, kernel, g, unfused)
+    return _compute(_choose(x, kernel, g), x, kernel, g, unfused)
 
 
 def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1,
@@ -117,7 +117,7 @@ def formulation(x: jax.Array, kernel: jax.Array, stride: int | Sequence[int] = 1
 
     Arrays may be `jax.ShapeDtypeStruct`s: nothing is computed.
     """
-    return _choose(x, _geometry(x, kernel, stride, padding, groups)).name
+    return _choose(x, kernel, _geometry(x, kernel, stride, padding, groups)).name
 
 
 def names() -> tuple[str, ...]:
@@ -167,12 +167,13 @@ def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry,
     return lax.optimization_barrier(row.conv2d(x, kernel, g))
 
 
-def _choose(x: jax.Array, g: ConvGeometry) -> Formulation:
+def _choose(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> Formulation:
     # The batch may have a symbol for its size, in an export, which never rounds.
     rounded = switch.rounds_factors(x.dtype) and x.shape[0] * g.out[0] * g.out[1] >= MIN_ROWS
     return next((row for row in (ROUNDED + FORMULATIONS if rounded else FORMULATIONS)
                  if row.applies(g) and switch.tuned_for(
-                     *row.backends, name=row.name, exact=row.exact)), FORMULATIONS[-1])
+                     *row.backends, name=row.name, operands=[x, kernel], exact=row.exact)),
+                FORMULATIONS[-1])
 
 
 def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:

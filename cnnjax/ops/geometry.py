@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from numbers import Integral
 
 import jax
 import jax.numpy as jnp
@@ -64,10 +65,10 @@ def pair(value: int | Sequence[int], what: str) -> Pair:
     Raises:
       UserError: if `value` is neither a positive integer nor two of them; `what` names it.
     """
-    both = (value, value) if isinstance(value, int) else tuple(value)
-    if len(both) != 2 or any(not isinstance(v, int) or v < 1 for v in both):
+    both = tuple(value) if isinstance(value, Iterable) else (value, value)
+    if len(both) != 2 or any(not isinstance(v, Integral) or v < 1 for v in both):
         raise UserError(f"{what} must be a positive integer or two of them, got {value!r}.")
-    return both
+    return int(both[0]), int(both[1])
 
 
 def pads(padding: Padding, size: Pair, window: Pair, stride: Pair) -> tuple[Pair, Pair]:
@@ -89,12 +90,14 @@ def pads(padding: Padding, size: Pair, window: Pair, stride: Pair) -> tuple[Pair
                             f"((top, bottom), (left, right)).{did_you_mean(padding, ['SAME'])}")
         rows, cols = lax.padtype_to_pads(size, window, stride, padding.upper())
         return tuple(map(int, rows)), tuple(map(int, cols))
-    sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
-    sides = tuple((side, side) if isinstance(side, int) else tuple(side) for side in sides)
-    if len(sides) != 2 or any(len(side) != 2 or min(side) < 0 for side in sides):
+    sides = tuple(padding) if isinstance(padding, Iterable) else (padding, padding)
+    sides = tuple(tuple(side) if isinstance(side, Iterable) else (side, side) for side in sides)
+    if len(sides) != 2 or any(
+            len(side) != 2 or not all(isinstance(v, Integral) and v >= 0 for v in side)
+            for side in sides):
         raise UserError(f"padding={padding!r} is not known; it is 'SAME', 'VALID', a number from 0 "
                         "or ((top, bottom), (left, right)).")
-    return sides
+    return tuple(tuple(map(int, side)) for side in sides)
 
 
 def geometry(op: str, noun: str, x: jax.Array, window, stride, padding) -> Geometry:

@@ -38,7 +38,7 @@ def max_pool(x: jax.Array, window: int | Sequence[int], stride: int | Sequence[i
     g = _geometry("max_pool", x, window, stride, padding)
     # Measured on a GPU for ResNet's stem alone; overlapping windows of stride 1 have more taps.
     backends = ("cpu", "gpu") if max(g.stride) > 1 else ("cpu",)
-    if switch.tuned_for(*backends, name="max_pool") and argmax_pool.applies(g):
+    if switch.tuned_for(*backends, name="max_pool", operands=[x]) and argmax_pool.applies(g):
         return argmax_pool.max_pool(x, g)
     return lax.reduce_window(x, -jnp.inf, lax.max, *_reduce_window_arguments(g))
 
@@ -63,7 +63,8 @@ def avg_pool(x: jax.Array, window: int | Sequence[int], stride: int | Sequence[i
       UserError: if the window does not fit the padded map, or would see padding alone.
     """
     g = _geometry("avg_pool", x, window, stride, padding)
-    if switch.tuned_for("cpu", name="avg_pool") and g.window == g.stride and not g.is_padded:
+    if (switch.tuned_for("cpu", name="avg_pool", operands=[x]) and g.window == g.stride
+            and not g.is_padded):
         return _mean_of_blocks(x, g)
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     total = lax.reduce_window(wide, 0.0, lax.add, *_reduce_window_arguments(g))

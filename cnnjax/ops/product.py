@@ -90,7 +90,7 @@ def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
                         f"{x.shape[-1]} (shape {x.shape}): the layer was made for another input "
                         "size.")
     kernel = kernel.astype(x.dtype)
-    if not switch.tuned_for("cpu", name="dense"):
+    if not switch.tuned_for("cpu", name="dense", operands=[x, kernel]):
         return x @ kernel
     y = product(x.reshape(-1, x.shape[-1]), kernel)
     return y.reshape(*x.shape[:-1], kernel.shape[1])

@@ -23,7 +23,8 @@ from cnnjax.ops import switch
 
 def relu(x: jax.Array) -> jax.Array:
     """Returns max(x, 0), for the sum at the end of a residual block; its derivative at 0 is 0."""
-    return _relu(x) if switch.tuned_for("cpu", "gpu", name="relu") else jax.nn.relu(x)
+    tuned = switch.tuned_for("cpu", "gpu", name="relu", operands=[x])
+    return _relu(x) if tuned else jax.nn.relu(x)
 
 
 @jax.custom_vjp

@@ -17,7 +17,8 @@ from cnnjax.ops import switch
 
 def silu(x: jax.Array) -> jax.Array:
     """Returns x times its logistic function, in x's dtype."""
-    return _shared(x) if switch.tuned_for("cpu", name="silu") else jax.nn.silu(x)
+    tuned = switch.tuned_for("cpu", name="silu", operands=[x])
+    return _shared(x) if tuned else jax.nn.silu(x)
 
 
 @jax.custom_vjp

@@ -8,9 +8,12 @@ else. `cnnjax.train.step.train_step` says where that is by `training`; no model 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType
 
 from cnnjax.types import UserError, did_you_mean
 
@@ -56,7 +59,8 @@ def using(choice: str) -> contextlib.AbstractContextManager:
         fastest of those that round no more than XLA's; "auto", the former under `training` and
         else the latter; or "xla", the plain definition, differentiated by JAX. Forward-mode
         derivatives (`jax.jvp`, `jax.linearize`) need "xla": several formulations bring a backward
-        pass of their own. Reverse mode works to any order.
+        pass of their own. Reverse mode works to any order. Arrays with explicit shardings, and
+        those that differ between the devices of a `jax.shard_map`, get the plain definition too.
 
     Raises:
       UserError: if `choice` is none of these.
@@ -135,7 +139,7 @@ def leaving_out(names: tuple[str, ...]) -> contextlib.AbstractContextManager:
     return _without(names)
 
 
-def tuned_for(*backends: str, name: str, exact: bool = True) -> bool:
+def tuned_for(*backends: str, name: str, operands: Sequence[Any], exact: bool = True) -> bool:
     """Whether a formulation may be chosen.
 
     The backend is JAX's default one. A function placed by hand on another is still computed
@@ -144,12 +148,27 @@ def tuned_for(*backends: str, name: str, exact: bool = True) -> bool:
     Args:
       *backends: those it is for ("cpu", "gpu", "tpu"; none is all).
       name: what `leaving_out` knows it by.
+      operands: arrays, or `jax.ShapeDtypeStruct`s, that it would compute with.
       exact: whether it rounds no more than the plain definition.
     """
-    if name in _without.value:
+    if name in _without.value or any(map(_is_placed_by_type, operands)):
         return False
     return _in_force() in (("exact", "fast") if exact else ("fast",)) and (
         not backends or jax.default_backend() in backends)
+
+
+def _is_placed_by_type(array: Any) -> bool:
+    """Whether the type of an array says over which devices it lies or differs.
+
+    As with explicit sharding, the default of `jax.make_mesh`, and within `jax.shard_map`. Backward
+    passes that are written out would have to give such a type to each of their results, which JAX
+    does for the plain definition.
+    """
+    if isinstance(array, jax.ShapeDtypeStruct):
+        return False
+    kind = jax.typeof(array)
+    varying = getattr(getattr(kind, "manual_axis_type", None), "varying", ())
+    return bool(varying) or AxisType.Explicit in kind.sharding.mesh.axis_types
 
 
 def _in_force() -> str:

@@ -24,7 +24,7 @@ _Q = (7.776046756376182e-07, 3.2855462518889284e-04, 2.5876779923543036e-02,
 
 def tanh(x: jax.Array) -> jax.Array:
     """Returns the hyperbolic tangent, in x's dtype; the quotient for float32 on CPU."""
-    if x.dtype == jnp.float32 and switch.tuned_for("cpu", name="tanh", exact=False):
+    if x.dtype == jnp.float32 and switch.tuned_for("cpu", name="tanh", operands=[x], exact=False):
         return _quotient(x)
     return jnp.tanh(x)
 

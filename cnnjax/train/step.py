@@ -60,7 +60,7 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
                 output, updates = task.module.apply(variables, images, train=True,
                                                     mutable=["batch_stats"], rngs={"dropout": key})
             logits = output[0] if isinstance(output, tuple) else output
-            right = _in_top(logits, targets.main, 1).sum()
+            right = _in_top(logits, targets.main, 1).sum(dtype=jnp.int32)
             return task.objective(output, targets), (right, updates.get("batch_stats", {}))
 
         return jax.value_and_grad(loss_fn, has_aux=True)(trainable)

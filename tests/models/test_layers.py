@@ -105,6 +105,14 @@ def test_biases_start_with_the_published_value(name, layer, value):
                                   np.float32(value))
 
 
+def test_an_empty_batch_has_no_statistics():
+    model = create_model("simple_cnn", 10, widths=(4,))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+    assert model.apply(variables, jnp.zeros((0, 8, 8, 3))).shape == (0, 10)
+    with pytest.raises(UserError, match="norm1: an empty batch has no statistics"):
+        model.apply(variables, jnp.zeros((0, 8, 8, 3)), train=True, mutable="batch_stats")
+
+
 def test_convnexts_layer_scale_starts_at_a_millionth():
     model = create_model("convnext_tiny", 10, stage_sizes=(1,), widths=(8,))
     params = jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))["params"]

@@ -475,6 +475,8 @@ def test_on_an_accelerator_the_convolution_is_left_to_xla(monkeypatch):
     (dict(kernel=(3, 3, 8)), "takes a kernel of"),
     (dict(kernel=(3, 3, 4, 8), padding="SAEM"), "Did you mean 'SAME'"),
     (dict(kernel=(3, 3, 4, 8), padding=((1, 2), (3,))), "is not known"),
+    (dict(kernel=(3, 3, 4, 8), padding=1.5), "is not known"),
+    (dict(kernel=(3, 3, 4, 8), padding=((0, 0), (0, 0.5))), "is not known"),
     (dict(kernel=(3, 3, 4, 8), stride=0), "stride must be a positive integer"),
     (dict(kernel=(3, 3, 4, 8), shape=(3, 3, 4)), "takes \\(batch, height, width, channels\\)"),
     (dict(kernel=(3, 3, 4, 8), dtype=jnp.uint8), "takes a floating-point array, got uint8"),
@@ -484,6 +486,14 @@ def test_a_mistake_is_a_user_error_that_says_which(arguments, message):
     x = jnp.ones(arguments.pop("shape", (2, 3, 3, 4)), arguments.pop("dtype", jnp.float32))
     with pytest.raises(UserError, match=message):
         ops.conv2d(x, jnp.ones(arguments.pop("kernel")), **arguments)
+
+
+def test_numbers_of_numpy_are_numbers():
+    x, kernel = jnp.ones((1, 7, 7, 4)), jnp.ones((3, 3, 4, 2))
+    for value in (np.int64(2), np.array([2, 2]), (np.int32(2), 2)):
+        np.testing.assert_array_equal(ops.conv2d(x, kernel, value, value),
+                                      ops.conv2d(x, kernel, 2, 2))
+        np.testing.assert_array_equal(ops.max_pool(x, value), ops.max_pool(x, 2))
 
 
 @pytest.mark.parametrize("choice", ["auto", "xla"])

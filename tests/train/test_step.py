@@ -147,6 +147,16 @@ def test_on_an_accelerator_several_steps_are_one_loop_with_the_same_result(batch
                  scanned)
 
 
+def test_a_state_keeps_its_types_where_jax_counts_in_64_bits(batch):
+    with jax.enable_x64(True):
+        t = task()
+        state = start(t)
+        after, _ = jax.eval_shape(lambda s: step_lib.train_step(t, s, batch), state)
+        types = [jax.tree.map(lambda leaf: leaf.dtype, (tree.step, tree.window))
+                 for tree in (state, after)]
+        assert types[0] == types[1]
+
+
 def test_a_loss_that_is_not_finite_is_dated(batch):
     t = task(augment=lambda key, images: images.astype(jnp.float32) * jnp.nan)
     state = start(t)
