@@ -22,6 +22,14 @@ trials again from the same results:
         yield Trial("fine_low", {"schedule.lr": lr / 2})
         yield Trial("fine_high", {"schedule.lr": lr * 2})
 
+What the command line overrides goes to every trial and wins over its own. A sweep whose trials
+depend on the rest of the config asks for it, with those overrides in it, and then its trials' own
+overrides win:
+
+    def sweep(preset, config):
+        for factor in (1, 2, 4):
+            yield Trial(f"batch_{factor}x", {"train.batch_size": factor * config.train.batch_size})
+
 The folder of a sweep:
 
     SWEEP/sweep.json            what was asked for: experiment, preset, seeds, trials
@@ -46,6 +54,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax import files
+from cnnjax.durations import UNITS
 from cnnjax.types import UserError
 
 SWEEP = "sweep.json"
@@ -60,6 +69,7 @@ class Trial:
       name: a folder's name, unique in the sweep: letters, digits and any of "._=+-". "" is the
         sweep's own folder.
       overrides: {"model.width": 0.5}, keys of the config with their values, as on the command line.
+        Numbers of NumPy become Python's, here and in tags.
       tags: what a report tells trials apart by, besides the overrides: {"family": "width"}.
     """
 
@@ -68,6 +78,9 @@ class Trial:
     tags: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
+        for field in ("overrides", "tags"):
+            object.__setattr__(self, field, {
+                key: _plain(value) for key, value in getattr(self, field).items()})
         if self.name and not re.fullmatch(r"\w[\w.=+-]*", self.name):
             raise UserError(f"{self.name!r} is no name of a trial: it names a folder, and takes "
                             "letters, digits and any of . _ = + -.")
@@ -78,12 +91,20 @@ class Trial:
                                 "or a finite number. Leave out what is not known.")
 
 
+def _plain(value: Any) -> Any:
+    """Returns a value with Python's numbers in place of NumPy's, which this module does not import.
+    """
+    if isinstance(value, (tuple, list)):
+        return type(value)(map(_plain, value))
+    return value.item() if getattr(value, "shape", None) == () else value
+
+
 @dataclasses.dataclass(frozen=True)
 class Result:
     """What lies in the folder of one trial with one seed.
 
     Attributes:
-      trial: as the sweep asked for it.
+      trial: as it runs: what the command line overrides is among its overrides.
       seed: of this run.
       folder: an ordinary workdir, perhaps not there yet.
       state: what trial.json holds, {} before the trial has begun.
@@ -145,6 +166,32 @@ def next_wave(trials: Iterator[Trial | Iterable[Trial]], results: list[Result] |
         results = []
 
 
+def effective(trial: Trial, given: Mapping[str, Any], trials_win: bool) -> dict[str, Any]:
+    """Returns the overrides that a trial runs with: its own and those of the command line.
+
+    Args:
+      trial: as the sweep asked for it.
+      given: on the command line.
+      trials_win: whose count where both say something: of a length of time, in whatever unit.
+    """
+    weak, strong = (given, trial.overrides) if trials_win else (trial.overrides, given)
+    said = set(map(_duration, strong))
+    return {key: value for key, value in weak.items() if _duration(key) not in said} | dict(strong)
+
+
+def replaced(trial: Trial, given: Mapping[str, Any]) -> list[str]:
+    """Returns the keys of a trial in whose place the command line has something to say."""
+    said = set(map(_duration, given))
+    return [key for key in trial.overrides if _duration(key) in said]
+
+
+def _duration(key: str) -> str:
+    """Returns what a duration is of, whatever its unit: "train." for train.epochs; else the key."""
+    section, _, name = key.rpartition(".")
+    prefix, _, unit = name.rpartition("_")
+    return f"{section}.{prefix}" if unit in UNITS else key
+
+
 def spread(values: Sequence[float], name: str = "top1") -> dict[str, float | int | None]:
     """Returns {name_mean, name_std, name_ci95, n} of one number measured with several seeds.
 
@@ -183,6 +230,9 @@ def read(sweep: Path) -> tuple[dict[str, Any], list[Result]]:
     try:
         about = json.loads((sweep / SWEEP).read_text())
         trials, seeds = [Trial(**row) for row in about.pop("trials")], about["seeds"]
+        given, win = about.get("overrides", {}), about.get("trials_win", False)
+        trials = [dataclasses.replace(trial, overrides=effective(trial, given, win))
+                  for trial in trials]
     except FileNotFoundError:
         raise UserError(f"There is no sweep in {sweep}: it has no {SWEEP}. Run one with python "
                         "launch.py --config=FILE --job=sweep --workdir=DIR.") from None

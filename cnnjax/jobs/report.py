@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -153,6 +154,15 @@ def _title(about: Mapping[str, Any], folder: Path) -> str:
 
 def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in found.items())
-    ran = (f" The sweep: python launch.py --config={about['experiment']} --job=sweep."
-           if about.get("experiment") else "")
+    ran = f" The sweep: {_command(about, folder)}." if about.get("experiment") else ""
     return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
+
+
+def _command(about: Mapping[str, Any], folder: Path) -> str:
+    """Returns what was typed for a sweep."""
+    seeds = about.get("seeds") or [0]
+    given = dict(about.get("overrides", {})) | ({"seed": seeds[0]} if seeds[0] else {}) | (
+        {"seeds": len(seeds)} if len(seeds) > 1 else {})
+    return shlex.join(["python", "launch.py", f"--config={about['experiment']}", "--job=sweep",
+                       *(f"--config.{key}={value}" for key, value in given.items()),
+                       f"--workdir={folder}"])

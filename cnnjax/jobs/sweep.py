@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.util
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,6 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import exit_codes, sweeps
 from cnnjax.config_errors import explain
-from cnnjax.durations import UNITS
 from cnnjax.jobs import console, signals, workdir
 from cnnjax.jobs.lock import Lock
 from cnnjax.jobs.sweeping import executors, outcome
@@ -50,8 +50,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
     """
     if experiment is None:
         raise UserError("A sweep needs its experiment: name it with --config=FILE.")
-    trials = load(experiment) if named else iter([Trial("")])
-    sweep = _Sweep(config, folder, experiment, dict(overrides or {}))
+    trials, informed = load(experiment, config) if named else (iter([Trial("")]), False)
+    sweep = _Sweep(config, folder, experiment, dict(overrides or {}), informed)
     if dry_run:
         with _explaining(experiment):
             wave = sweeps.next_wave(trials, None)
@@ -67,8 +67,12 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
         lock.release()
 
 
-def load(experiment: str) -> Iterator[Any]:
-    """Returns what sweep(preset) of the experiment's file gives, as an iterator.
+def load(experiment: str, config: ConfigDict) -> tuple[Iterator[Any], bool]:
+    """Returns what sweep() of the experiment's file gives, and whether it was told the config.
+
+    Args:
+      experiment: FILE[:PRESET].
+      config: of the experiment, with the overrides of the command line; for sweep(preset, config).
 
     Raises:
       UserError: if it has none, or it fails.
@@ -82,7 +86,9 @@ def load(experiment: str) -> Iterator[Any]:
             raise UserError(f"{file} defines no sweep(preset) beside its get_config. What one "
                             "looks like stands in cnnjax/sweeps.py; for several seeds of one run, "
                             "use --config.seeds=5 without --job.")
-        return iter(module.sweep(preset or None))
+        if "config" in inspect.signature(module.sweep).parameters:
+            return iter(module.sweep(preset or None, config=copy.deepcopy(config))), True
+        return iter(module.sweep(preset or None)), False
 
 
 @contextlib.contextmanager
@@ -100,10 +106,11 @@ class _Sweep:
     """A sweep and where it has got to."""
 
     def __init__(self, config: ConfigDict, folder: Path, experiment: str,
-                 overrides: dict[str, Any]):
+                 overrides: dict[str, Any], informed: bool):
         self._config, self._folder, self._experiment = config, folder, experiment
         self._overrides = {key: value for key, value in overrides.items()
                            if key not in ("seed", "seeds") and not key.startswith("sweep.")}
+        self._trials_win = informed  # They were made in view of the command line.
         self._seeds = range(config.seed, config.seed + max(1, config.seeds))
         self._trials: list[Trial] = []
         self._halving, self._examples = None, {}
@@ -132,11 +139,14 @@ class _Sweep:
         with signals.stop_requests() as should_stop, contextlib.closing(display):
             while wave:
                 runs = self._runs(wave)
+                if not all(result.done for result in self._results(wave)):
+                    self._forget_summary()
                 engine = Engine(executor, Path.cwd(), self._config.sweep.retries,
                                 watch=self._folder / LOCK, show=display.update,
                                 should_stop=should_stop, advance=self._advance(runs))
                 if not engine.run(runs):
                     display.close()
+                    self._forget_summary()
                     print(_LEFT_IN_QUEUE if executor.detached else _STOPPED, flush=True)
                     return exit_codes.PREEMPTED
                 try:
@@ -147,6 +157,10 @@ class _Sweep:
                     raise
         return exit_codes.FAILED if self._report() else 0
 
+    def _forget_summary(self) -> None:
+        """Removes the summary of an earlier end: it speaks of runs that now go on."""
+        (self._folder / workdir.SUMMARY).unlink(missing_ok=True)
+
     def _report(self) -> int:
         """Writes and prints what there is, and returns how many runs failed."""
         return outcome.report(self._folder, self._experiment, sweeps.read(self._folder)[1])
@@ -154,6 +168,7 @@ class _Sweep:
     def show(self, wave: list[Trial]) -> None:
         """Prints the trials of the first wave."""
         self._check(wave)
+        self._note_replaced(wave)
         console.print_table("Dry run: a sweep", {
             "trials": len(wave), "seeds": ", ".join(map(str, self._seeds)),
             "runs": len(wave) * len(self._seeds), "executor": self._config.sweep.executor,
@@ -161,15 +176,24 @@ class _Sweep:
                 f"{key}={value}" for key, value in self._effective(trial).items()) or "as it is"
                for trial in wave}})
 
+    def _note_replaced(self, wave: list[Trial]) -> None:
+        """Says what of the trials the command line has replaced."""
+        keys = {} if self._trials_win else dict.fromkeys(
+            key for trial in wave for key in sweeps.replaced(trial, self._overrides))
+        if keys:
+            print(f"Note: the command line counts instead of what trials say of {', '.join(keys)}: "
+                  "their names and tags may say otherwise.", flush=True)
+
     def _next(self, trials: Iterator[Any], results: list[Result] | None) -> list[Trial]:
         with _explaining(self._experiment):
             wave = sweeps.next_wave(trials, results)
         self._check(wave)
+        self._note_replaced(wave)
         self._trials += wave
         file, _, preset = self._experiment.partition(":")
         sweeps.write(self._folder, self._trials, self._seeds, experiment=self._experiment,
-                     file=file, preset=preset or None, overrides=config_lib.flatten(
-                         self._overrides))
+                     file=file, preset=preset or None, trials_win=self._trials_win,
+                     overrides=config_lib.flatten(self._overrides))
         return wave
 
     def _results(self, wave: list[Trial]) -> list[Result]:
@@ -216,10 +240,7 @@ class _Sweep:
         return config
 
     def _effective(self, trial: Trial) -> dict[str, Any]:
-        """Returns the overrides of a trial: its own, and over them those of the command line."""
-        given = {_duration(key) for key in self._overrides}
-        return {key: value for key, value in trial.overrides.items()
-                if _duration(key) not in given} | self._overrides
+        return sweeps.effective(trial, self._overrides, self._trials_win)
 
     def _runs(self, wave: list[Trial]) -> list[Run]:
         return [Run(trial, seed, sweeps.folder_of(self._folder, trial.name, seed),
@@ -297,9 +318,3 @@ def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
     found["array_parallelism"] = found.get("array_parallelism", 1000)
     return found
 
-
-def _duration(key: str) -> str:
-    """Returns what a duration is of, whatever its unit: "train." for train.epochs; else the key."""
-    section, _, name = key.rpartition(".")
-    prefix, _, unit = name.rpartition("_")
-    return f"{section}.{prefix}" if unit in UNITS else key

@@ -107,10 +107,13 @@ def get_config(preset=None):
     return config_lib.apply_preset(config_lib.default(), preset, PRESETS)
 
 
-def sweep(preset=None):
-    """Yields the base and the families; as a search, the grid first and then the families."""
+def sweep(preset=None, config=None):
+    """Yields the base and the families; as a search, the grid first and then the families.
+
+    The base is that of the config, so that networks cost the same whatever the command line says.
+    """
     preset = preset or "digits"
-    base = base_network(preset)
+    base = base_network(preset, config)
     if preset == "imagenet":
         yield from _table_7(base)
         return
@@ -125,9 +128,9 @@ def sweep(preset=None):
             yield _trial(f"{network.family}_{factor:g}x", base, network, factor)
 
 
-def base_network(preset=None):
-    """Returns the network that a preset scales."""
-    config = get_config(preset)
+def base_network(preset=None, config=None):
+    """Returns the network that a preset scales: its own, or that of another config."""
+    config = get_config(preset) if config is None else config
     channels, classes = (3, 1000) if preset == "imagenet" else (1, 10)
     return BaseNetwork(config.model.name, config.data.image_size, channels, classes,
                        config_lib.model_overrides(config))

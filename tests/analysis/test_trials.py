@@ -7,6 +7,7 @@ import json
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from cnnjax.analysis.trials import (
@@ -17,7 +18,8 @@ from cnnjax.analysis.trials import (
     to_csv,
     to_markdown,
 )
-from cnnjax.analysis.trials.curves import mean_curve
+from cnnjax.analysis.trials.curves import curves_by_series, mean_curve
+from cnnjax.analysis.trials.figures import _scatter
 from cnnjax.analysis.trials.layout import equal_costs, is_dimension, lay_out
 
 TOP1 = (0.9125, 0.9031, 0.9188)
@@ -114,6 +116,41 @@ def test_a_sweep_says_by_a_tag_which_costs_are_meant_to_be_equal():
         for f, cost in costs.items()])
     names = [[t.name for t in members] for members in equal_costs(trials, lay_out(trials))]
     assert names == [["depth", "width"]]
+
+
+def compound(cloud=0):
+    """A base, two families of two sizes, and what a search has tried."""
+    tags = [("base", "base", 1)] + [(f"{f}{c}", f, c) for f in ("depth", "width") for c in (2, 4)]
+    tags += [(f"candidate{i}", "candidate", 2) for i in range(cloud)]
+    curve = {"epoch": [1.0, 2.0], "train_top1": [0.5, 0.6], "eval_top1": [0.5, 0.7]}
+    return groups([row(name, tags={"family": f, "cost_factor": c}, multiply_adds=90 * c,
+                       curve=curve) for name, f, c in tags])
+
+
+def test_what_a_search_has_tried_is_no_family_of_equal_cost():
+    trials = compound(cloud=3)
+    names = [[t.name for t in members] for members in equal_costs(trials, lay_out(trials))]
+    assert names == [["depth2", "width2"], ["depth4", "width4"]]
+    figure = Figure()
+    axes = figure.subplots()
+    _scatter(axes, trials, lay_out(trials), "multiply_adds", "cost")
+    lines = [line for line in axes.get_lines() if len(line.get_xdata()) > 1
+             and line.get_linestyle() == "-"]
+    # Of each family its own, and the one that comes from the base.
+    assert len(lines) == 4
+
+
+def test_learning_curves_have_a_panel_a_family_with_the_base_in_each():
+    trials = compound()
+    figure = curves_by_series(trials, lay_out(trials), "title")
+    legends = [[text.get_text() for text in axes.get_legend().get_texts()]
+               for axes in figure.axes]
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["depth", "width"]
+    assert legends == [["cost factor 1", "cost factor 2", "cost factor 4"]] * 2
+    trials = compound(cloud=3)  # Of which three have one cost factor.
+    figure = curves_by_series(trials, lay_out(trials), "title")
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == [
+        "base", "depth2", "depth4"]
 
 
 def test_an_axis_is_a_number_that_series_share_not_one_that_comes_out_different_for_all():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.analysis.trials.layout import COLOURS, Layout, by_series, is_dimension
+from cnnjax.analysis.trials.layout import COLOURS, Layout, base_of, by_series, is_dimension
 from cnnjax.analysis.trials.rows import Group
 
 _MOST_LINES = 8  # In a panel.
@@ -17,16 +17,22 @@ _PANEL = 3.4  # Inches.
 def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any:
     """Returns a figure of a panel for each family, or of one: training error dashed, test full.
 
+    The base from which families grow is in the panel of each.
+
     Lines are means over seeds. A panel of more than eight trials shows eight of them, and its
     title says which. Where trials differ in one number, colour stands for it.
     """
     from matplotlib.figure import Figure
 
-    panels = {"": list(trials)}
-    if layout.series == "family" and len(found := by_series(trials, layout)) <= 4:
-        panels = found
+    panels, base = {"": list(trials)}, base_of(trials, layout)
+    if layout.series == "family":
+        found = {name: ([base] if base else []) + members
+                 for name, members in by_series(trials, layout).items() if base not in members}
+        panels = found if len(found) <= 4 else panels
     dimensions = [tag for tag in layout.numbers if is_dimension(trials, layout, tag)]
     tag = dimensions[0] if len(dimensions) == 1 else None
+    if any(len({t.tags.get(tag) for t in members}) < len(members) for members in panels.values()):
+        tag = None  # It tells the trials of a panel not apart.
     figure = Figure(figsize=(max(5.2, _PANEL * len(panels) + 0.6), 3.6), layout="constrained")
     every = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (name, members) in zip(every, panels.items(), strict=True):

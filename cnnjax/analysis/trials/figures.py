@@ -19,6 +19,7 @@ from cnnjax.analysis.trials.layout import (
     base_of,
     by_series,
     equal_costs,
+    is_curve,
     is_dimension,
     lay_out,
     series_of,
@@ -91,13 +92,13 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
         members = sorted((t for t in members if t.cost(field)), key=lambda t: t.cost(field))
         if not members:
             continue
-        # Families are curves: one network at several sizes.
-        if base and base.cost(field) and members[0] is not base:
+        curve = layout.series == "family" and is_curve(members)
+        if curve and base and base.cost(field) and members[0] is not base:
             axes.plot([t.cost(field) for t in (base, members[0])],
                       [100 * t.spread("top1").mean for t in (base, members[0])],
                       color=COLOURS[i % len(COLOURS)])
         _points(axes, [t.cost(field) for t in members], members, "top1", 100, i, name,
-                line="-" if layout.series == "family" and len(members) > 1 else "none")
+                line="-" if curve and len(members) > 1 else "none")
     known = [t for t in trials if t.cost(field)]
     x, y = [t.cost(field) for t in known], [100 * t.spread("top1").mean for t in known]
     front = pareto_front(x, y)
@@ -186,11 +187,13 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
         for trial in members:
             i, found = names.index(series_of(trial, layout)), trial.spread("top1")
             x = place + (i - (len(names) - 1) / 2) * width
-            axes.bar(x, 100 * found.mean, width * 0.92, color=COLOURS[i % len(COLOURS)],
-                     label=names[i], yerr=100 * found.half if found.half else None,
+            mean, half = 100 * found.mean, 100 * (found.half or 0)
+            low, high = max(0, mean - half), min(100, mean + half)
+            axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)], label=names[i],
+                     yerr=[[mean - low], [high - mean]] if half else None,
                      error_kw={"elinewidth": 0.9})
-            lows.append(100 * (found.mean - (found.half or 0)))
-            highs.append(100 * (found.mean + (found.half or 0)))
+            lows.append(low)
+            highs.append(high)
     axes.set_xticks(range(len(sets)), [_cost(members) for members in sets])
     axes.set(xlabel="multiply-adds of an image",
              ylabel=_with_seeds("top-1 accuracy (%)", trials))

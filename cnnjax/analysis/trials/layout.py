@@ -99,10 +99,20 @@ def base_of(trials: Sequence[Group], layout: Layout) -> Group | None:
     return members[0] if len(members) == 1 else None
 
 
+def is_curve(members: Sequence[Group]) -> bool:
+    """Whether the trials of a family are one network at several sizes.
+
+    Several of one `cost_factor` are none, but what a search has tried.
+    """
+    costs = [t.tags["cost_factor"] for t in members if "cost_factor" in t.tags]
+    return len(set(costs)) == len(costs)
+
+
 def equal_costs(trials: Sequence[Group], layout: Layout) -> list[list[Group]]:
     """Returns sets of trials of different families that cost the same.
 
-    A tag `cost_factor` says what is meant to. Without it they are trials of about equal
+    A tag `cost_factor` says what is meant to; a family that is no curve is left out. Without it
+    they are trials of about equal
     multiply-adds: the most expensive trial and what lies within `SAME_COST` below it are one set,
     and so on downwards; of a family that has several there, the most expensive one counts.
     """
@@ -110,8 +120,9 @@ def equal_costs(trials: Sequence[Group], layout: Layout) -> list[list[Group]]:
         return []
     if all("cost_factor" in t.tags for t in trials):
         meant: dict[float, dict[str, Group]] = {}
-        for t in trials:
-            meant.setdefault(t.tags["cost_factor"], {}).setdefault(series_of(t, layout), t)
+        for series, members in by_series(trials, layout).items():
+            for t in members if is_curve(members) else ():
+                meant.setdefault(t.tags["cost_factor"], {})[series] = t
         return [list(meant[key].values()) for key in sorted(meant) if len(meant[key]) > 1]
     known = sorted((t for t in trials if t.cost("multiply_adds")),
                    key=lambda t: -t.cost("multiply_adds"))

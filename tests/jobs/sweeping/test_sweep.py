@@ -5,6 +5,7 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from results import summary
 
@@ -151,6 +152,48 @@ def test_overrides_reach_every_trial_and_win_over_its_own_whatever_the_unit(
     assert [w for w in command if w.startswith("--config.")] == [
         "--config.model.dtype='bfloat16'", "--config.train.steps=4", "--config.seed=7",
         "--config.seeds=0"]
+
+
+def test_what_the_command_line_replaces_is_said_and_reported(experiment, here, tmp_path, capsys):
+    assert run(f"{experiment}:2", tmp_path / "s", "--config.schedule.lr=0.5",
+               "--config.seeds=2") == 0
+    assert "instead of what trials say of schedule.lr" in capsys.readouterr().out
+    assert {r.trial.overrides["schedule.lr"] for r in sweeps.read(tmp_path / "s")[1]} == {0.5}
+    about, _ = report.read_runs(tmp_path / "s")
+    assert "--job=sweep --config.schedule.lr=0.5 --config.seeds=2 --workdir=" in report._about(
+        about, {}, tmp_path / "s")
+
+
+def test_a_sweep_that_asks_for_the_config_has_the_last_word(experiment, here, tmp_path, capsys):
+    experiment.write_text(experiment.read_text().partition("def sweep")[0] + """
+def sweep(preset, config):
+    yield Trial("twice", {"schedule.lr": 2 * config.schedule.lr})
+""")
+    assert run(experiment, tmp_path / "s", "--config.schedule.lr=0.25") == 0
+    result, = sweeps.read(tmp_path / "s")[1]
+    assert result.trial.overrides == {"schedule.lr": 0.5}
+    assert "--config.schedule.lr=0.5" in trial.read(result.folder)["command"]
+    assert "Note" not in capsys.readouterr().out
+
+
+def test_numbers_of_numpy_are_pythons_in_a_trial():
+    made = sweeps.Trial("a", {"model.width": np.float64(0.5), "model.widths": (np.int64(8), 16)},
+                        {"batch": np.int32(32)})
+    assert repr((made.overrides, made.tags)) == (
+        "({'model.width': 0.5, 'model.widths': (8, 16)}, {'batch': 32})")
+
+
+def test_a_sweep_that_goes_on_has_no_summary_until_its_end(experiment, here, tmp_path, monkeypatch):
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    (tmp_path / "s" / "lr_0" / "seed_0" / "summary.json").unlink()
+    seen = []
+
+    def stopped(self, runs):
+        seen.append((tmp_path / "s" / "summary.json").exists())
+        return False
+
+    monkeypatch.setattr("cnnjax.jobs.sweep.Engine.run", stopped)
+    assert run(f"{experiment}:1", tmp_path / "s") == 75 and seen == [False]
 
 
 def test_a_finished_sweep_run_again_changes_nothing(experiment, here, tmp_path):
