@@ -133,3 +133,20 @@ def test_a_checkpoint_that_was_being_replaced_when_the_process_ended_comes_back(
     save(checkpoints, [0.5], sharding)
     checkpoints.replace(1)
     assert checkpoints.steps() == [] and Checkpoints(tmp_path).steps() == [1]
+
+
+def test_of_two_that_are_equally_good_the_later_is_the_best(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path, keep_last=3)
+    save(checkpoints, [0.5, 0.9, 0.9], sharding)
+    assert checkpoints.find("best") == 3
+    checkpoints.close()
+
+
+def test_a_replaced_checkpoint_stays_gone_if_the_new_one_was_finished(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    checkpoints.replace(1)
+    save(checkpoints, [0.7], sharding)
+    checkpoints.close()
+    assert {p.name for p in tmp_path.iterdir()} == {"1"}
+    assert Checkpoints(tmp_path).record(1)["metrics"] == {"eval_top1": 0.7}

@@ -92,6 +92,8 @@ def test_the_default_config_with_a_model_is_valid():
     ("data.name", 3, "str"),
     ("augment.flip", 1, "bool"),
     ("seed", True, "int"),
+    ("train.progressive", ((10, 8), (50, 12)), "in order and the first at 0"),
+    ("train.progressive", ((0, 8), (50, 12), (50, 16)), "in order and the first at 0"),
 ])
 def test_a_wrong_config_is_one_message_that_names_the_key_and_the_fix(key, value, message):
     config = valid()

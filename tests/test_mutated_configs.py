@@ -154,3 +154,13 @@ def test_what_cannot_fit_is_refused_before_anything_is_allocated(root, monkeypat
 def test_what_fits_is_not_refused(root, monkeypatch):
     monkeypatch.chdir(root)
     assert in_file({"data.image_size": 64, "train.batch_size": 1024}, lambda e: None) is None
+
+
+def test_what_fits_in_parts_is_not_refused(root, monkeypatch):
+    from cnnjax.jobs import memory
+
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(memory, "memory_of", lambda device: 8_000_000_000)
+    change = {"data.image_size": 1024, "train.batch_size": 1024, "eval.batch_size": 16}
+    assert "--config.train.accumulate parts" in in_file(change, lambda e: None)
+    assert in_file(change | {"train.accumulate": 64}, lambda e: None) is None

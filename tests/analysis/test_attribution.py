@@ -222,3 +222,40 @@ def test_activations_that_are_no_rectifiers_keep_their_derivatives_when_guided(a
     v = model.init(jax.random.key(1), x)
     np.testing.assert_allclose(attribution.guided_backprop(model, v, x),
                                attribution.input_gradient(model, v, x), atol=1e-7)
+
+
+class Squares(nn.Module):
+    """Of which the derivative by a pixel is the pixel."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return jnp.square(x).sum((1, 2, 3))[:, None] / 2
+
+
+def test_the_noise_of_smooth_grad_is_a_share_of_each_images_range():
+    x = jax.random.uniform(jax.random.key(0), (2, 32, 32, 3)) * jnp.array([1.0, 9.0])[
+        :, None, None, None]
+    found = attribution.smooth_grad(Squares(), {}, x, 0, noise=0.2, samples=1)
+    np.testing.assert_allclose((found - x).std((1, 2, 3)), [0.2, 1.8], rtol=0.05)
+
+
+def test_integrated_gradients_start_from_their_baseline():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
+    found = attribution.integrated_gradients(Squares(), {}, x, 0, baseline=0.5, steps=2)
+    np.testing.assert_allclose(found.values, (x**2 - 0.25) / 2, atol=1e-6)
+    np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
+
+
+def test_layers_stay_randomised_as_the_next_are():
+    values, seen = np.arange(50.0), []
+    perturbation.randomization_check(
+        lambda v: seen.append(v["params"]) or np.ones((1, 4)),
+        {"params": {"first": values, "last": values}}, ("first", "last"))
+    changed = [{name for name, a in params.items() if (a != values).any()} for params in seen]
+    assert changed == [set(), {"last"}, {"first", "last"}]
+
+
+def test_covering_with_what_is_there_already_changes_nothing():
+    x = jnp.full((1, 16, 16, 3), 0.25)
+    found = perturbation.occlusion(MODEL, variables(), x, 0, window=5, stride=3, fill=0.25)
+    np.testing.assert_array_equal(found, 0)

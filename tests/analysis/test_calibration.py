@@ -78,3 +78,12 @@ def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_
         {"class": "a", "taken_for": "b", "count": 1}]
     calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_report_is_of_these_functions_before_and_after_scaling(answers):
+    report, scaled = calibration.calibration_report(*answers), calibration.temperature_scaled(
+        *answers)
+    assert report["ece"] == calibration.reliability(*answers).ece
+    assert report["ece_scaled"] == calibration.reliability(scaled, answers[1]).ece < report["ece"]
+    assert report["nll_scaled"] == calibration.negative_log_likelihood(scaled, answers[1]) < (
+        report["nll"])

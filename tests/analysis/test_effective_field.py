@@ -93,3 +93,21 @@ def test_the_picture_shows_the_map_and_the_frame(tmp_path):
     picture = matplotlib.image.imread(tmp_path / "field.png")[..., :3]
     cyan = (np.abs(picture - [0, 1, 1]) < 0.1).all(-1)
     assert cyan.sum() > 100
+
+
+def test_channels_that_move_in_opposite_directions_do_not_cancel():
+    def opposite(key, shape, dtype=None):
+        return np.broadcast_to(np.float32([1, -1]), shape)
+
+    class Opposites(nn.Module):
+        endpoints = ("map",)
+
+        @nn.compact
+        def __call__(self, x, train=False, capture=()):
+            end = Endpoints(self.endpoints, capture)
+            return end.result(end("map", Conv(2, 3, kernel_init=opposite)(x)))
+
+    model = Opposites()
+    variables = jax.jit(model.init)(jax.random.key(0), np.zeros((1, 9, 9, 1), np.float32))
+    found = effective_field(model, variables, (4, 9, 9, 1), "map")
+    assert np.count_nonzero(found.sensitivity) == 9 and found.sensitivity.max() == 1

@@ -152,3 +152,10 @@ def test_grey_images_need_no_colours_and_no_preprocess():
 def test_what_cannot_be_is_a_user_error(function, message):
     with pytest.raises(UserError, match=message):
         function()
+
+
+@pytest.mark.slow
+def test_the_weight_of_diversity_is_relative_to_the_size_of_the_objective():
+    one, large = (run(diverse(direction("stage2", scale * VECTOR), 2, 4.0), steps=6)
+                  for scale in (1.0, 1000.0))
+    np.testing.assert_allclose(one.images, large.images, atol=1e-3)

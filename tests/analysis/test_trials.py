@@ -167,3 +167,9 @@ def test_a_mean_curve_is_over_seeds_where_all_of_them_measured():
     x, y = mean_curve(groups(rows)[0], "eval_top1")
     np.testing.assert_array_equal(x, [1.0])
     np.testing.assert_allclose(y, [0.7])
+
+
+def test_a_run_that_is_over_without_an_accuracy_does_not_count():
+    trial, = groups([row(seed=0, top1=0.9), row(seed=1, top1=None)])
+    assert [r.seed for r in trial.finished] == [0]
+    assert "1 of 2 runs did not finish" in to_markdown([trial], "t")

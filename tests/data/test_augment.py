@@ -8,7 +8,7 @@ import scipy.stats
 
 from cnnjax.data import augment
 from cnnjax.data.augment import policies
-from cnnjax.data.augment.operations import CODES
+from cnnjax.data.augment.operations import CODES, SIGNED
 from cnnjax.types import UserError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (64, 9, 7, 3), np.uint8)
@@ -205,3 +205,37 @@ def test_the_pipeline_is_its_parts_in_their_order():
 def test_wrong_policies_are_explained(name, arguments, message):
     with pytest.raises(UserError, match=message):
         augment.make_policy(name, **arguments)
+
+
+def test_where_both_mixings_are_on_each_comes_with_its_probability():
+    mixing = augment.mixing.draw_mixing(jax.random.key(5), (4000, 8, 8, 1), 1.0, 1.0,
+                                        cutmix_probability=0.2, per_example=True)
+    assert (mixing.share == 1).mean() == pytest.approx(0.2, abs=0.03)
+
+
+def test_jitter_draws_factors_on_both_sides_of_no_change(monkeypatch):
+    monkeypatch.setattr(augment.jitter, "apply_jitter", lambda images, factors, *how: factors)
+    factors = np.asarray(augment.color_jitter(
+        jax.random.key(0), jnp.zeros((4000, 1, 1, 3), jnp.uint8), 0.4, 1.5, 0.0, 0.1))
+    np.testing.assert_allclose(factors.min(axis=0), [0.6, 0, 1, -0.1], atol=0.01)
+    np.testing.assert_allclose(factors.max(axis=0), [1.4, 2.5, 1, 0.1], atol=0.01)
+
+
+def test_rand_augment_increasing_draws_both_signs_alike(drawn):
+    codes, sizes = drawn(policies.rand_augment_increasing)
+    for name in SIGNED:
+        assert (sizes[codes == CODES[name]] > 0).mean() == pytest.approx(0.5, abs=0.15), name
+
+
+def test_the_pipeline_passes_on_how_to_resize_and_what_to_erase_with():
+    key, images, size = jax.random.key(4), jnp.asarray(IMAGES[:8]), (5, 4)
+    statistics = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.2, 0.3)}
+    for area in (None, (0.3, 1.0)):
+        out = augment.pipeline(key, images, size=size, interpolation="bicubic", resized_crop=area,
+                               erase=1.0, erase_noise=True, **statistics)
+        x = augment.resize(images, size, "bicubic") if area is None else (
+            augment.random_resized_crop(jax.random.fold_in(key, 2), images, size, area,
+                                        method="bicubic"))
+        x = augment.normalize(x, *statistics.values())
+        assert (out == augment.random_erasing(jax.random.fold_in(key, 5), x, 1.0,
+                                              noise=True)).all()

@@ -183,3 +183,47 @@ def test_an_unknown_kind_is_named():
     with pytest.raises(UserError, match="Did you mean 'pixelate'"):
         corrupt("pixelated", 1, KEY, np.zeros((1, 8, 8, 3), np.uint8), np.array([0]))
     assert len(KINDS) == 14
+
+
+@pytest.mark.parametrize("degrees", [30.0, -45.0, -135.0])
+def test_motion_blur_looks_along_the_angle_from_each_pixel(degrees):
+    point, expected = np.zeros((21, 21, 1), np.float32), np.zeros((21, 21))
+    point[10, 10] = 1
+    weights = np.exp(-np.arange(7) ** 2 / 8)
+    for i, weight in enumerate(weights / weights.sum()):
+        right, down = (int(np.ceil(i * f(np.deg2rad(degrees)) - 0.5)) for f in (np.cos, np.sin))
+        expected[10 - down, 10 - right] += weight
+    line = blur.along_line(jnp.asarray(point), 3, 2.0, jnp.float32(degrees))
+    np.testing.assert_allclose(line[..., 0], expected, atol=1e-6)
+
+
+def test_snow_of_equal_flakes_is_two_layers_on_a_whitened_image(image):
+    x = image / 255.0
+    grey = x @ np.array([0.299, 0.587, 0.114])
+    whitened = np.maximum(x, 1.5 * grey[..., None] + 0.5)
+    found = weather.snow(KEY, jnp.asarray(x), 0.25, 0.0, 1, 0.1, 8, 3, 0.9)
+    np.testing.assert_allclose(found, 0.9 * x + 0.1 * whitened + 2 * 63 / 255, atol=1e-5)
+
+
+def test_fog_keeps_to_the_range_of_the_image(image):
+    x = image / 255.0
+    clouds = np.asarray(weather.plasma_fractal(KEY, 32, 2.0))[..., None]
+    expected = (x + 1.5 * clouds) * x.max() / (x.max() + 1.5)
+    np.testing.assert_allclose(weather.fog(KEY, jnp.asarray(x), 1.5, 2.0), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("side", "factor"), [(95, 0.75), (96, 0.4)])
+def test_from_96_pixels_on_strengths_are_those_of_imagenet_c(side, factor):
+    images = np.full((1, side, side, 1), 50, np.uint8)
+    images[:, ::2] = 150
+    x = images / 255.0
+    by_hand = (x - x.mean()) * factor + x.mean()
+    found = np.asarray(corrupt("contrast", 1, KEY, images, np.array([0])))
+    assert np.abs(found - 255 * by_hand).max() <= 1
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_elastic_transform_moves_pixels_along_both_axes(axis):
+    ramp = np.mgrid[:32, :32][axis][..., None] / 31
+    moved = digital.elastic_transform(KEY, jnp.asarray(ramp), 0.1, 0.03, 0.0)
+    assert np.abs(moved - ramp).max() > 0.02

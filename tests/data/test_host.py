@@ -178,3 +178,10 @@ def test_evaluation_and_lossless_images_are_decoded_whole():
     with HostTransform((8, 8), random_area=(0.5, 1.0)).reading(0, 0):
         assert decode_image(file.getvalue(), "png").shape == (640, 900, 3)
         assert decode_image(data, "grey", channels=1).shape == (80, 113, 1)
+
+
+@pytest.mark.parametrize("area", [None, (0.08, 1.0)])
+def test_a_transform_interpolates_as_it_is_told(area):
+    bilinear, bicubic = (HostTransform((90, 90), interpolation=way, random_area=area)(
+        smooth(60, 80), 0, 0) for way in ("bilinear", "bicubic"))
+    assert (bilinear != bicubic).any()

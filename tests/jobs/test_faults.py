@@ -14,6 +14,7 @@ from results import lines, summary
 from cnnjax import config as config_lib
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
+from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import faults, workdir
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import UserError
@@ -294,3 +295,13 @@ def test_a_signal_ends_a_process_that_has_nothing_to_save_at_once_though_it_comp
 def test_a_signal_does_not_end_a_process_that_has_something_to_save(root):
     code, out, _ = asked_to_stop(root, signal.SIGTERM, "interrupts.hold()", 1_000_000)
     assert code == 0 and "went on" in out
+
+
+def test_a_lower_rate_after_a_rollback_is_that_of_every_phase():
+    config = config_lib.default()
+    config.model.name, config.data.image_size, config.weights.path = "simple_cnn", 8, "random"
+    config.head.steps = config.train.steps = 2
+    whole = experiment_lib.build(config)
+    lower = experiment_lib.at_rate(whole, 0.1)
+    for step in range(4):
+        assert lower.learning_rate(step) == pytest.approx(0.1 * whole.learning_rate(step)) != 0

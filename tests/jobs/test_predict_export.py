@@ -18,7 +18,7 @@ from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import augment
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import images, memory
+from cnnjax.jobs import export, images, memory
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
 from cnnjax.weights import namings
@@ -313,3 +313,28 @@ def test_names_that_are_no_utf8_are_written_as_their_bytes(pretrained, photos, t
                    "--config.predict.batch_size=1000000000") == 0
     written = (tmp_path / "out" / "predictions.csv").read_bytes()
     assert name in written and len(written.splitlines()) == 6
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_images_that_cannot_be_read_are_named_whatever_batch_they_are_in(
+        batch_size, pretrained, photos, tmp_path, capsys):
+    folder, names = photos
+    (folder / "a.jpg").write_bytes(b"not a JPEG")
+    words = [f"--images={folder}", f"--config.predict.batch_size={batch_size}"]
+    assert predict(pretrained, tmp_path / "bad", *words) == 2
+    assert f"1 of {len(names) + 1} images could not be read" in capsys.readouterr().err
+    (folder / "a.jpg").unlink()
+    assert predict(pretrained, tmp_path / "good", *words) == 0
+    assert [(row["file"], row["label"]) for row in table(tmp_path / "bad")] == [
+        (row["file"], row["label"]) for row in table(tmp_path / "good")]
+
+
+def test_an_export_whose_logits_are_others_is_noticed(pretrained, tmp_path, monkeypatch, capsys):
+    def wrong(model, kind, right=export.to_stablehlo):
+        return right(model._replace(variables=jax.tree.map(lambda a: 1.01 * a, model.variables)),
+                     kind)
+
+    monkeypatch.setattr(export, "to_stablehlo", wrong)
+    assert main(["launch.py", "--job=export", "--model=simple_cnn", f"--weights={pretrained}",
+                 f"--workdir={tmp_path}"]) == 2
+    assert "of their spread from the model's" in capsys.readouterr().err

@@ -2,10 +2,15 @@
 
 import json
 import shutil
+import types
 
+import numpy as np
 import pytest
 
+from cnnjax import config as config_lib
 from cnnjax.command_line import main
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import robustness
 from cnnjax.train.writers import read_metrics
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
@@ -127,3 +132,26 @@ def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
     assert main([*RUN, f"--workdir={folder}", "--job=evaluate", "--config.eval.probe=knn",
                  f"--config.weights.path={plain[0]}"]) == 0
     assert 0.5 < json.loads((folder / "evaluate.json").read_text())["probe_knn"] <= 1
+
+
+def test_alexnets_own_errors_are_a_mean_corruption_error_of_1(monkeypatch):
+    errors = robustness.ALEXNET_ERRORS
+    monkeypatch.setattr(robustness, "_evaluator",
+                        lambda *_: lambda kind, strength: 1 - errors[kind])
+    experiment = types.SimpleNamespace(dataset=types.SimpleNamespace(num_classes=1000))
+    found = robustness.measure(experiment, {}, robustness.KINDS, error=0.4)
+    assert found["mce_without_frost"] == pytest.approx(1)
+    assert found["corruption_error"] == pytest.approx(np.mean(list(errors.values())))
+    assert found["corruption_error_over_clean"] == pytest.approx(found["corruption_error"] - 0.4)
+
+
+def test_the_rate_goes_on_through_the_sizes_of_progressive_resizing():
+    rates = []
+    for sizes in ((), ((0, 8), (50, 12))):
+        config = config_lib.default()
+        config.model.name, config.data.image_size, config.train.steps = "simple_cnn", 8, 6
+        config.schedule.name, config.train.progressive = "linear", sizes
+        experiment = experiment_lib.build(config)
+        rates.append([experiment.learning_rate(step) for step in range(6)])
+        assert len(experiment.phases) == max(1, len(sizes))
+    assert rates[0] == pytest.approx(rates[1]) and rates[0][5] < rates[0][3] < rates[0][0]

@@ -6,14 +6,17 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from results import lines, summary
 
 import cnnjax
+from cnnjax import config as config_lib
 from cnnjax import trees
 from cnnjax.command_line import main
 from cnnjax.jobs import ahead, run_summary, workdir
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.train.writers import read_metrics
+from cnnjax.types import UserError
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
        "--config.data.image_size=8", "--config.train.steps=40", "--config.log.every_steps=7",
@@ -310,3 +313,40 @@ def test_a_wrong_recipe_is_explained(tmp_path, capsys, flag, message):
     flags = [f"--config.{part}" for part in flag.split()]
     assert train(tmp_path / "run", *flags) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_key_that_begins_like_one_that_may_change_may_not(tmp_path):
+    config = config_lib.default()
+    saved = workdir.to_json(config)
+    config.train.steps, config.log.every_steps = 9, 3
+    workdir.check_same_experiment(saved, config, tmp_path)
+    config.train.steps_per_call = 4
+    with pytest.raises(UserError, match="train.steps_per_call: 0 there, 4 here"):
+        workdir.check_same_experiment(saved, config, tmp_path)
+
+
+def test_a_run_goes_on_with_the_data_that_it_began_with_or_not_at_all(tmp_path, capsys):
+    path = tmp_path / "data.npz"
+    for seed, stop, code in ((0, 2, 0), (1, 4, 2)):
+        images = np.random.default_rng(seed).integers(0, 256, (60, 8, 8, 1), np.uint8)
+        labels = np.arange(60) % 6
+        np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        assert train(tmp_path / "run", f"--config.data.name=npz:{path}",
+                     "--config.train.batch_size=20",
+                     f"--config.train.stop_after_steps={stop}") == code
+    assert "its fingerprint was" in capsys.readouterr().err
+
+
+def test_a_model_is_evaluated_on_the_classes_that_it_was_trained_for(tmp_path, capsys):
+    pets = tmp_path / "pets"
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (pets / split / name).mkdir(parents=True)
+            for i in range(10):
+                Image.new("RGB", (8, 8), (20 * i,) * 3).save(pets / split / name / f"{i}.png")
+    assert train(tmp_path / "run", f"--config.data.name=folder:{pets}", "--config.train.steps=2",
+                 "--config.train.batch_size=20") == 0
+    for split in ("train", "val"):
+        (pets / split / "cat").rename(pets / split / "wolf")
+    assert main(["launch.py", "--job=evaluate", f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "was trained for: ['cat', 'dog']" in capsys.readouterr().err

@@ -11,7 +11,7 @@ import pytest
 from cnnjax import trees
 from cnnjax.models import create_model
 from cnnjax.models.initializers import he_normal
-from cnnjax.models.layers import BatchNorm, Conv, Dense
+from cnnjax.models.layers import BatchNorm, Conv, Dense, MaxPool
 from cnnjax.models.lenet import TABLE_I, SparseConv
 from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
@@ -206,3 +206,23 @@ def test_simple_cnn_is_conv_relu_pool_n_times_then_dense_m_times():
     assert {name: layer["kernel"].shape for name, layer in variables["params"].items()} == {
         "conv1": (3, 3, 1, 8), "conv2": (3, 3, 8, 16), "fc1": (7 * 7 * 16, 32), "fc2": (32, 24),
         "head": (24, 10)}
+
+
+def test_efficientnet_drops_as_in_torchvision_where_a_block_has_a_shortcut():
+    # Block i of 16 at the rate 0.2 i / 16; those that change the shape have nothing to drop.
+    layers, _ = traced(create_model("efficientnet_b0", 10, drop_path_rate=0.2))
+    rates = [layer.rate for layer in layers.values() if isinstance(layer, DropPath)]
+    np.testing.assert_allclose(rates, 0.2 * np.array([2, 4, 6, 7, 9, 10, 12, 13, 14]) / 16)
+
+
+def test_a_pool_that_rounds_up_drops_a_window_of_padding_alone():
+    # torch's MaxPool2d(2, 2, padding=1, ceil_mode=True): 2 of the 3 rows that the formula has.
+    x = jnp.arange(9.0).reshape(1, 3, 3, 1)
+    np.testing.assert_array_equal(MaxPool(2, 2, 1, ceil_mode=True)(x)[0, ..., 0], [[0, 2], [6, 8]])
+
+
+def test_what_stochastic_depth_keeps_makes_up_for_what_it_drops():
+    y = DropPath(0.25, train=True).apply({}, jnp.ones((4000, 2)),
+                                         rngs={"dropout": jax.random.key(0)})
+    assert set(np.unique(y)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert y.mean() == pytest.approx(1, abs=0.03) and (y[:, 0] == y[:, 1]).all()

@@ -37,7 +37,8 @@ def test_what_cannot_scale_is_a_value_error_that_says_so(arguments):
 
 
 @pytest.mark.parametrize(("given", "rounded"), [
-    (32, 32), (35.2, 32), (36, 40), (17.6, 16), (26.4, 24), (11, 16), (12, 16), (8.8, 8), (1, 8)])
+    (32, 32), (35.2, 32), (36, 40), (17.6, 16), (17.9, 24), (26.4, 24), (11, 16), (12, 16),
+    (8.8, 8), (1, 8)])
 def test_channels_are_rounded_to_eights_but_never_below_nine_tenths(given, rounded):
     assert round_channels(given) == rounded
     assert rounded >= 0.9 * given

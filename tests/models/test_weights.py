@@ -451,3 +451,16 @@ def test_class_names_of_another_number_are_refused(tmp_path):
     path, _, variables = tiny(tmp_path)
     with pytest.raises(UserError, match="1 class names for 10 outputs"):
         cnnjax.save_weights(path, "simple_cnn", variables, class_names=["only"], **TINY)
+
+
+def test_grey_images_are_normalised_by_the_mean_over_the_channels():
+    found = published.for_channels(Preprocess((8, 8), (0.2, 0.4, 0.9), (0.1, 0.2, 0.6)), 1)
+    assert found.mean == pytest.approx((0.5,)) and found.std == pytest.approx((0.3,))
+
+
+def test_a_new_head_has_none_of_the_old_class_names(tmp_path):
+    _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
+    path = tmp_path / "a.safetensors"
+    cnnjax.save_weights(path, "simple_cnn", variables, class_names=["a", "b", "c"], **TINY)
+    assert load(None, path).class_names == ("a", "b", "c")
+    assert load(None, path, 5).class_names is None

@@ -55,3 +55,10 @@ def test_dtype_is_kept_and_short_floats_do_not_overflow(dtype):
     y, slope = jax.value_and_grad(lambda x: jnp.sum(ops.silu(x).astype(jnp.float32)))(x)
     assert ops.silu(x).dtype == slope.dtype == dtype and np.isfinite(y)
     np.testing.assert_allclose(slope.astype(np.float32), [0, 0.5, 1, 1], atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_far_out_the_slope_is_0_or_1(dtype):
+    slope = jax.vmap(jax.grad(lambda x: ops.silu(x).astype(jnp.float32)))(
+        jnp.asarray([-1e4, -100.0, 100.0, 1e4], dtype))
+    np.testing.assert_array_equal(slope.astype(jnp.float32), [0, 0, 1, 1])

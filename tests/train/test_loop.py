@@ -132,3 +132,53 @@ def test_steps_and_records_leave_nothing_for_the_garbage_collector():
     finally:
         if enabled:
             gc.enable()
+
+
+def test_a_multiple_that_is_a_whole_number_of_steps_is_due_there_and_not_a_step_later():
+    # 1.1 epochs of 100 examples in batches of 30, 3.67 steps: thrice that are 11, a hair less in
+    # floats.
+    due = [step for step in range(1, 13) if every(1.1 * 100 / 30, 99).due(step - 1, step)]
+    assert due == [4, 8, 11]
+
+
+def test_a_request_to_stop_saves_no_bad_parameter_either(monkeypatch):
+    def diverges(state, constants, batch):
+        state, losses = counting(state, constants, batch)
+        return state.replace(params={"w": jnp.full(2, jnp.nan)}), losses
+
+    counting = counting_call
+    monkeypatch.setitem(globals(), "counting_call", diverges)
+    recorder = Recorder(stop_at=4)
+    with pytest.raises(loop.NonFiniteLossError, match="state"):
+        run(recorder)
+    assert not [e for e in recorder.events if e[0] == "save"]
+
+
+def test_an_interrupted_evaluation_saves_the_window_as_it_was_before_the_log():
+    def interrupted(state, should_stop):
+        raise loop.EvaluationInterrupted
+
+    recorder, saved = Recorder(), []
+    hooks = recorder.hooks()
+    hooks.evaluate = interrupted
+    hooks.save = lambda step, state, values: saved.append(
+        (step, int(state.window["count"]), values))
+    recorder.hooks = lambda: hooks
+    with pytest.raises(loop.Preempted):
+        run(recorder, evaluate=3)
+    assert saved == [(3, 12, {"unmeasured_since": 2})] and not recorder.events
+
+
+def test_the_evaluation_at_the_end_of_a_phase_is_not_interrupted():
+    recorder, asked = Recorder(stop_at=4), []
+    hooks = recorder.hooks()
+    hooks.evaluate = lambda state, should_stop: asked.append(should_stop()) or {}
+    for also, expected in (((4,), False), ((), True)):
+        schedule = loop.Schedule(log=every(None), save=every(None), stop=10,
+                                 evaluate=loop.Every((4,), 10, also))
+        state = TrainState(step=jnp.int32(3), params={"w": jnp.zeros(2)}, batch_stats={},
+                           opt_state=(), window=empty_window())
+        with pytest.raises(loop.Preempted):
+            loop.fit(counting_call, state, {}, [(1, {"x": 0.0})], schedule, hooks, start_step=3,
+                     batch_size=4)
+        assert asked.pop() is expected

@@ -49,3 +49,10 @@ def test_the_main_label_is_the_one_with_the_larger_weight():
 def test_an_unknown_loss_is_explained():
     with pytest.raises(UserError, match="softmax and sigmoid"):
         losses.loss_of("hinge", LOGITS, MIXED, 0.0, None)
+
+
+def test_smoothing_moves_mass_of_the_sigmoid_targets_too():
+    y = 0.9 * np.eye(5)[np.asarray(LABELS)] + 0.1 / 5
+    expected = optax.sigmoid_binary_cross_entropy(LOGITS, y.astype(np.float32)).mean(axis=1)
+    np.testing.assert_allclose(losses.sigmoid_loss(LOGITS, losses.Targets(LABELS), 0.1), expected,
+                               rtol=1e-5)

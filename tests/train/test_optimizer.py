@@ -123,3 +123,15 @@ def test_muon_is_optax_s_for_convolutions_and_adamw_for_the_rest():
     expected = three_steps(conv, ["conv"]) | three_steps(others, ["bias", "depthwise", "head"])
     for name in shapes:
         np.testing.assert_allclose(ours[name], expected[name], rtol=1e-4, err_msg=name)
+
+
+def test_clipping_comes_before_momentum_and_weight_decay():
+    params = {"kernel": jnp.array([10.0, 0.0])}
+    optimizer = make_optimizer("sgd", lambda step: 1.0, params, momentum=0.5, weight_decay=0.1,
+                               clip_norm=1.0)
+    state, found = optimizer.init(params), []
+    for _ in range(2):
+        updates, state = optimizer.update({"kernel": jnp.array([0.0, 4.0])}, state, params)
+        found.append(updates["kernel"])
+    # Clipped to (0, 1), decay makes it (1, 1), and then half of the step before comes along.
+    np.testing.assert_allclose(found, [[-1, -1], [-1.5, -1.5]], rtol=1e-6)

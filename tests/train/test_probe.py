@@ -68,3 +68,10 @@ def test_the_answer_over_views_is_the_mean_of_the_probabilities():
     expected = (jax.nn.softmax(2 * images[:, 0, :, 0]) + jax.nn.softmax(
         2 * images[:, 0, ::-1, 0])) / 2
     np.testing.assert_allclose(answer, expected, rtol=1e-5)
+
+
+def test_the_fifth_view_is_the_centre():
+    image = jnp.arange(16.0 * 16).reshape(1, 16, 16, 1)
+    crop = views_of(image, "five_crop")[0, 4]
+    np.testing.assert_allclose(crop, jax.image.resize(image[0, 1:15, 1:15], (16, 16, 1), "linear"),
+                               rtol=1e-6)

@@ -169,3 +169,15 @@ def test_what_belongs_to_a_parameter_lies_as_the_parameter_does(monkeypatch):
                         else PartitionSpec()) for name, spec in specs.items())
     with pytest.raises(UserError, match=r"head/bias has shape \(3,\)"):
         shard_state(state, state.params, _Eight, rules=(".*bias",))
+
+
+def test_the_smallest_parameter_of_that_size_is_divided_and_no_other_shape(monkeypatch):
+    monkeypatch.setattr("cnnjax.train.sharding.NamedSharding", lambda mesh, spec: spec)
+    params = {"w": jax.ShapeDtypeStruct((16, 8), jnp.float32)}
+    state = {"params": params,
+             "opt_state": {"rows": {"w": jax.ShapeDtypeStruct((16,), jnp.float32)}}}
+    found = shard_state(state, params, _Eight, min_size=128)
+    assert found == {"params": {"w": PartitionSpec("data")},
+                     "opt_state": {"rows": {"w": PartitionSpec()}}}
+    assert set(jax.tree.leaves(shard_state(state, params, _Eight, min_size=129))) == {
+        PartitionSpec()}

@@ -258,3 +258,29 @@ def test_mixed_labels_count_in_the_loss_and_the_heavier_one_in_the_accuracy(batc
         float(optax.softmax_cross_entropy(logits, target).mean()), rel=1e-5)
     new, _ = train_step(t, state, batch)
     assert int(new.window["top1"]) == int((logits.argmax(-1) == batch["label"]).sum())
+
+
+class Coin(nn.Module):
+    """All logits are 0 but the first one's, which dropout makes 0 or 2."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        coin = nn.Dropout(0.5, deterministic=not train)(jnp.ones(1))
+        bias = self.param("bias", nn.initializers.zeros, (7,))
+        return jnp.zeros((len(x), 7)).at[:, 0].set(coin) + bias
+
+
+def test_each_part_of_a_batch_draws_for_itself(batch):
+    t = task(module=Coin(), accumulate=2, optimizer=optax.sgd(0.0))
+    state, zeros = start(t), batch | {"label": jnp.zeros(8, jnp.int32)}
+    found = [train_step(t, state.replace(step=jnp.int32(i)), zeros)[1] for i in range(20)]
+    heads, tails = np.log(1 + 6 * np.exp(-2)), np.log(7)
+    np.testing.assert_allclose(np.unique(np.round(found, 4)), [heads, (heads + tails) / 2, tails],
+                               atol=1e-4)
+
+
+def test_averages_that_start_later_begin_with_the_first_step_that_they_take_in(batch):
+    t = task(average_decay=0.5, average_start=2)
+    state = create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1), average=True)
+    state, _ = train_step(t, state.replace(step=jnp.int32(2)), batch)
+    leaves_close(state.average, state.variables, rtol=1e-6)

@@ -1,5 +1,7 @@
 """A sweep of fake trials: all of the sweep is real, and the trials take no time."""
 
+import errno
+import fcntl
 import json
 import os
 import threading
@@ -385,3 +387,31 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     assert gpus(0, 9, ["0", "1"], range(4)) == ["0", "1"]
     assert gpus(1, 9, ["0", "1"], range(4)) == ["0,1"]
     assert gpus(4, 9, ["2", "3"], range(4)) == ["2", "3", "2", "3"]
+
+
+def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
+    path = tmp_path / "lock"
+    path.touch()
+    with path.open() as other:
+        fcntl.flock(other, fcntl.LOCK_SH | fcntl.LOCK_NB)  # As `held` asks.
+        assert not held(path) and not Lock(path).take()
+
+
+def test_where_the_file_system_knows_no_locks_nobody_holds_one(tmp_path, monkeypatch):
+    def flock(descriptor, operation):
+        raise OSError(number, "no")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    number, lock = errno.ENOLCK, Lock(tmp_path / "lock")
+    assert lock.take() and not held(tmp_path / "lock")
+    number = errno.EIO
+    for ask in (lock.take, lambda: held(tmp_path / "lock")):
+        with pytest.raises(OSError, match="no"):
+            ask()
+
+
+def test_what_the_user_got_wrong_is_not_tried_again(tmp_path):
+    for code, attempts in ((2, 1), (1, 4)):
+        task = trial.Task(("sh", "-c", f"exit {code}"), tmp_path / str(code), tmp_path, retries=3)
+        assert task() == "failed"
+        assert trial.read(tmp_path / str(code))["attempts"] == attempts
