@@ -2,14 +2,15 @@
 
     python -m benchmarks.loop_overhead
 
-Both sides run the same compiled step in one process, in alternation. "bare" calls it on one batch
-that lies on the device. "loop" is `train.loop.fit` with everything on: batches from the feed,
-metrics.jsonl, TensorBoard events, a line printed for every log, and an asynchronous checkpoint at
-the end of every epoch, waited for at the end. Evaluation is work of its own and is off.
+Both sides run the same compiled step in one process. "bare" calls it on one batch that lies on the
+device. "loop" is `train.loop.fit` with everything on: batches from the feed, metrics.jsonl,
+TensorBoard events, a line printed for every log, and an asynchronous checkpoint at the end of every
+epoch. Evaluation is work of its own and is off.
 
-The wall clock says what a user waits for, and on a shared machine varies by more than the overhead.
-Processor time, of all threads, varies less; where a step keeps every core busy, what the loop adds
-to it is what it adds to the wall clock.
+The speed of a shared machine changes within seconds by more than the overhead. So the loop is
+halted every few dozen steps, until what it has begun is done, its checkpoint too, and as many bare
+steps are run there: the two sides of a ratio are sums of pieces that lie side by side. Halting
+costs the loop what it would have done meanwhile, a checkpoint above all; that counts against it.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from cnnjax import config as config_lib
 from cnnjax.checkpoint import Checkpoints
@@ -34,8 +36,10 @@ from cnnjax.train import step as step_lib
 from cnnjax.train.writers import MetricsWriter
 from cnnjax.validation import validate
 
-# Model, image size, steps a round, steps between checkpoints: an epoch of MNIST, and of CIFAR-10.
-CASES = {"lenet5": (28, 938, 469), "resnet18": (32, 391, 391)}
+# Model, image size, steps a round, steps between checkpoints (an epoch of MNIST, and of CIFAR-10),
+# steps a piece.
+CASES = {"lenet5": (28, 938, 469, 67), "resnet18": (32, 391, 391, 23)}
+CLOCKS = {"wall clock": time.perf_counter, "processor time": time.process_time}
 
 
 def make_experiment(model: str, size: int, steps: int, epoch: int):
@@ -49,74 +53,98 @@ def make_experiment(model: str, size: int, steps: int, epoch: int):
     return experiment_lib.build(config)
 
 
-CLOCKS = {"wall clock": time.perf_counter, "processor time": time.process_time}
+class Sides:
+    """The seconds of both sides so far, by each of `CLOCKS`."""
+
+    def __init__(self):
+        self.bare, self.loop = np.zeros(len(CLOCKS)), np.zeros(len(CLOCKS))
+        self._since = None
+
+    def lap(self, side: np.ndarray | None) -> None:
+        """Adds the time since the last lap to a side, unless that is None."""
+        now = np.array([clock() for clock in CLOCKS.values()])
+        if side is not None:
+            side += now - self._since
+        self._since = now
 
 
-def read_clocks() -> tuple[float, ...]:
-    """Returns the seconds of each of `CLOCKS`."""
-    return tuple(clock() for clock in CLOCKS.values())
+def alternate(call, states, feed, experiment, folder: Path, steps: int, piece: int) -> Sides:
+    """Runs so many steps by the loop, as many bare ones in between, and returns their seconds.
 
-
-def bare(call, state, feed, batch, steps: int):
-    """Returns the clocks before and after `steps` calls, and the state."""
-    start = read_clocks()
-    for _ in range(steps):
-        state, losses = call(state, feed.constants, batch)
-    jax.block_until_ready((state, losses))
-    return start, read_clocks(), state
-
-
-def looped(call, state, feed, experiment, folder: Path):
-    """Returns the clocks before and after the same steps by the loop, and the state."""
-    config, steps = experiment.config, experiment.total_steps
+    Args:
+      call: the compiled step.
+      states: of the loop and of the bare steps, at step 0.
+      feed: of the batches.
+      experiment: what is trained.
+      folder: for what the loop writes.
+      steps: of each side.
+      piece: how many at a time.
+    """
+    config, sides = experiment.config, Sides()
     checkpoints, record = Checkpoints(folder), describe(experiment)
     writer = MetricsWriter(folder, 0)
-    state = state.replace(step=state.step * 0)
+    state, bare_state = states
+    _, batch = next(iter(feed.batches(0, 1)))
+    latest = None
+
+    def followed(state, constants, batch):
+        nonlocal latest
+        state, latest = call(state, constants, batch)
+        return state, latest
+
+    def halt(step):
+        nonlocal bare_state
+        display.step(step)
+        if step % piece:
+            return
+        jax.block_until_ready(latest)
+        checkpoints.wait()
+        sides.lap(sides.loop)
+        for _ in range(piece):
+            bare_state, losses = call(bare_state, feed.constants, batch)
+        jax.block_until_ready(losses)
+        sides.lap(sides.bare)
+
+    def on_record(step, values):
+        writer.write(step, values)
+        display.record(step, values)
+
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         display = console.Display("plain", steps, 0, config.train.batch_size)
-
-        def on_record(step, values):
-            writer.write(step, values)
-            display.record(step, values)
-
         hooks = loop.Hooks(
-            on_step=display.step, on_record=on_record, evaluate=lambda state, should_stop: {},
+            on_step=halt, on_record=on_record, evaluate=lambda state, should_stop: {},
             save=lambda step, state, values: checkpoints.save(step, state,
                                                               record | {"metrics": values}),
             should_stop=lambda: False)
-        start = read_clocks()
-        state = loop.fit(call, state, feed.constants, feed.batches(0, steps), experiment.schedule,
-                         hooks, start_step=0, batch_size=config.train.batch_size)
+        sides.lap(None)
+        loop.fit(followed, state, feed.constants, feed.batches(0, steps), experiment.schedule,
+                 hooks, start_step=0, batch_size=config.train.batch_size)
         checkpoints.wait()
-        end = read_clocks()
+        sides.lap(sides.loop)
     writer.close()
     checkpoints.close()
-    return start, end, state
+    return sides
 
 
 def measure(model: str, rounds: int) -> None:
-    """Prints one row."""
-    size, steps, epoch = CASES[model]
+    """Prints a row for each clock."""
+    size, steps, epoch, piece = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
     feed = experiment_lib.make_train_feed(experiment, experiment.phases[-1])
     call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
-    state = jax.jit(experiment.create_state,
-                    out_shardings=step_lib.replicated(experiment.mesh))()
-    _, batch = next(iter(feed.batches(0, 1)))
-    *_, state = bare(call, state, feed, batch, 20)
+    create = jax.jit(experiment.create_state, out_shardings=step_lib.replicated(experiment.mesh))
     times = {"bare": [], "loop": []}
-    for _ in range(rounds):
-        for side, row in times.items():
-            with tempfile.TemporaryDirectory() as folder:
-                start, end, state = (
-                    bare(call, state, feed, batch, steps) if side == "bare" else
-                    looped(call, state, feed, experiment, Path(folder)))
-            row.append([(b - a) / steps * 1e3 for a, b in zip(start, end, strict=True)])
-    for clock, *sides in zip(CLOCKS, *(zip(*row, strict=True) for row in times.values()),
-                             strict=True):
-        ratios = [loop / bare for bare, loop in zip(*sides, strict=True)]
-        print(f"| {model} {size} px b128 | {clock} | {_spread(sides[0], 2)} | "
-              f"{_spread(sides[1], 2)} | {_spread(ratios, 3)} |", flush=True)
+    for number in range(rounds + 1):
+        with tempfile.TemporaryDirectory() as folder:
+            sides = alternate(call, (create(), create()), feed, experiment, Path(folder), steps,
+                              piece)
+        if number:  # The first compiles.
+            for side, row in times.items():
+                row.append(getattr(sides, side) / steps * 1e3)
+    for i, clock in enumerate(CLOCKS):
+        bare, whole = (np.array(row)[:, i] for row in times.values())
+        print(f"| {model} {size} px b128 | {clock} | {_spread(bare, 2)} | {_spread(whole, 2)} | "
+              f"{_spread(whole / bare, 3)} |", flush=True)
 
 
 def _spread(values, digits: int) -> str:
