@@ -48,6 +48,7 @@ def test_progressive_resizing_resumes_bit_for_bit(tmp_path):
     assert parts["state_sha256"] == whole["state_sha256"]
 
 
+@pytest.mark.slow
 def test_progressive_resizing_behind_a_head_resumes_bit_for_bit(tmp_path):
     """The sizes go on with the state of the phase that the head's ended before."""
     recipe = ["--config.train.progressive=((0,8),(50,12))", "--config.head.steps=2",

@@ -245,6 +245,7 @@ def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path
     assert compiled and during == [0, 0, 0, 0]
 
 
+@pytest.mark.slow
 def test_products_of_bfloat16_train_nearly_as_float32_and_evaluate_as_it(tmp_path, root, capsys,
                                                                        monkeypatch):
     monkeypatch.chdir(root)
