@@ -80,7 +80,7 @@ class Trial:
     def __post_init__(self):
         for field in ("overrides", "tags"):
             object.__setattr__(self, field, {
-                key: _plain(value) for key, value in getattr(self, field).items()})
+                key: _plain(value) for key, value in (getattr(self, field) or {}).items()})
         if self.name and not re.fullmatch(r"\w[\w.=+-]*", self.name):
             raise UserError(f"{self.name!r} is no name of a trial: it names a folder, and takes "
                             "letters, digits and any of . _ = + -.")
@@ -95,7 +95,7 @@ def _plain(value: Any) -> Any:
     """Returns a value with Python's numbers in place of NumPy's, which this module does not import.
     """
     if isinstance(value, (tuple, list)):
-        return type(value)(map(_plain, value))
+        return (tuple if isinstance(value, tuple) else list)(map(_plain, value))
     return value.item() if getattr(value, "shape", None) == () else value
 
 
@@ -104,7 +104,8 @@ class Result:
     """What lies in the folder of one trial with one seed.
 
     Attributes:
-      trial: as it runs: what the command line overrides is among its overrides.
+      trial: as the sweep asked for it. `read` gives it as it runs: with what the command line
+        overrides among its overrides.
       seed: of this run.
       folder: an ordinary workdir, perhaps not there yet.
       state: what trial.json holds, {} before the trial has begun.

@@ -15,7 +15,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING
 
-from cnnjax.data.dataset import Dataset, NotPrepared, Split
+from cnnjax.data.dataset import Dataset, NotPrepared, Split, digest
 from cnnjax.data.host import decode_image, read_image, resize_center_crop, resize_whole
 from cnnjax.data.order import TrainOrder
 from cnnjax.data.prepare import prepare
@@ -103,9 +103,13 @@ def _prepared_alike(opened: Dataset) -> Dataset:
     splits = {name: getattr(opened, name) for name in ("train", "eval")}
     if all(split.image_shape for split in splits.values()):
         return opened
-    return dataclasses.replace(opened, **{
-        name: dataclasses.replace(split, image_shape=None) for name, split in splits.items()
-        if hasattr(split.source, "channels")})
+    changed = {name: dataclasses.replace(split, image_shape=None) for name, split in splits.items()
+               if split.image_shape and hasattr(split.source, "channels")}
+    if not changed:
+        return opened
+    # To a run that began before this was so they are other data.
+    return dataclasses.replace(opened, **changed, fingerprint=digest(
+        opened.fingerprint, "of different sizes"))
 
 
 def _open(name: str, data_dir: str | os.PathLike[str] | None, train_split: str | None,

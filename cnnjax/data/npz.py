@@ -160,9 +160,6 @@ def _class_names(arrays: Mapping[str, np.ndarray],
     else:
         names = dataset.numbered_classes(
             np.concatenate([labels for _, labels in splits.values()]), path, "as class_names")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise UserError(f"{path}: class_names has {twice!r} twice; give each class its own name.")
     if len(names) < 2 and min(int(labels.min()) for _, labels in splits.values()) >= 0:
         raise UserError(f"{path} has only one class; there is nothing to learn to tell apart.")
     return names

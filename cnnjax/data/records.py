@@ -132,7 +132,8 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
         return Split(name, source, tuple(shape) if shape else None)
 
     train, evaluation = split(train_split or "train"), split(eval_split or "val")
-    seed = (split_seed,) if "[" in train.name + evaluation.name else ()
+    shuffled = "[" in train.name + evaluation.name
+    seed = (split_seed,) if shuffled and split_seed else ()  # As in `tar_source.open_splits`.
     mean, std = statistics.mean_and_std("", channels=3)
     about.pop("source", None)  # A path: where the originals lay is not what they were.
     return Dataset(name=where, class_names=names, train=train, eval=evaluation, mean=mean, std=std,

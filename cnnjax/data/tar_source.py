@@ -134,4 +134,5 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
     train, evaluation = split(train_name), split(eval_name)
     return train, evaluation, dataset.digest(
         train.name, evaluation.name, len(train), len(evaluation), digests,
-        (val_fraction, split_seed) if divided else (split_seed,) if shuffled else ())
+        # Seed 0 is left out: so it was for all seeds, and what was made then is the same still.
+        (val_fraction, split_seed) if divided else (split_seed,) if shuffled and split_seed else ())

@@ -20,7 +20,7 @@ import numpy as np
 
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.folder import SPLIT_NAMES, default_eval
+from cnnjax.data.folder import EVAL_NAMES, SPLIT_NAMES, default_eval
 from cnnjax.data.slices import parse_split
 from cnnjax.data.tar_index import Shard
 from cnnjax.types import UserError, did_you_mean
@@ -30,7 +30,9 @@ IMAGES = ("jpg", "jpeg", "png", "webp")
 LABEL_KEYS = ("label", "cls", "class_id")
 _CLASS_FILES = ("classes.txt", "classes.json")
 _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
-_WORD = re.compile(rf"(?:^|[-_.])({'|'.join(SPLIT_NAMES)})(?=[-_.\d]|$)", re.IGNORECASE)
+# Those that are looked for by default come first: dev-train-0000.tar is to train on.
+_WORDS = [re.compile(rf"(?:^|[-_.])({'|'.join(names)})(?=[-_.\d]|$)", re.IGNORECASE)
+          for names in (("train", *EVAL_NAMES), SPLIT_NAMES)]
 _MOST_FILES = 1_000_000  # In one pair of braces.
 _LONGEST_TEXT = 2**24  # Bytes of a .cls or .json member.
 
@@ -214,8 +216,8 @@ def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
     if not groups:
         unnamed = []
         for path in _tars(folder):
-            word = _WORD.search(os.path.basename(path))
-            if word:
+            words = [pattern.search(os.path.basename(path)) for pattern in _WORDS]
+            if word := words[0] or words[1]:
                 name = word[1].lower()
                 groups.setdefault("train" if name == "training" else name, []).append(path)
             else:
@@ -229,6 +231,8 @@ def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
                 "--config.data.eval_split='PATTERN'.")
         if unnamed:
             groups.setdefault("train", unnamed)
+        if len(groups) == 1 and not set(groups) & {"train", *EVAL_NAMES}:
+            groups = dict(train=groups.popitem()[1])  # All are called dev-…
     return groups
 
 

@@ -70,8 +70,14 @@ def _values(part: Survey, class_names: Sequence[str]) -> dict[str, Any]:
             ("smallest", 0), ("median", len(by_area) // 2), ("largest", -1))},
         "shortest_side": int(sizes.min()), "longest_side": int(sizes.max()),
         "mean": part.mean, "std": part.std,
-        "classes": dict(zip(class_names, counts.tolist(), strict=True)),
+        "classes": dict(zip(_distinct(class_names), counts.tolist(), strict=True)),
         "bad_files": [{"name": name, "reason": reason} for _, name, reason in part.problems]}
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Returns names with the number of the class behind those that several have: ImageNet's crane.
+    """
+    return [name if names.count(name) == 1 else f"{name} ({i})" for i, name in enumerate(names)]
 
 
 def _print(values: dict[str, Any], experiment: Experiment) -> None:

@@ -52,7 +52,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     write_whole(out / CSV, trials_lib.to_csv(rows))
     write_whole(out / TABLE, trials_lib.to_markdown(groups, title))
     names = trials_lib.save_figures(groups, out, title)
-    write_whole(out / PAGE, trials_lib.to_html(groups, title, _about(about, found, folder)))
+    named = any(result.trial.name for result in results)
+    write_whole(out / PAGE, trials_lib.to_html(groups, title, _about(about, found, folder, named)))
     console.print_table(f"Report of {folder}", found | {
         "page": out / PAGE, "table": out / TABLE, "runs as CSV": out / CSV,
         "figures": ", ".join(f"{name}.png, .pdf" for name in names) or "none: no run has finished"})
@@ -152,17 +153,18 @@ def _title(about: Mapping[str, Any], folder: Path) -> str:
     return Path(file).stem.replace("_", " ") + (f": {preset}" if preset else "")
 
 
-def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path) -> str:
+def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path, named: bool) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in found.items())
-    ran = f" The sweep: {_command(about, folder)}." if about.get("experiment") else ""
+    ran = f" The sweep: {_command(about, folder, named)}." if about.get("experiment") else ""
     return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
 
 
-def _command(about: Mapping[str, Any], folder: Path) -> str:
-    """Returns what was typed for a sweep."""
+def _command(about: Mapping[str, Any], folder: Path, named: bool) -> str:
+    """Returns what was typed for a sweep, or if its trial has no name for seeds of a run."""
     seeds = about.get("seeds") or [0]
     given = dict(about.get("overrides", {})) | ({"seed": seeds[0]} if seeds[0] else {}) | (
         {"seeds": len(seeds)} if len(seeds) > 1 else {})
-    return shlex.join(["python", "launch.py", f"--config={about['experiment']}", "--job=sweep",
+    return shlex.join(["python", "launch.py", f"--config={about['experiment']}",
+                       *(["--job=sweep"] if named else []),
                        *(f"--config.{key}={value}" for key, value in given.items()),
                        f"--workdir={folder}"])

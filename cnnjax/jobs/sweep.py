@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import importlib.util
 import inspect
 import sys
@@ -197,8 +198,9 @@ class _Sweep:
         return wave
 
     def _results(self, wave: list[Trial]) -> list[Result]:
-        names = {trial.name for trial in wave}
-        return [r for r in sweeps.read(self._folder)[1] if r.trial.name in names]
+        own = {trial.name: trial for trial in wave}
+        return [dataclasses.replace(result, trial=own[result.trial.name])
+                for result in sweeps.read(self._folder)[1] if result.trial.name in own]
 
     def _check(self, wave: list[Trial]) -> None:
         """Checks names and configs, before anything runs."""

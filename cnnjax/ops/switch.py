@@ -166,7 +166,7 @@ def _is_placed_by_type(array: Any) -> bool:
     """
     if isinstance(array, jax.ShapeDtypeStruct):
         return False
-    kind = jax.typeof(array)
+    kind = array if isinstance(array, jax.core.ShapedArray) else jax.typeof(array)
     varying = getattr(getattr(kind, "manual_axis_type", None), "varying", ())
     return bool(varying) or AxisType.Explicit in kind.sharding.mesh.axis_types
 

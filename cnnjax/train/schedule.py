@@ -67,7 +67,7 @@ def make_schedule(name: str, *, lr: float, total_steps: int, warmup_steps: float
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
         t = jnp.clip((step - warmup_steps) / max(1.0, total_steps - warmup_steps), 0.0, 1.0)
-        rise = (step + 1) / (warmup_steps + 1)
+        rise = (step + 1) / (warmup_steps + 1) * (range_start if name == "range_test" else 1.0)
         return lr * jnp.where(step < warmup_steps, rise, shapes[name](step, t))
 
     return schedule

@@ -107,11 +107,6 @@ def test_a_damaged_file_is_named(tmp_path):
         open_dataset(f"npz:{path}")
 
 
-def test_names_of_classes_differ(write_npz):
-    with pytest.raises(UserError, match="class_names has 'crane' twice"):
-        open_dataset(f"npz:{write_npz(class_names=np.array(['crane', 'dog', 'crane']))}")
-
-
 def test_evaluation_images_are_not_silently_those_to_train_on(write_npz):
     with pytest.raises(UserError, match="'test', and nothing is left to evaluate on"):
         open_dataset(f"npz:{write_npz()}", train_split="test")

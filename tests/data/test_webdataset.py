@@ -315,6 +315,17 @@ def test_capital_letters_in_the_names_of_shards(write_tar, encode):
     assert (dataset.train.name, dataset.eval.name) == ("train", "test") and len(dataset.train) == 4
 
 
+@pytest.mark.parametrize(("names", "sizes"), [
+    (("dev-train-0", "dev-val-0"), (4, 4)), (("flowers-dev-0", "flowers-dev-1"), (6, 2))])
+def test_a_word_may_be_a_part_of_the_data_sets_name(write_tar, encode, names, sizes):
+    photos = {f"{i}.{ext}": value for i in range(4)
+              for ext, value in (("jpg", encode(12, 10, i)), ("cls", b"%d" % (i % 2)))}
+    for name in names:
+        path = write_tar(f"x/{name}.tar", photos)
+    dataset = open_dataset(f"wds:{path.parent}")
+    assert (len(dataset.train), len(dataset.eval)) == sizes
+
+
 def test_classes_are_those_of_whole_splits(write_tar, encode):
     photos = {f"{i}.{ext}": value for i in range(30)
               for ext, value in (("jpg", encode(12, 10, i)), ("cls", b"%d" % i))}

@@ -142,3 +142,13 @@ def test_of_many_classes_the_smallest_and_largest_are_shown():
     assert rows["  c24"] == "34 (6.2%)"
     empty = data_summary._balance({"a": 0, "b": 5})
     assert "a class has none" in empty["classes"] and empty["  a"] == "0 (0.0%)"
+
+
+def test_classes_of_one_name_are_counted_apart(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "birds.npz", x_train=images, y_train=np.arange(60) % 3,
+             class_names=np.array(["crane", "dog", "crane"]))
+    assert main([*CONFIG, f"--workdir={tmp_path / 'run'}", "--config.train.batch_size=8",
+                 f"--config.data.name=npz:{tmp_path / 'birds.npz'}"]) == 0
+    found = json.loads((tmp_path / "run" / "data.json").read_text())["splits"]["train"]["classes"]
+    assert found == {"crane (0)": 16, "dog": 16, "crane (2)": 16}

@@ -91,3 +91,5 @@ def test_the_range_test_rises_by_the_same_factor_every_step():
     schedule = make_schedule("range_test", lr=10.0, total_steps=100, range_start=1e-6)
     rates = [float(schedule(step)) for step in (0, 50, 100)]
     assert rates == pytest.approx([1e-5, 1e-2, 10.0], rel=1e-3)
+    late = make_schedule("range_test", lr=10.0, total_steps=100, range_start=1e-6, warmup_steps=9)
+    assert [float(late(step)) for step in (0, 8, 9)] == pytest.approx([1e-6, 9e-6, 1e-5], rel=1e-3)

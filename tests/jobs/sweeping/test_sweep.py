@@ -162,8 +162,9 @@ def test_what_the_command_line_replaces_is_said_and_reported(experiment, here, t
     assert "instead of what trials say of schedule.lr" in capsys.readouterr().out
     assert {r.trial.overrides["schedule.lr"] for r in sweeps.read(tmp_path / "s")[1]} == {0.5}
     about, _ = report.read_runs(tmp_path / "s")
-    assert "--job=sweep --config.schedule.lr=0.5 --config.seeds=2 --workdir=" in report._about(
-        about, {}, tmp_path / "s")
+    words = "--config.schedule.lr=0.5 --config.seeds=2 --workdir="
+    assert f"--job=sweep {words}" in report._about(about, {}, tmp_path / "s", named=True)
+    assert "--job=sweep" not in report._about(about, {}, tmp_path / "s", named=False)
 
 
 def test_a_sweep_that_asks_for_the_config_has_the_last_word(experiment, here, tmp_path, capsys):
@@ -176,6 +177,19 @@ def sweep(preset, config):
     assert result.trial.overrides == {"schedule.lr": 0.5}
     assert "--config.schedule.lr=0.5" in trial.read(result.folder)["command"]
     assert "Note" not in capsys.readouterr().out
+
+
+def test_a_search_gets_its_trials_back_as_it_asked_for_them(experiment, here, tmp_path):
+    experiment.write_text(experiment.read_text().partition("def sweep")[0] + """
+def sweep(preset=None):
+    first = Trial("first", {"schedule.lr": 0.1, "train.epochs": 1.0})
+    results = yield [first]
+    assert [r.trial for r in results] == [first]
+    yield Trial("second", {**results[0].trial.overrides, "schedule.lr": 0.2})
+""")
+    assert run(experiment, tmp_path / "s", "--config.train.steps=4") == 0
+    assert [r.trial.overrides for r in sweeps.read(tmp_path / "s")[1]] == [
+        {"schedule.lr": lr, "train.steps": 4} for lr in (0.1, 0.2)]
 
 
 def test_numbers_of_numpy_are_pythons_in_a_trial():
