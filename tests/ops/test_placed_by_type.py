@@ -8,8 +8,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 PROGRAM = """
 import json
 import flax.linen as nn, jax, jax.numpy as jnp, numpy as np, optax
@@ -63,20 +61,13 @@ print(json.dumps(found))
 """
 
 
-@pytest.fixture(scope="module")
-def lines(root):
+def test_gradients_are_those_of_one_device_and_the_plain_definition_is_taken_only_there(root):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True,
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.splitlines()
-
-
-@pytest.mark.parametrize("kind", ["Auto", "Explicit"])
-@pytest.mark.parametrize("how", ["jit", "shard_map"])
-def test_gradients_are_those_of_one_device(lines, kind, how):
-    assert json.loads(lines[-1])[f"{kind}, {how}"] < 1e-4
-
-
-def test_only_there_the_plain_definition_is_taken(lines):
-    assert lines[:2] == ["pointwise", "xla"]
+    *chosen, errors = done.stdout.splitlines()
+    errors = json.loads(errors)
+    assert list(errors) == ["Auto, jit", "Auto, shard_map", "Explicit, jit", "Explicit, shard_map"]
+    assert max(errors.values()) < 1e-4, errors
+    assert chosen == ["pointwise", "xla"]
