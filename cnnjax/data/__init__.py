@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cnnjax.data.dataset import Dataset, NotPrepared, Split, digest
 from cnnjax.data.host import decode_image, read_image, resize_center_crop, resize_whole
 from cnnjax.data.order import TrainOrder
-from cnnjax.data.prepare import prepare
+from cnnjax.data.prepare import is_of_tfds, prepare
 from cnnjax.data.resized_copy import CopySettings, write_copy
 from cnnjax.types import UserError
 
@@ -44,8 +44,8 @@ __all__ = [
     "CopySettings", "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed",
     "ResidentFeed", "Split", "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size",
     "decode_image", "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed",
-    "open_dataset", "prepare", "read_image", "resident_limit", "resize_center_crop",
-    "resize_whole", "write_copy",
+    "is_of_tfds", "open_dataset", "prepare", "read_image", "resident_limit",
+    "resize_center_crop", "resize_whole", "write_copy",
 ]
 
 # Those import JAX, which processes that only read (`workers`) do without.

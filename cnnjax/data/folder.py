@@ -6,7 +6,6 @@ import concurrent.futures
 import dataclasses
 import errno
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +13,16 @@ import numpy as np
 from cnnjax.data import dataset, host, statistics
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.sizes import image_size
-from cnnjax.data.slices import parse_split, shuffled_part
+from cnnjax.data.slices import (
+    EVAL_NAMES,
+    default_eval,
+    is_split_name,
+    parse_split,
+    shuffled_part,
+)
 from cnnjax.types import UserError, did_you_mean
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-EVAL_NAMES = ("val", "valid", "validation", "test")
-# What splits are called; those that are not above are evaluated on where they are asked for.
-SPLIT_NAMES = ("train", *EVAL_NAMES, "training", "testing", "eval", "evaluation", "dev")
 # Headers looked at before all of them are: photos differ within a few.
 _SAMPLE = 32
 
@@ -166,29 +168,10 @@ def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
         raise UserError(
             f"{root} has {evaluation[0]}/ but no {train_name.partition('[')[0]}/. Name the folder "
             f"of training images with --config.data.train_split; there are: {', '.join(parts)}.")
-    if parts and all(_is_split_name(name) for name in _subfolders(root)):
+    if parts and all(is_split_name(name) for name in _subfolders(root)):
         raise UserError(f"{root} has {', '.join(parts)}, which look like splits, not like classes: "
                         "name them with --config.data.train_split and --config.data.eval_split.")
     return {}
-
-
-def default_eval(names: Iterable[str], train: str, where: str) -> str | None:
-    """Returns the split to evaluate on where none is named, or None if there is none.
-
-    Raises:
-      UserError: if one is called something else than `EVAL_NAMES`.
-    """
-    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
-    others = [name for name in names if name != train and _is_split_name(name)
-              and name.lower() not in ("train", "training")]
-    if not found and others:
-        raise UserError(f"{where} has {', '.join(others)} besides {train}: name what to evaluate "
-                        f"on with --config.data.eval_split={others[0]}.")
-    return found
-
-
-def _is_split_name(name: str) -> bool:
-    return name.lower() in SPLIT_NAMES
 
 
 def _class_names(folder: Path) -> list[str]:

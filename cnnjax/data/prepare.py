@@ -19,6 +19,11 @@ from cnnjax.types import UserError
 _NOT_TFDS = ("folder", "imagenet", "npz", "records", "wds")
 
 
+def is_of_tfds(name: str) -> bool:
+    """Whether a name, as for `open_dataset`, is that of a TFDS data set."""
+    return name != "digits" and name.partition(":")[0] not in _NOT_TFDS
+
+
 def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
             manual_dir: str | os.PathLike[str] | None = None,
             log: Callable[[str], None] = print) -> Path:
@@ -41,8 +46,8 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
       UserError: if TensorFlow is missing, TFDS does not know the name, a file cannot be
         downloaded, or one has a wrong checksum.
     """
-    kind, _, path = name.partition(":")
-    if name == "digits" or kind in _NOT_TFDS:
+    path = name.partition(":")[2]
+    if not is_of_tfds(name):
         log(f"{name} needs no preparation.")
         return Path(path).expanduser() if path else Path(__file__).parent
     root = tfds_source.data_root(data_dir)

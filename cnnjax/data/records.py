@@ -18,7 +18,7 @@ import numpy as np
 from cnnjax.data import dataset, host, statistics
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
-from cnnjax.data.slices import parse_split, shuffled_part
+from cnnjax.data.slices import parse_split, shuffled_part, shuffling_seed
 from cnnjax.types import UserError, did_you_mean
 
 ABOUT = "dataset.json"
@@ -132,8 +132,7 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
         return Split(name, source, tuple(shape) if shape else None)
 
     train, evaluation = split(train_split or "train"), split(eval_split or "val")
-    shuffled = "[" in train.name + evaluation.name
-    seed = (split_seed,) if shuffled and split_seed else ()  # As in `tar_source.open_splits`.
+    seed = shuffling_seed(split_seed, train.name, evaluation.name)
     mean, std = statistics.mean_and_std("", channels=3)
     about.pop("source", None)  # A path: where the originals lay is not what they were.
     return Dataset(name=where, class_names=names, train=train, eval=evaluation, mean=mean, std=std,

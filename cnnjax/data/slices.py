@@ -1,15 +1,19 @@
-"""Split names such as "train[:50%]", for the sources that are not TFDS (which has its own)."""
+"""Names of splits, such as "train[:50%]", for the sources that are not TFDS (which has its own)."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import numpy as np
 
 from cnnjax.data import order
 from cnnjax.types import UserError, did_you_mean
 
+# What is evaluated on where nothing else is asked for, in this order.
+EVAL_NAMES = ("val", "valid", "validation", "test")
+# What splits are called; those that are not above are evaluated on where they are asked for.
+SPLIT_NAMES = ("train", *EVAL_NAMES, "training", "testing", "eval", "evaluation", "dev")
 _BOUND = r"(-?\d+%?)?"
 _SPLIT = re.compile(rf"([^\[\]]+)(?:\[{_BOUND}:{_BOUND}\])?")
 
@@ -66,3 +70,31 @@ def shuffled_part(part: slice, count: int, seed: int, where: str) -> np.ndarray 
         return None
     chosen = slice_range(part, count, where)
     return np.sort(order.permutation(seed, 1, order.SPLIT, count)[chosen.start:chosen.stop])
+
+
+def shuffling_seed(seed: int, *splits: str) -> tuple[int, ...]:
+    """Returns what a fingerprint says of the seed by which parts of these splits were taken.
+
+    Seed 0 is left out: so it was for all seeds, and what was made then is the same still.
+    """
+    return (seed,) if seed and any("[" in split for split in splits) else ()
+
+
+def default_eval(names: Iterable[str], train: str, where: str) -> str | None:
+    """Returns the split to evaluate on where none is named, or None if there is none.
+
+    Raises:
+      UserError: if one is called something else than `EVAL_NAMES`.
+    """
+    found = next((name for name in EVAL_NAMES if name in names and name != train), None)
+    others = [name for name in names if name != train and is_split_name(name)
+              and name.lower() not in ("train", "training")]
+    if not found and others:
+        raise UserError(f"{where} has {', '.join(others)} besides {train}: name what to evaluate "
+                        f"on with --config.data.eval_split={others[0]}.")
+    return found
+
+
+def is_split_name(name: str) -> bool:
+    """Whether splits are called so, in whatever case."""
+    return name.lower() in SPLIT_NAMES

@@ -10,8 +10,7 @@ import numpy as np
 
 from cnnjax.data import dataset, host
 from cnnjax.data.dataset import Split
-from cnnjax.data.folder import EVAL_NAMES
-from cnnjax.data.slices import parse_split, shuffled_part
+from cnnjax.data.slices import EVAL_NAMES, parse_split, shuffled_part, shuffling_seed
 from cnnjax.data.tar_index import BLOCK, Shard
 from cnnjax.types import UserError
 
@@ -115,10 +114,8 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
             labels, val_fraction, split_seed), strict=True))
         eval_name = eval_name or "val"
     digests: dict[str, list[str]] = {}
-    shuffled = False
 
     def split(name: str) -> Split:
-        nonlocal shuffled
         group, part = parse_split(name, {**dict.fromkeys(names), **divided}, where)
         rows = divided.get(group)
         group = base if rows is not None else group
@@ -127,12 +124,11 @@ def open_splits(shards_of: Callable[[str], Sequence[Shard]], names: Collection[s
         count = sum(len(shard.labels) for shard in shards) if rows is None else len(rows)
         chosen = shuffled_part(part, count, split_seed, where)
         if chosen is not None:
-            shuffled = True
             rows = chosen if rows is None else rows[chosen]
         return Split(name, TarSource(shards, rows), common_shape(shards))
 
     train, evaluation = split(train_name), split(eval_name)
     return train, evaluation, dataset.digest(
         train.name, evaluation.name, len(train), len(evaluation), digests,
-        # Seed 0 is left out: so it was for all seeds, and what was made then is the same still.
-        (val_fraction, split_seed) if divided else (split_seed,) if shuffled and split_seed else ())
+        (val_fraction, split_seed) if divided
+        else shuffling_seed(split_seed, train.name, evaluation.name))

@@ -20,8 +20,7 @@ import numpy as np
 
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.folder import EVAL_NAMES, SPLIT_NAMES, default_eval
-from cnnjax.data.slices import parse_split
+from cnnjax.data.slices import EVAL_NAMES, SPLIT_NAMES, default_eval, parse_split
 from cnnjax.data.tar_index import Shard
 from cnnjax.types import UserError, did_you_mean
 

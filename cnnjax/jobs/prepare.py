@@ -17,7 +17,6 @@ from cnnjax.types import UserError
 
 # Whose sources have the bytes of each image.
 _COPIED = ("folder", "wds", "imagenet")
-_READ_AS_THEY_ARE = ("npz", "records")
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -27,11 +26,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     kind, _, path = name.partition(":")
     if kind in _COPIED:
         return _copy(config, path, dry_run)
-    if kind in _READ_AS_THEY_ARE or name == "digits":
+    if not data.is_of_tfds(name):
         open_dataset(config)  # Says what is wrong with it.
-        print(f"{name} needs no preparation.")
-        return 0
-    if dry_run:
+    elif dry_run:
         print(f"Would prepare {name} in {config.data.data_dir or 'the default data_dir of TFDS'}.")
         return 0
     data.prepare(name, data_dir=config.data.data_dir, manual_dir=config.data.manual_dir)
