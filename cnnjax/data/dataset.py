@@ -28,8 +28,9 @@ class RandomAccess(Protocol):
 
     A source whose images differ in size also has `channels`, 1 or 3. One that reads several
     examples faster than one by one has `many(indices)`, which yields them in order; one that has
-    all of them in memory has `arrays()`, which returns what `Split.arrays` does. `paths`, the file
-    of each example, and `num_bytes`, on disk, are for what is said about them.
+    all of them in memory has `arrays()`, which returns what `Split.arrays` does. One that has
+    images in files has `encoded(index)`, which returns the bytes of the image, the label and where
+    it lies; `name(index)`, which file it is or was; and `num_bytes`, of all on disk, or None.
 
     An example that cannot be read, where others may be fine, raises a `bad_examples.BadExample`.
     """
@@ -64,8 +65,9 @@ class Split:
 
     def name_of(self, index: int) -> str:
         """Returns the file of an example, or "train[7]"."""
-        paths = getattr(self.source, "paths", None)
-        return paths[index] if paths else f"{self.name}[{index}]"
+        if hasattr(self.source, "name"):
+            return self.source.name(index)
+        return f"{self.name}[{index}]"
 
     def of_another_size(self, index: int, image: np.ndarray) -> BadExample | None:
         """Returns what is wrong with an image [H, W, C] that has not the size of all, if any."""

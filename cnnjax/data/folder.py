@@ -55,6 +55,15 @@ class FolderSource:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         return host.read_image(self.paths[index]), int(self.labels[index])
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the files that are there."""
+        return sum(os.path.getsize(path) for path in self.paths if os.path.exists(path))
+
+    def name(self, index: int) -> str:
+        """Returns the path of an example's file."""
+        return self.paths[index]
+
     def encoded(self, index: int) -> tuple[bytes, int, str]:
         """Returns (the bytes of the file, label, its path)."""
         path = self.paths[index]

@@ -12,7 +12,7 @@ import io
 import re
 import tarfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
@@ -82,7 +82,7 @@ def scan_train(path: str) -> Shard:
     with tar_index.opened(path) as file:
         builder = tar_index.ShardBuilder(path, file)
         for inner in tar_index.members(path, file):
-            start, label = inner.offset_data, synsets[inner.name.removesuffix(".tar")]
+            start, label = inner.offset_data, synsets[_synset(inner)]
             for member in tar_index.members(f"{path}: {inner.name}", file, start,
                                             start + inner.size):
                 builder.add(member, label)
@@ -174,13 +174,20 @@ def _file(root: Path, name: str) -> str:
 @functools.cache
 def _synsets_at(path: str, stamp: tuple[int, int]) -> tuple[str, ...]:
     with tar_index.opened(path) as file:
-        names = [member.name for member in tar_index.members(path, file)]
-    wrong = [name for name in names
-             if not name.endswith(".tar") or not _SYNSET.fullmatch(name.removesuffix(".tar"))]
-    if wrong or len(set(names)) < max(2, len(names)):
+        members = list(tar_index.members(path, file))
+    wrong = [member.name for member in members
+             if not member.name.endswith(".tar") or not _SYNSET.fullmatch(_synset(member))]
+    names = {_synset(member) for member in members}
+    if wrong or len(names) < max(2, len(members)):
+        found = wrong or [member.name for member in members]
         raise UserError(f"{path} is not {TRAIN}, which holds one tar file for each class, such as "
-                        f"n01440764.tar. It holds: {', '.join((wrong or names)[:5]) or 'nothing'}.")
-    return tuple(sorted(name.removesuffix(".tar") for name in names))
+                        f"n01440764.tar. It holds: {', '.join(found[:5]) or 'nothing'}.")
+    return tuple(sorted(names))
+
+
+def _synset(member: tarfile.TarInfo) -> str:
+    """Returns the name of an inner tar without its folder, such as "./", and without ".tar"."""
+    return PurePosixPath(member.name).name.removesuffix(".tar")
 
 
 def _synsets(path: str) -> tuple[str, ...]:

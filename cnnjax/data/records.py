@@ -69,6 +69,10 @@ class RecordSource:
         data, label, name = self.encoded(index)
         return host.decode_image(data, name), label
 
+    def name(self, index: int) -> str:
+        """Returns the name of the original. Raises as `encoded` does."""
+        return self._read(index)[2]
+
     def encoded(self, index: int) -> tuple[bytes, int, str]:
         """Returns (the bytes of the image, label, "file of the copy, record N (original name)").
 
@@ -76,6 +80,11 @@ class RecordSource:
           BadExample: if the record cannot be read or is damaged.
           UserError: if its label is not a class.
         """
+        data, label, name, place = self._read(index)
+        return data, label, f"{place} ({name})"
+
+    def _read(self, index: int) -> tuple[bytes, int, str, str]:
+        """Returns the bytes of the image, its label, the original's name, and where it lies."""
         from tensorflow_datasets.proto import tf_example_pb2
 
         row = int(index if self._rows is None else self._rows[index])
@@ -90,11 +99,11 @@ class RecordSource:
             raise BadExample(self._place(row), f"is damaged or not there ({said})",
                              "delete the folder, and make the copy anew with --job=prepare"
                              ) from None
-        name = f"{self._place(row)} ({name.decode(errors='replace')})"
+        name, place = name.decode(errors="replace"), self._place(row)
         if not 0 <= label < self._num_classes:
-            raise UserError(f"{name}: the label is {label}, but there are {self._num_classes} "
-                            "classes, from 0 on.")
-        return data, label, name
+            raise UserError(f"{place} ({name}): the label is {label}, but there are "
+                            f"{self._num_classes} classes, from 0 on.")
+        return data, label, name, place
 
     def _place(self, row: int) -> str:
         number = int(np.searchsorted(self._ends, row, side="right"))
@@ -109,7 +118,8 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
       path: the folder.
       train_split: "train" by default; a part, such as "train[:10%]", is taken after `split_seed`
         has shuffled the images.
-      eval_split: "val" by default.
+      eval_split: "val" by default. Either may also be the name of what was copied, such as
+        "train[:95%]" or "validation", which means all of it.
       split_seed: of that shuffling.
 
     Raises:
@@ -120,7 +130,12 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
     about = read_about(path, root)
     splits, names = about["splits"], tuple(about["class_names"])
 
+    # The names of the original's splits mean what was copied of them.
+    copied = {entry["of"]: role for role, entry in splits.items()
+              if "[" in entry.get("of", "") or entry.get("of") not in (None, *splits)}
+
     def split(name: str) -> Split:
+        name = copied.get(name, name)
         base, part = parse_split(name, splits, where)
         shards = splits[base]["shards"]
         counts = [shard["records"] for shard in shards]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import BinaryIO
 
 from cnnjax.data.host import ORIENTATION
+
+# Pillow warns of EXIF that is cut short, as in some photographs of ImageNet, and reads on.
+warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")
 
 _WIDTH, _LENGTH = 256, 257  # Tags of TIFF.
 _XMP = ("xmp", "XML:com.adobe.xmp")

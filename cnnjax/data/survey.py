@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
-import os
+import io
 import threading
 
 import numpy as np
@@ -70,7 +70,7 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
     digests: list[bytes | None] = [None] * count
     kinds, problems, sums = collections.Counter(), [], np.zeros((3, split.channels))
     fit = None if split.image_shape else host.HostTransform(image_size, crop, interpolation)
-    paths, lock = getattr(split.source, "paths", None), threading.Lock()
+    lock = threading.Lock()
 
     def read_batch(rows: range) -> None:
         images, found, kind_of = [], [], collections.Counter()
@@ -82,7 +82,8 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
             sizes[i] = image.shape[:2]
             digests[i] = hashlib.blake2b(image.tobytes() + bytes(str(image.shape), "ascii"),
                                          digest_size=16).digest()
-            kind_of[_kind(paths[i]) if paths else _CHANNELS[image.shape[-1]]] += 1
+            kind_of[_kind(split.source.encoded(i)[0]) if hasattr(split.source, "encoded")
+                    else _CHANNELS[image.shape[-1]]] += 1
             images.append(image if fit is None else fit(image, 0, i))
         added = _sums(np.stack(images), image_size, interpolation) if images else 0
         with lock:
@@ -97,7 +98,7 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
     dataset.in_blocks(read, count, threads)
     reader.check_some(len(problems))
     return Survey(split, labels, sizes, tuple(digests), kinds, *_mean_and_std(sums),
-                  _num_bytes(split), tuple(sorted(problems)))
+                  getattr(split.source, "num_bytes", None), tuple(sorted(problems)))
 
 
 _CHANNELS = {1: "grey", 3: "RGB"}
@@ -134,18 +135,12 @@ def _mean_and_std(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
     return tuple(mean.tolist()), tuple(np.sqrt(np.maximum(square - mean**2, 0)).tolist())
 
 
-def _kind(path: str) -> str:
+def _kind(data: bytes) -> str:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(io.BytesIO(data)) as image:
             turned = ", turned by EXIF" if image.getexif().get(host.ORIENTATION, 1) != 1 else ""
             return f"{image.format} {image.mode}{turned}"
     except Exception:  # OpenCV has read it, all the same.
         return "unknown to Pillow"
-
-
-def _num_bytes(split: Split) -> int | None:
-    if paths := getattr(split.source, "paths", None):
-        return sum(os.path.getsize(path) for path in paths if os.path.exists(path))
-    return getattr(split.source, "num_bytes", None)

@@ -48,19 +48,28 @@ class TarSource:
         data, label, name = self.encoded(index)
         return host.decode_image(data, name), label
 
+    def name(self, index: int) -> str:
+        """Returns "path of the tar file: name in it". Raises as `encoded` does."""
+        return self._read(index, 0)[1]
+
     def encoded(self, index: int) -> tuple[bytes, int, str]:
         """Returns (the bytes of the image, label, "path of the tar file: name in it").
 
         Raises:
           UserError: if the file is not there, or has changed since it was looked through.
         """
+        data, name = self._read(index, int(self._sizes[index]))
+        return data, int(self.labels[index]), name
+
+    def _read(self, index: int, count: int) -> tuple[bytes, str]:
+        """Returns the first `count` bytes of the image, and its name."""
         path = self._paths[self._which[index]]
         start, size = int(self._offsets[index]), int(self._sizes[index])
         try:
             file = os.open(path, os.O_RDONLY)
             try:
                 # With the header before it, which says whether this is still the image.
-                data = os.pread(file, BLOCK + size, start - BLOCK)
+                data = os.pread(file, BLOCK + count, start - BLOCK)
             finally:
                 os.close(file)
             header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "replace")
@@ -68,11 +77,11 @@ class TarSource:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         except tarfile.TarError:
             header = None
-        if header is None or header.size != size or len(data) != BLOCK + size:
+        if header is None or header.size != size or len(data) != BLOCK + count:
             raise UserError(f"{path} has changed since it was looked through, or is damaged, near "
                             f"byte {start:,}: run the command again, so that its index is made "
                             "anew.")
-        return data[BLOCK:], int(self.labels[index]), f"{path}: {header.name}"
+        return data[BLOCK:], f"{path}: {header.name}"
 
 
 def common_shape(shards: Sequence[Shard]) -> tuple[int, int, int] | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,8 @@ class Images:
     """Images, some of which may turn out to be unreadable.
 
     Attributes:
-      names: of the images.
+      count: how many there are.
+      name: index -> the image's file, or "test[7]".
       read: index -> (uint8 [h, w, C], the true class or None); raises a `UserError` for an image
         that cannot be read.
       what: in words.
@@ -32,11 +34,16 @@ class Images:
       labelled: whether the true classes are known.
     """
 
-    names: Sequence[str]
+    count: int
+    name: Callable[[int], str]
     read: Callable[[int], tuple[np.ndarray, int | None]]
     what: str
     classes: tuple[str, ...]
     labelled: bool
+
+    def caption(self, index: int) -> str:
+        """Returns the name without folders, or the tar file, before it."""
+        return Path(self.name(index).rpartition(": ")[2]).name
 
 
 def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Images:
@@ -50,7 +57,7 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
         channels = model.preprocess.channels
         if channels not in (1, 3):
             raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
-        return Images([str(file) for file in files],
+        return Images(len(files), lambda i: str(files[i]),
                       lambda i: (data.read_image(files[i], channels=channels), None), path,
                       pretrained.names_of(model), labelled=False)
     dataset = experiment_lib.open_dataset(config)
@@ -62,10 +69,8 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
                         f"the config is taken, but the classes or channels of {dataset.name} are "
                         f"not those of {model.where}.)")
     split = dataset.eval
-    names = getattr(split.source, "paths", None) or [
-        f"{split.name}[{i}]" for i in range(len(split))]
-    return Images(names, lambda i: split.source[i], f"{dataset.name}, {split.name}",
-                  dataset.class_names, labelled=True)
+    return Images(len(split), split.name_of, lambda i: split.source[i],
+                  f"{dataset.name}, {split.name}", dataset.class_names, labelled=True)
 
 
 def fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:

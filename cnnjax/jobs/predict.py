@@ -44,14 +44,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     ops.set_products("float32")
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
     images = open_images(config, model, config.predict.images)
-    size = min(config.predict.batch_size, len(images.names))
+    size = min(config.predict.batch_size, images.count)
     if dry_run:
-        print(f"Would label {len(images.names):,} images ({images.what}) by {model.where}, "
+        print(f"Would label {images.count:,} images ({images.what}) by {model.where}, "
               f"{len(images.classes):,} classes, input {model.preprocess}.")
         return 0
     workdir.check_writable(folder)
     guesses, thumbnails, bad = {}, [], {}
-    display = console.Display(config.log.progress, len(images.names), 0, size)
+    display = console.Display(config.log.progress, images.count, 0, size)
     for indices, batch, errors, found in _label(model, images, size):
         guesses |= dict(zip(indices, found, strict=True))
         bad |= errors
@@ -65,12 +65,12 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         written.append(folder / SHEET)
         write_whole(written[1], contact_sheet.draw([
             (image, guesses[i].labels[0],
-             f"{guesses[i].probabilities[0]:.1%}  {Path(images.names[i]).name}")
+             f"{guesses[i].probabilities[0]:.1%}  {images.caption(i)}")
             for i, image in thumbnails]))
     _report(model, images, guesses, written)
     if bad:
         lines = "\n".join(f"  {message}" for message in bad.values())
-        raise UserError(f"{len(bad)} of {len(images.names)} images could not be read; the other "
+        raise UserError(f"{len(bad)} of {images.count} images could not be read; the other "
                         f"{len(guesses)} are labelled in {written[0]}:\n{lines}")
     return 0
 
@@ -95,8 +95,8 @@ def _label(model: Pretrained, images: Images, size: int
             return error
 
     with ThreadPoolExecutor(available_cores()) as pool:
-        for start in range(0, len(images.names), size):
-            indices = range(start, min(start + size, len(images.names)))
+        for start in range(0, images.count, size):
+            indices = range(start, min(start + size, images.count))
             found = dict(zip(indices, pool.map(read, indices), strict=True))
             errors = {i: str(v) for i, v in found.items() if isinstance(v, UserError)}
             good = [i for i in indices if i not in errors]
@@ -122,7 +122,7 @@ def _as_csv(images: Images, guesses: dict[int, Guess]) -> str:
     writer = csv.writer(lines, lineterminator="\n")
     writer.writerow(header + ["true_label"] * known)
     for i, guess in sorted(guesses.items()):
-        row = [images.names[i]]
+        row = [images.name(i)]
         for label, probability in zip(guess.labels, guess.probabilities, strict=True):
             row += [label, f"{probability:.6f}"]
         writer.writerow(row + [guess.truth] * known)
@@ -139,6 +139,6 @@ def _report(model: Pretrained, images: Images, guesses: dict[int, Guess],
     rows["written"] = ", ".join(map(str, written))
     console.print_table("Predictions", rows)
     for i, guess in sorted(guesses.items())[:_SHOWN]:
-        print(f"{images.names[i]}  {guess.labels[0]}  {guess.probabilities[0]:.1%}")
+        print(f"{images.name(i)}  {guess.labels[0]}  {guess.probabilities[0]:.1%}")
     if len(guesses) > _SHOWN:
         print(f"… and {len(guesses) - _SHOWN:,} more in {written[0]}")

@@ -9,6 +9,7 @@ import pytest
 
 from cnnjax.data import open_dataset
 from cnnjax.data.imagenet import read_validation_labels
+from cnnjax.data.survey import survey
 from cnnjax.types import UserError
 
 SYNSETS = ("n01440764", "n02206856", "n02219486")
@@ -42,6 +43,27 @@ def test_the_tar_files_equal_the_folder_that_they_extract_to(imagenet_files, tmp
     assert straight.eval.name == "validation"
     names = [straight.eval.source.encoded(i)[2][-13:] for i in range(5)]
     assert names == [f"{i:08d}.JPEG" for i in range(1, 6)]
+
+
+def test_tars_within_a_tar_may_have_a_folder_before_their_names(imagenet_files, write_tar):
+    before = open_dataset(f"imagenet:{imagenet_files}")
+    path = imagenet_files / "ILSVRC2012_img_train.tar"
+    with tarfile.open(path) as outer:
+        contents = {f"./{member.name}": outer.extractfile(member).read() for member in outer}
+    write_tar(path, contents)
+    after = open_dataset(f"imagenet:{imagenet_files}")
+    assert after.class_names == before.class_names == SYNSETS
+    assert [after.train.source[i][1] for i in range(9)] == [
+        before.train.source[i][1] for i in range(9)]
+
+
+def test_examples_are_called_by_their_names_in_the_tar_files(imagenet_files):
+    split = open_dataset(f"imagenet:{imagenet_files}").eval
+    path = imagenet_files / "ILSVRC2012_img_val.tar"
+    assert [split.name_of(i) for i in range(5)] == [
+        f"{path}: ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, 6)]
+    # PNG under the name of JPEG, as one of ILSVRC2012 is.
+    assert survey(split, (8, 8), 1.0, "bilinear").kinds == {"PNG RGB": 5}
 
 
 def test_labels_from_a_text_file_or_from_the_extracted_kit(imagenet_files):

@@ -293,7 +293,7 @@ def test_a_copy_of_a_part_is_not_gone_on_with_for_another(shards, tmp_path, monk
     with pytest.raises(UserError, match="another copy"):
         write_copy(dataset(0), shards, tmp_path / "copy", CopySettings(8, shard_bytes=1))
     assert not (tmp_path / "copy/.lock").exists()
-    seeds = [open_dataset(f"records:{tmp_path / 'copy'}", train_split="train[:50%]",
+    seeds = [open_dataset(f"records:{tmp_path / 'copy'}", train_split="train[:30%]",
                           split_seed=seed).fingerprint for seed in (1, 2)]
     assert seeds[0] != seeds[1]
 
@@ -306,6 +306,23 @@ def test_parts_of_a_copy(copied):
     assert dataset.train.source.num_bytes is None
     with pytest.raises(UserError, match="no split 'test'. There are: train, val"):
         open_dataset(f"records:{copied}", eval_split="test")
+
+
+def test_the_names_of_what_was_copied_mean_all_of_it(image_folder, tmp_path):
+    parts = dict(train_split="train[:75%]", eval_split="train[75%:]")
+    copy = write_copy(open_dataset(f"folder:{image_folder}", **parts), image_folder,
+                      tmp_path / "parts", SETTINGS, log=lambda line: None)
+    plain, same = open_dataset(f"records:{copy}"), open_dataset(f"records:{copy}", **parts)
+    assert (len(plain.train), len(plain.eval)) == (len(same.train), len(same.eval)) == (15, 5)
+    assert same.fingerprint == plain.fingerprint
+    assert len(open_dataset(f"records:{copy}", train_split="train[:3]").train) == 3
+
+
+def test_examples_are_called_by_the_names_of_the_originals(image_folder, copied):
+    original, copy = (open_dataset(name).eval for name in (
+        f"folder:{image_folder}", f"records:{copied}"))
+    names = [os.path.relpath(original.name_of(i), image_folder) for i in range(len(original))]
+    assert [copy.name_of(i) for i in range(len(copy))] == names
 
 
 def test_the_fingerprint_is_of_the_images_not_of_the_place(image_folder, copied, tmp_path):

@@ -29,7 +29,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     out = folder / FOLDER
     if dry_run:
         print(f"Would look inside {model.name} ({model.where}) with "
-              f"{min(len(images.names), config.visualize.count):,} images of {images.what}, "
+              f"{min(images.count, config.visualize.count):,} images of {images.what}, "
               f"and write {out / PAGE}.")
         return 0
     workdir.check_writable(out)

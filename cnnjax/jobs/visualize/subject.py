@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -157,7 +156,7 @@ def _settings(config: ConfigDict) -> Settings:
 
 def _read(images: Images, model: Pretrained, count: int):
     """Pixels, labels and names of evenly spaced images, and messages about the unreadable ones."""
-    total = len(images.names)
+    total = images.count
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
     def read(index):
@@ -177,4 +176,4 @@ def _read(images: Images, model: Pretrained, count: int):
                         f"{len(good)} can be read." + (f"\n  {bad[0]}" if bad else ""))
     labels = np.array([-1 if label is None else label for _, (_, label) in good])
     return (np.stack([image for _, (image, _) in good]), labels,
-            tuple(Path(images.names[i]).name for i, _ in good), bad)
+            tuple(images.caption(i) for i, _ in good), bad)
