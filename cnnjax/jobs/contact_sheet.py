@@ -49,7 +49,8 @@ def _font():
 
 
 def _fitting(pen, text: str, font) -> str:
-    """Returns the text, cut with an ellipsis where it is wider than an image."""
+    """Returns the text in one line, cut with an ellipsis where it is wider than an image."""
+    text = " ".join(text.split())
     if pen.textlength(text, font) <= _SIDE:
         return text
     while text and pen.textlength(text + "…", font) > _SIDE:

@@ -33,7 +33,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         print(f"Would export {model.where} to {folder}.")
         return 0
     workdir.check_writable(folder)
-    named = weights.has_names(model.module)
+    named = weights.has_names(model.name, model.module, model.variables)
     if named:
         weights.save_weights(folder / WEIGHTS, model.name, model.variables,
                              preprocess=model.preprocess, class_names=model.class_names,
@@ -43,7 +43,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     workdir.write_json(folder / ABOUT, {
         "model": model.name, "weights": model.where,
         "input": {"dtype": kind, "shape": ["batch", *_input_shape(model)],
-                  "values": "0 to 255, RGB" if kind == "uint8" else "(x / 255 - mean) / std, RGB"},
+                  "values": "0 to 255" if kind == "uint8" else "(x / 255 - mean) / std",
+                  "channels": {1: "grey", 3: "RGB"}.get(model.preprocess.channels, "any")},
         "output": "logits", "platforms": list(PLATFORMS),
         "preprocess": model.preprocess.to_dict(), "class_names": list(pretrained.names_of(model)),
         "versions": backend.versions(),

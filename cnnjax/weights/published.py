@@ -110,8 +110,7 @@ def from_timm(config: Mapping[str, Any], where: str) -> Preprocess:
     cfg = config.get("pretrained_cfg", config)
     try:
         _, height, width = cfg.get("test_input_size") or cfg["input_size"]
-        fraction = cfg.get("test_crop_pct") if cfg.get("test_input_size") else None
-        fraction = fraction or cfg.get("crop_pct") or 0.875
+        fraction = cfg.get("test_crop_pct") or cfg.get("crop_pct") or 0.875
         interpolation = cfg.get("interpolation", "bicubic")
         return Preprocess(
             size=(int(height), int(width)), mean=tuple(map(float, cfg["mean"])),

@@ -17,11 +17,11 @@ import cnnjax
 from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import augment
+from cnnjax.jobs import contact_sheet, export, images, memory
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import export, images, memory
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
-from cnnjax.weights import namings
+from cnnjax.weights import has_names, namings
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
        "--config.data.image_size=8", "--config.train.steps=30", "--config.log.progress=none",
@@ -152,6 +152,12 @@ def test_pretrained_weights_label_a_folder_with_class_names_and_a_sheet(pretrain
     assert {p.name for p in out.iterdir()} == {"predictions.csv", "predictions.png"}
 
 
+def test_a_caption_of_several_lines_is_put_into_one():
+    image = np.zeros((8, 8, 3), np.uint8)
+    sheets = [contact_sheet.draw([(image, name)]) for name in ("a\nb,\n", "a b,")]
+    assert sheets[0] == sheets[1]
+
+
 def test_one_file_is_labelled_like_a_folder(pretrained, photos, tmp_path):
     folder, names = photos
     assert predict(pretrained, tmp_path / "out", f"--images={folder / 'b.jpg'}") == 0
@@ -264,7 +270,7 @@ def test_a_trained_workdir_is_exported_with_its_classes(trained, capsys):
     assert main(["launch.py", "--job=export", f"--workdir={trained}"]) == 0
     about = json.loads((trained / "export" / "model.json").read_text())
     assert about["class_names"] == list("0123456789")
-    assert about["input"]["shape"] == ["batch", 8, 8, 1]
+    assert about["input"]["shape"] == ["batch", 8, 8, 1] and about["input"]["channels"] == "grey"
     original = cnnjax.load_weights("simple_cnn", trained)
     exported = cnnjax.load_weights("simple_cnn", trained / "export" / "model.safetensors")
     assert original[0] == exported[0] and original[2] == exported[2]
@@ -281,6 +287,14 @@ def test_a_model_without_names_in_torch_is_exported_as_a_program_alone(trained, 
                                                                      "model.json"}
     out = " ".join(capsys.readouterr().out.split())
     assert "left out: no names in torch" in out and "load_weights" not in out
+
+
+def test_a_model_whose_layout_has_no_names_in_torch_is_exported_as_a_program_alone():
+    for size, named in (((28, 28), True), ((28, 20), False)):
+        module = cnnjax.create_model("lenet5", 10)
+        variables = jax.eval_shape(module.init, jax.random.key(0), jax.ShapeDtypeStruct(
+            (1, *size, 1), np.float32))
+        assert has_names("lenet5", module, variables) == named
 
 
 def test_a_run_is_evaluated_where_its_training_would_not_fit(trained, monkeypatch):
@@ -338,3 +352,12 @@ def test_an_export_whose_logits_are_others_is_noticed(pretrained, tmp_path, monk
     assert main(["launch.py", "--job=export", "--model=simple_cnn", f"--weights={pretrained}",
                  f"--workdir={tmp_path}"]) == 2
     assert "of their spread from the model's" in capsys.readouterr().err
+
+
+def test_images_of_another_size_are_resized_for_the_model_as_its_preprocessing_says():
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    preprocess = Preprocess((8, 8), (0.5,) * 3, (0.25,) * 3, interpolation="bicubic")
+    found = experiment_lib._prepare(preprocess, np.float32, pixels[None])[0]
+    small = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BICUBIC)
+    expected = (np.asarray(small) / 255 - 0.5) / 0.25
+    np.testing.assert_allclose(found, expected, atol=1.01 / 255 / 0.25)  # A grey level.

@@ -1,6 +1,7 @@
 """Weights of every family go out and come back, and what does not fit is said at once."""
 
 import json
+import os
 import re
 
 import golden_values as values
@@ -331,7 +332,8 @@ def test_a_config_of_timm_beside_the_file_gives_preprocessing_and_class_names(tm
 
 
 @pytest.mark.parametrize(("cfg", "crop"), [
-    ({"crop_pct": 0.95}, 224 / 235), ({"crop_pct": 0.875}, 0.875), ({}, 0.875)])
+    ({"crop_pct": 0.95}, 224 / 235), ({"crop_pct": 0.875}, 0.875), ({}, 0.875),
+    ({"crop_pct": 0.875, "test_crop_pct": 1.0}, 1.0)])
 def test_timms_crop_is_rounded_down_as_timm_does(cfg, crop):
     cfg |= {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.5] * 3}
     found = published.from_timm({"pretrained_cfg": cfg}, "here")
@@ -341,8 +343,12 @@ def test_timms_crop_is_rounded_down_as_timm_does(cfg, crop):
 def test_every_published_set_is_of_a_proper_size_and_crop():
     for row in published.table():
         assert 0.8 < row.preprocess.crop <= 1 and row.preprocess.size[0] >= 192, row
-    of_table = {row.model for row in published.table()} & set(TABLE)
-    assert {"resnet18", "resnet50", "resnet152"} <= of_table
+        assert row.model in TABLE, row
+
+
+def test_timms_mobilenet_v2_is_resized_as_timm_does(caplog):
+    assert published.preprocess_of("mobilenet_v2", source="timm").interpolation == "bicubic"
+    assert not caplog.text
 
 
 def test_the_thousand_class_names_are_in_torchvisions_order():
@@ -464,3 +470,53 @@ def test_a_new_head_has_none_of_the_old_class_names(tmp_path):
     cnnjax.save_weights(path, "simple_cnn", variables, class_names=["a", "b", "c"], **TINY)
     assert load(None, path).class_names == ("a", "b", "c")
     assert load(None, path, 5).class_names is None
+
+
+def test_other_channels_are_normalised_by_the_old_ones_in_turn():
+    found = published.for_channels(Preprocess((8, 8), (0.2, 0.4, 0.9), (0.1, 0.2, 0.6)), 5)
+    assert found.mean == (0.2, 0.4, 0.9, 0.2, 0.4) and found.std == (0.1, 0.2, 0.6, 0.1, 0.2)
+
+
+def test_others_may_read_what_is_saved_as_the_umask_says(tmp_path):
+    _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
+    path, mask = tmp_path / "a.safetensors", os.umask(0o027)
+    try:
+        cnnjax.save_weights(path, "simple_cnn", variables, **TINY)
+    finally:
+        os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_weights_of_a_run_are_its_averages_if_it_has_them(tmp_path):
+    from cnnjax.checkpoint import Checkpoints
+
+    _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
+    average = jax.tree.map(lambda a: a + 1, variables)
+    record = {"model": {"name": "simple_cnn", "num_classes": 3}, "class_names": ["a", "b", "c"],
+              "config": {"model": {"name": "simple_cnn", **TINY}}, "metrics": {},
+              "preprocess": Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3).to_dict()}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    checkpoints.save(4, {**variables, "average": {}}, record)
+    checkpoints.save(5, {**variables, "average": average}, record)
+    checkpoints.close()
+    assert_equal(load(None, tmp_path).variables, average)
+    assert_equal(load(None, tmp_path / "checkpoints" / "4").variables, variables)
+
+
+@pytest.mark.parametrize(("name", "crop"), [("alexnet_original", 0.875), ("resnet20_cifar", 1.0)])
+def test_unpublished_weights_take_the_usual_crop_and_small_images_whole(name, crop):
+    found = published.preprocess_of(name)
+    assert (found.crop, found.mean) == (crop, published.IMAGENET_MEAN)
+
+
+def test_a_file_does_not_say_in_what_dtype_its_model_computed(tmp_path):
+    _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
+    path = tmp_path / "a.safetensors"
+    cnnjax.save_weights(path, "simple_cnn", variables, dtype="bfloat16", **TINY)
+    assert load(None, path).module == cnnjax.create_model("simple_cnn", 3, **TINY)
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("bilinear", "bilinear"), ("random", "bicubic")])
+def test_timms_interpolation_is_kept_or_bicubic(theirs, ours):
+    cfg = dict(input_size=[3, 224, 224], mean=[0.5] * 3, std=[0.5] * 3, interpolation=theirs)
+    assert published.from_timm(cfg, "here").interpolation == ours

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from typing import Any
 
 import flax.linen as nn
 
@@ -20,7 +21,8 @@ from cnnjax.models.resnet_v2 import ResNetV2
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.models.squeezenet import SqueezeNet
 from cnnjax.models.vgg import VGG
-from cnnjax.weights.naming import Naming
+from cnnjax.types import UserError
+from cnnjax.weights.naming import Naming, shapes_in_torch
 from cnnjax.weights.namings import (
     alexnet,
     convnext,
@@ -38,6 +40,7 @@ from cnnjax.weights.namings import (
 )
 
 # The first of a family is the one that weights are saved in, with the exceptions of `to_save`.
+PyTree = Any
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     ConvNeXt: (convnext.TORCHVISION, convnext.TIMM),
     DenseNet: (densenet.TORCHVISION, densenet.TIMM, densenet.PUBLISHED),
@@ -61,9 +64,15 @@ _ELSEWHERE = (("tf_*", "timm"), ("efficientnet_lite*", "timm"),
               ("resnet*_cifar", "pytorch_resnet_cifar10"))
 
 
-def has_names(module: nn.Module) -> bool:
-    """Whether names in torch are known for a module's tensors, so that they can be saved."""
-    return type(module) in NAMINGS
+def has_names(name: str, module: nn.Module, variables: PyTree) -> bool:
+    """Whether names and layouts in torch are known for a model's tensors, to save them in."""
+    if type(module) not in NAMINGS:
+        return False
+    try:
+        shapes_in_torch(to_save(name, module), variables)
+    except UserError:  # LeNet-5's on a map that is not square.
+        return False
+    return True
 
 
 def to_save(name: str, module: nn.Module) -> Naming:

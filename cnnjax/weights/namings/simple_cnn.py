@@ -3,8 +3,8 @@
 from cnnjax.weights.naming import Naming
 
 TORCH = Naming("torch", (
-    (r"conv(\d+)", "conv{1}"),
-    (r"norm(\d+)", "bn{1}"),
+    (r"conv(\d+(?:_\d+)?)", "conv{1}"),
+    (r"norm(\d+(?:_\d+)?)", "bn{1}"),
     (r"fc(\d+)", "fc{1}"),
     (r"head", "fc"),
 ))
