@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 NAME = "checksums.json"
+_ALWAYS = ("record/metadata", "state/_METADATA")
 _CHUNK = 1 << 20
 
 
@@ -32,13 +33,14 @@ def write_checksums(folder: str | Path) -> None:
 def problem(folder: str | Path) -> str | None:
     """Returns what is wrong with a folder, naming the file, or None.
 
-    A folder without checksums, which an older version wrote, has nothing wrong that could be seen.
-    Files that the checksums don't name may come and go.
+    Of a folder without checksums, which an older version wrote, only what every checkpoint has can
+    be missed. Files that the checksums don't name may come and go.
     """
     folder = Path(folder)
     path = folder / NAME
     if not path.exists():
-        return None
+        return next((f"{name} is missing" for name in _ALWAYS if not (folder / name).exists()),
+                    None)
     try:
         expected = json.loads(path.read_text())["crc32"]
         for name, (size, checksum) in expected.items():

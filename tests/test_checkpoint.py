@@ -1,10 +1,13 @@
 """Orbax checkpoints: what is kept, what comes back."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from cnnjax import checkpoint_files
 from cnnjax.checkpoint import Checkpoints, DamagedCheckpoint
 from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
@@ -26,7 +29,7 @@ def save(checkpoints, scores, sharding):
 
 def test_the_last_and_the_best_are_kept(tmp_path, sharding):
     checkpoints = Checkpoints(tmp_path, keep_last=2, keep_best=1)
-    save(checkpoints, [0.1, 0.9, 0.3, None, 0.4], sharding)
+    save(checkpoints, [None, 0.9, 0.3, None, 0.4], sharding)
     assert checkpoints.steps() == [2, 4, 5]
     assert checkpoints.find("best") == 2 and checkpoints.find("last") == 5
     assert checkpoints.find("4") == 4
@@ -115,6 +118,18 @@ def test_a_flipped_bit_of_an_array_which_the_format_does_not_notice_is_noticed(t
     assert checkpoints.find("1") == 1
 
 
+@pytest.mark.parametrize("lost", ["record", "state", "state/_METADATA"])
+def test_without_checksums_what_every_checkpoint_has_is_missed(tmp_path, sharding, lost):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    (tmp_path / "1" / "checksums.json").unlink()
+    assert checkpoints.find("1") == 1  # As of a version that wrote none.
+    lost = tmp_path / "1" / lost
+    shutil.rmtree(lost) if lost.is_dir() else lost.unlink()
+    with pytest.raises(DamagedCheckpoint, match="is missing"):
+        checkpoints.find("1")
+
+
 def test_the_best_survives_a_restart(tmp_path, sharding):
     first = Checkpoints(tmp_path, keep_last=1, keep_best=1)
     save(first, [0.9, 0.1], sharding)
@@ -150,3 +165,11 @@ def test_a_replaced_checkpoint_stays_gone_if_the_new_one_was_finished(tmp_path, 
     checkpoints.close()
     assert {p.name for p in tmp_path.iterdir()} == {"1"}
     assert Checkpoints(tmp_path).record(1)["metrics"] == {"eval_top1": 0.7}
+
+
+def test_what_is_set_aside_again_and_again_keeps_every_name(tmp_path):
+    for number in range(3):
+        (tmp_path / "7").mkdir()
+        assert checkpoint_files.rename(tmp_path, {7: "bad"}) == [
+            "bad-7" + (f"-{number}" if number else "")]
+    assert {path.name for path in tmp_path.iterdir()} == {"bad-7", "bad-7-1", "bad-7-2"}

@@ -13,6 +13,8 @@ from pathlib import Path
 import filelock
 import jax
 
+from cnnjax.types import UserError
+
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # The precision that rounds the factors of products, and what a processor has that gains by it.
 PRODUCTS = "bfloat16_products"
@@ -113,8 +115,19 @@ def _drop_interrupted_entries(folder: Path) -> None:
 
 
 def unused_accelerator() -> str | None:
-    """Returns a warning if there is a GPU or TPU that JAX does not use, else None."""
-    if jax.default_backend() != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
+    """Returns a warning if there is a GPU or TPU that JAX does not use, else None.
+
+    Raises:
+      UserError: if JAX finds no device at all.
+    """
+    try:
+        backend = jax.default_backend()
+    except (RuntimeError, AssertionError) as error:  # The latter without a message.
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        said = str(error).splitlines()[0] if str(error) else "no such device"
+        raise UserError(f"JAX cannot start with JAX_PLATFORMS={platforms!r} ({said}). Unset it, "
+                        "or install JAX for that device, such as jax[cuda13].") from None
+    if backend != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
     if Path("/dev/nvidia0").exists():
         return "There is an NVIDIA GPU that JAX does not use: pip install -U 'jax[cuda13]'"

@@ -38,7 +38,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
                               metric=config.checkpoint.metric)
     step = checkpoints.find(config.eval.checkpoint)
     record = checkpoints.record(step)
-    workdir.check_same_experiment(record["config"], config, folder, besides=("data.eval_split",))
+    workdir.check_same_experiment(record["config"], config, folder,
+                                  besides=("data.name", "data.eval_split"))
     kinds = robustness.kinds_of(config)
     experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]),
                                       trains=False)
@@ -49,6 +50,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")
         return 0
+    workdir.check_writable(folder)
     state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
     values = {"step": step, "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",

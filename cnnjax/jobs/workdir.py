@@ -72,8 +72,13 @@ def alone_in(workdir: Path) -> Iterator[None]:
       UserError: if another trains there, and still does after a few seconds.
     """
     lock = Lock(workdir / LOCK)
-    # Another may just be saving what it was asked to save.
-    if hosts.is_first() and not lock.take(seconds=_PATIENCE):
+    try:
+        # Another may just be saving what it was asked to save.
+        taken = not hosts.is_first() or lock.take(seconds=_PATIENCE)
+    except OSError as error:
+        raise UserError(f"{workdir / LOCK} cannot be written ({error.strerror}): it is another "
+                        "user's, perhaps. Give another --workdir.") from None
+    if not taken:
         raise UserError(f"Another process trains in {workdir}. Wait for its end, or give another "
                         "--workdir.")
     try:
@@ -120,7 +125,8 @@ def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir:
     differing = [key for key in sorted(old.keys() | new.keys())
                  if old.get(key) != new.get(key) and not any(
                      key == name or (name.endswith(".") and key.startswith(name))
-                     for name in allowed)]
+                     for name in allowed)
+                 and not (key == "data.name" and _are_files(old.get(key), new.get(key)))]
     if differing:
         lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} here"
                           for key in differing)
@@ -128,6 +134,15 @@ def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir:
             f"{workdir} holds another experiment:\n{lines}\n"
             "A run that goes on may change only its duration, evaluation, checkpoints and logging. "
             "Give another --workdir, or the values that are there.")
+
+
+def _are_files(old: Any, new: Any) -> bool:
+    """Whether both name data of one kind by a path, such as folder:PATH.
+
+    Files may be moved. Whether they are the same is for the fingerprint to say.
+    """
+    kinds = [str(name).partition(":") for name in (old, new)]
+    return kinds[0][0] == kinds[1][0] and all(found for _, found, _ in kinds)
 
 
 def load_config(workdir: Path) -> ConfigDict:

@@ -19,15 +19,15 @@ TIMING_FIELDS = ("seconds", "images_per_second")
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
-    """Returns the lines of metrics.jsonl, without a last one that a crash cut short."""
+    """Returns the lines of metrics.jsonl, without one that a crash cut short or a disk spoilt."""
     path = Path(workdir) / METRICS
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
     records = []
     for line in lines:
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+        with contextlib.suppress(json.JSONDecodeError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records
 
 

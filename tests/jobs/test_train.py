@@ -2,6 +2,8 @@
 
 import contextlib
 import shutil
+import threading
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -87,6 +89,24 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, capsys)
     assert [path.name for path in folder.iterdir()] == [workdir.LOCK]
     other.release()
     assert train(folder, "--config.train.steps=2") == 0 and not held(folder / workdir.LOCK)
+
+
+def test_a_lock_that_cannot_be_taken_is_explained(tmp_path, capsys):
+    (tmp_path / "run" / workdir.LOCK).mkdir(parents=True)
+    assert train(tmp_path / "run", "--config.train.steps=2") == 2
+    assert "cannot be written (Is a directory)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("old", "new", "same"), [
+    ("folder:/a/photos", "folder:photos", True), ("imagenet:/a", "imagenet:~/b", True),
+    ("folder:/a", "records:/a", False), ("mnist", "cifar10", False), ("mnist", "npz:x", False)])
+def test_files_may_be_moved_and_the_fingerprint_says_whether_they_are_the_same(old, new, same):
+    config = config_lib.default()
+    config.data.name = old
+    saved = config_lib.flatten(config)
+    config.data.name = new
+    with contextlib.nullcontext() if same else pytest.raises(UserError, match="data.name"):
+        workdir.check_same_experiment(saved, config, Path("run"))
 
 
 def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
@@ -270,11 +290,13 @@ def test_products_of_bfloat16_train_nearly_as_float32_and_evaluate_as_it(tmp_pat
 
 def test_top5_is_null_under_six_classes(tmp_path):
     x = np.random.default_rng(0).integers(0, 256, (64, 8, 8), np.uint8)
-    y = np.arange(64) % 3
+    y = np.arange(64) % 5
     np.savez(tmp_path / "d.npz", x_train=x, y_train=y, x_test=x[:10], y_test=y[:10])
     folder = tmp_path / "run"
-    assert train(folder, f"--config.data.name=npz:{tmp_path / 'd.npz'}") == 0
+    data = f"--config.data.name=npz:{tmp_path / 'd.npz'}"
+    assert train(folder, data) == 0
     assert summary(folder)["top5"] is None and summary(folder)["examples_evaluated"] == 10
+    assert train(tmp_path / "other", data, "--config.checkpoint.metric=top5") == 2
 
 
 def test_streaming_and_resident_data_train_to_the_same_bits(whole, tmp_path):
@@ -351,3 +373,23 @@ def test_a_model_is_evaluated_on_the_classes_that_it_was_trained_for(tmp_path, c
         (pets / split / "cat").rename(pets / split / "wolf")
     assert main(["launch.py", "--job=evaluate", f"--workdir={tmp_path / 'run'}"]) == 2
     assert "was trained for: ['cat', 'dog']" in capsys.readouterr().err
+
+
+def test_a_folder_has_checkpoints_once_one_is_finished(tmp_path):
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp-1").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "damaged-2").mkdir()
+    assert not workdir.has_checkpoints(tmp_path) and not workdir.holds_run(tmp_path)
+    (tmp_path / "checkpoints" / "3").mkdir()
+    assert workdir.has_checkpoints(tmp_path) and workdir.holds_run(tmp_path)
+
+
+def test_a_lock_is_waited_for_as_long_as_was_said(tmp_path):
+    path = tmp_path / "lock"
+    assert not held(path)
+    first, second = Lock(path), Lock(path)
+    assert first.take() and not second.take()
+    timer = threading.Timer(0.2, first.release)
+    timer.start()
+    assert second.take(seconds=30)
+    timer.join()
+    second.release()
