@@ -115,7 +115,18 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
 
     if not isinstance(error, NotPrepared):
         return error
-    words = [word for word in argv[1:] if not word.startswith(("--job", "--workdir"))]
+    words, is_value = [], False
+    for word in argv[1:]:
+        name, equals, _ = word.lstrip("-").partition("=")
+        if is_value:
+            is_value = False
+        elif word.startswith("-") and name in ("job", "workdir", "dry_run", *_SHORT):
+            is_value = not equals and name != "dry_run"
+        else:
+            words.append(word)
+    folder = _argument(argv, "workdir")
+    if folder and _argument(argv, "config") is None:  # The config is that of the run.
+        words.insert(0, f"--workdir={folder}")
     return NotPrepared(error.name, error.data_dir, reason=error.reason,
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
@@ -174,6 +185,7 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     for name in ("workdir", "models", *_SHORT):
         flags.DEFINE_string(name, None, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
+    folder = folder and os.path.expanduser(folder)  # The shell does it for DIR, not for --x=DIR.
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))
     if path is None and job in _WITHOUT_CONFIG:

@@ -1,6 +1,8 @@
 """The command line: every mistake is one message with the fix, and exit code 2."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 
@@ -214,6 +216,44 @@ def test_a_dry_run_writes_nothing(capsys, tmp_path):
     out = capsys.readouterr().out
     assert "60,806" in out and "learning rate" in out and "memory" in out
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [
+    ["--config=experiments/lenet5.py:mnist", "--dry_run"],
+    ["--config=experiments/lenet5.py:mnist", "--workdir", "some/where", "--job", "train"],
+    ["--config=experiments/lenet5.py:mnist", "--job=summarize", "--what=data"]])
+def test_the_command_that_prepares_data_can_be_typed_as_it_stands(words, capsys, monkeypatch):
+    said = bad([*words, "--config.data.data_dir=/nowhere"], capsys)
+    command, = re.findall(r"^ +(python launch.py .*)", said, re.MULTILINE)
+    parsed = parse(shlex.split(command)[1:])
+    assert (parsed.job, parsed.dry_run, parsed.config.data.data_dir) == (
+        "prepare", False, "/nowhere")
+    assert parsed.config.data.name == "mnist"
+
+
+def test_a_run_without_its_data_names_the_command_that_takes_them_from_its_config(
+        tmp_path, capsys):
+    run = [LENET, f"--workdir={tmp_path / 'run'}", "--config.train.steps=1"]
+    config = parse(["launch.py", *run, "--config.data.name=mnist"]).config
+    (tmp_path / "run" / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    said = bad(["--job=summarize", "--what=data", f"--workdir={tmp_path / 'run'}",
+                "--config.data.data_dir=/nowhere"], capsys)
+    command, = re.findall(r"^ +(python launch.py .*)", said, re.MULTILINE)
+    parsed = parse(shlex.split(command)[1:])
+    assert (parsed.job, parsed.config.data.name) == ("prepare", "mnist")
+
+
+def test_the_home_folder_may_be_written_as_the_shell_does(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    assert str(parse(["launch.py", LENET, "--workdir=~/run"]).workdir) == "/home/somebody/run"
+
+
+def test_a_platform_that_jax_does_not_find_is_one_message(root):
+    done = subprocess.run([sys.executable, "launch.py", LENET, "--dry_run"], cwd=root, text=True,
+                          capture_output=True, env=os.environ | {"JAX_PLATFORMS": "bogus"})
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "JAX cannot start with JAX_PLATFORMS='bogus'" in done.stderr
 
 
 def test_a_dry_run_on_tar_files_writes_their_index_alone(capsys, tmp_path):
