@@ -19,7 +19,8 @@ from cnnjax.types import Preprocess, UserError
 
 PyTree = Any
 # Arguments of models that change what their parameters compute, and the shape of none.
-_NOT_IN_SHAPES = ("bn_epsilon", "padding")
+_NOT_IN_SHAPES = ("activation", "bn_epsilon", "connections", "last_pool", "padding",
+                  "response_norm")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -45,9 +45,10 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
         name = workdir.load_config(path).model.name
     found = weights.load(name, section.weights, tag=section.tag, dtype=dtype)
     classes, names = found.module.num_classes, found.class_names
-    # Published weights have names of their own for the same classes in the same order.
-    if classes != dataset.num_classes or (
-            section.model is None and names and tuple(names) != tuple(dataset.class_names)):
+    # Published ImageNet weights get names that a data set's need not equal, for the same classes in
+    # the same order.
+    own = names and names != weights.imagenet.class_names()
+    if classes != dataset.num_classes or (own and names != tuple(dataset.class_names)):
         raise UserError(f"The teacher in {section.weights} knows {classes} classes, and they are "
                         f"not the {dataset.num_classes} of {dataset.name}: a student learns what "
                         "its teacher knows. Give a teacher that was trained on these.")

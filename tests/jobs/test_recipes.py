@@ -1,17 +1,24 @@
 """Recipes of the config in whole runs: progressive resizing, distillation, sharding, remat."""
 
+import contextlib
 import json
 import shutil
 import types
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import cnnjax
 from cnnjax import config as config_lib
+from cnnjax.analysis.lr_range import read_range_test
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import robustness
+from cnnjax.jobs import lr_finder, robustness
+from cnnjax.jobs.teacher import load_teacher
 from cnnjax.train.writers import read_metrics
+from cnnjax.types import Preprocess, UserError
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
        "--config.train.batch_size=48", "--config.train.steps=6", "--config.log.every_steps=1",
@@ -90,6 +97,23 @@ def test_a_teacher_of_other_classes_is_refused(tmp_path, capsys):
     assert "distill.model" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("names", "refused"), [
+    (("ant", "bee"), True), (("bee", "wasp"), False), (None, False)])
+def test_a_teacher_is_held_to_its_class_names_however_it_is_given(tmp_path, names, refused):
+    module = cnnjax.create_model("simple_cnn", 2, widths=(4,))
+    variables = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(
+        module.init, jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32)))
+    preprocess = Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3)
+    cnnjax.save_weights(tmp_path / "t.safetensors", "simple_cnn", variables, widths=(4,),
+                        preprocess=preprocess, class_names=names)
+    config = config_lib.default()
+    config.distill.weights, config.distill.model = str(tmp_path / "t.safetensors"), "simple_cnn"
+    dataset = types.SimpleNamespace(name="insects", num_classes=2, class_names=("bee", "wasp"))
+    with pytest.raises(UserError, match="not the 2 of insects") if refused else (
+            contextlib.nullcontext()):
+        assert load_teacher(config, dataset, preprocess, np.float32) is not None
+
+
 def evaluated(folder, *overrides):
     assert main(["launch.py", "--job=evaluate", f"--workdir={folder}", *overrides]) == 0
     return json.loads((folder / "evaluate.json").read_text())
@@ -120,12 +144,27 @@ def test_an_evaluation_over_views_has_another_answer(plain):
 def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main([*RUN, f"--workdir={folder}", "--job=lr_finder",
-                 "--config.lr_finder.highest=1000.0", "--config.lr_finder.steps=60"]) == 0
+                 "--config.lr_finder.highest=1000.0", "--config.lr_finder.steps=60",
+                 "--config.schedule.lr_batch_size=24"]) == 0
     found = json.loads((folder / "lr_finder.json").read_text())
     assert len(found["losses"]) < 60 and found["rates"] == sorted(found["rates"])
     assert found["rates"][0] == pytest.approx(1e-5, rel=1e-3)
     assert 1e-5 <= found["suggestion"] <= found["lowest_loss_at"] / 10 * 1.05  # Two digits.
+    # What the config says is for batches of 24, and the test's are of 48.
+    of_the_test = read_range_test(found["rates"], found["losses"]).suggestion
+    assert found["suggestion"] == pytest.approx(of_the_test / 2, rel=0.05)
     assert f"--config.schedule.lr={found['suggestion']:g}" in capsys.readouterr().out
+
+
+def test_the_range_test_rises_from_the_first_step_whatever_the_schedule_of_the_recipe():
+    config = config_lib.default()
+    config.model.name, config.train.epochs, config.head.epochs = "simple_cnn", 90.0, 3.0
+    config.schedule.warmup_epochs, config.schedule.lr_batch_size = 5.0, 1024
+    config.lr_finder.lowest, config.lr_finder.highest, config.lr_finder.steps = 1e-4, 10.0, 40
+    found = lr_finder.range_test(config)
+    assert config_lib.phase_steps(found, 1000) == (0, 40)
+    rate = experiment_lib.make_learning_rate(found, 1000, 40)
+    assert [float(rate(step)) for step in (0, 20, 40)] == pytest.approx([1e-4, 10**-1.5, 10.0])
 
 
 def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
@@ -152,7 +191,35 @@ def test_the_rate_goes_on_through_the_sizes_of_progressive_resizing():
         config = config_lib.default()
         config.model.name, config.data.image_size, config.train.steps = "simple_cnn", 8, 6
         config.schedule.name, config.train.progressive = "linear", sizes
+        config.head.steps, config.weights.path = 2, "random"
         experiment = experiment_lib.build(config)
-        rates.append([experiment.learning_rate(step) for step in range(6)])
-        assert len(experiment.phases) == max(1, len(sizes))
-    assert rates[0] == pytest.approx(rates[1]) and rates[0][5] < rates[0][3] < rates[0][0]
+        rates.append([experiment.learning_rate(step) for step in range(8)])
+        assert [(phase.start, phase.stop) for phase in experiment.phases] == (
+            [(0, 2), (2, 5), (5, 8)] if sizes else [(0, 2), (2, 8)])
+    assert rates[0] == pytest.approx(rates[1]) and rates[0][7] < rates[0][5] < rates[0][2]
+
+
+def test_each_phase_has_its_own_rate_and_decay_and_both_have_the_runs_loss():
+    config = config_lib.default()
+    config.model.name, config.data.image_size, config.weights.path = "simple_cnn", 8, "random"
+    config.head.steps, config.train.steps = 3, 4
+    config.head.optimizer, config.head.lr, config.head.weight_decay = "sgd", 0.25, 0.5
+    config.schedule.name, config.schedule.lr = "step", 0.1
+    config.schedule.drop_steps, config.schedule.drop_factor = (2,), 0.2
+    config.train.label_smoothing, config.train.ema_decay = 0.1, 0.9
+    config.train.loss, config.train.target_threshold, config.train.aux_weight = "sigmoid", 0.2, 0.7
+    config.train.ghost_batch_size, config.train.norm_statistics = 16, "running"
+    config.train.remat = ("conv1", "norm1")
+    experiment = experiment_lib.build(config)
+    assert [experiment.learning_rate(step) for step in range(7)] == pytest.approx(
+        [0.25] * 3 + [0.1] * 2 + [0.02] * 2)
+    head, rest = (phase.task for phase in experiment.phases)
+    assert head.label_smoothing == rest.label_smoothing == 0.1
+    assert (head.average_decay, rest.average_decay, rest.average_start) == (0, 0.9, 3)
+    assert (rest.aux_weight, rest.target_threshold, rest.ghost_batch_size) == (0.7, 0.2, 16)
+    assert rest.running_statistics and rest.remat == {"conv1", "norm1"}
+    params = {"head": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}}
+    zeros = {"head": {"kernel": jnp.zeros((2, 2)), "bias": jnp.zeros(2)}}
+    updates, _ = head.optimizer.update(zeros, head.optimizer.init(params), params)
+    np.testing.assert_allclose(updates["head"]["kernel"], -0.25 * 0.5)
+    np.testing.assert_array_equal(updates["head"]["bias"], 0)

@@ -270,6 +270,18 @@ def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeyp
     assert initial_weights.load(config, 10).preprocess == PREPROCESS
 
 
+@pytest.mark.parametrize(("name", "key", "value"), [
+    ("efficientnet_b0", "activation", "relu6"), ("alexnet", "response_norm", True),
+    ("googlenet", "last_pool", 3), ("efficientnet_b0", "padding", "same")])
+def test_what_a_model_computes_beyond_its_parameters_must_agree(monkeypatch, name, key, value):
+    monkeypatch.setattr(cnnjax, "load_weights", lambda name, path, classes, tag, **overrides: (
+        cnnjax.create_model(name, classes, **{key: value} | overrides), {}, PREPROCESS))
+    config = config_lib.default()
+    config.model.name, config.weights.path = name, "other.safetensors"
+    with pytest.raises(UserError, match=f"set --config.model.{key}={value}"):
+        initial_weights.load(config, 10)
+
+
 @pytest.mark.slow
 def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
     rgb = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
