@@ -71,7 +71,7 @@ def a2(config):
     """Procedure A2 of ResNet strikes back (arXiv 2110.00476, table 2): 300 epochs."""
     config.data.name = "imagenet2012"
     config.data.image_size = 224
-    config.data.crop = 0.95
+    config.data.crop = 224 / 235  # 0.95, as timm rounds it.
     config.data.interpolation = "bicubic"
     config.model.drop_path_rate = 0.05
     config.model.zero_init_residual = True

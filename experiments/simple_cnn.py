@@ -6,7 +6,7 @@
     python launch.py --config=experiments/simple_cnn.py:fashion_mnist
     python launch.py --config=experiments/simple_cnn.py:fashion_mnist_94
     python launch.py --config=experiments/simple_cnn.py --config.model.widths="(16, 32)" \
-        --config.model.hidden="(64,)"
+        --config.model.hidden="(64,)" --workdir=runs/narrow
 
 Measured on 2 CPU cores (shared virtual machine), float32, top-1 on the test split:
 

@@ -1,7 +1,8 @@
 """Transfer learning: a new head on a pretrained trunk, and then all of the model, gently.
 
     python launch.py --config=experiments/transfer.py
-    python launch.py --config=experiments/transfer.py --config.weights.path=runs/resnet_cifar
+    python launch.py --config=experiments/transfer.py --config.weights.path=runs/resnet_cifar \
+        --workdir=runs/transfer_cifar
     python launch.py --config=experiments/transfer.py:hymenoptera \
         --config.weights.path=efficientnet-lite0-57934424.pth \
         --config.data.name=folder:hymenoptera_data

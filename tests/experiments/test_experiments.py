@@ -128,12 +128,21 @@ def test_the_imagenet_recipe_of_resnet50_is_the_90_epoch_one_with_linear_scaling
     assert max(float(rate(s)) for s in range(24_000, 28_000, 50)) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_the_procedures_of_timm_resize_to_the_side_that_timm_does():
+    get_config = load(ROOT / "experiments" / "resnet50.py").get_config
+    for preset in ("a1", "a2", "a3"):  # floor(224 / 0.95) of its ResizeKeepRatio.
+        assert round(224 / get_config(preset).data.crop) == 235
+
+
 def test_the_presets_of_efficientnet_scale_the_digits_or_imagenet():
     get_config = load(ROOT / "experiments" / "efficientnet.py").get_config
     b4, phi = get_config("imagenet,b4"), get_config("imagenet,phi=1")
     assert (b4.model.name, b4.data.image_size) == ("tf_efficientnet_b4", 380)
     assert (b4.model.width, b4.model.depth) == (1.4, 1.8)
     assert (phi.model.width, phi.model.depth, phi.data.image_size) == (1.1, 1.2, 258)
+    # 32 pixels are left around the crop: CROP_PADDING of the paper's code.
+    assert b4.data.crop == pytest.approx(0.9223, abs=5e-5)
+    assert get_config("imagenet,b0").data.crop == 0.875
     digits, scaled = get_config(), get_config("phi=1")
     assert scaled.model.width == pytest.approx(1.1 * digits.model.width)
     assert scaled.data.image_size == round(1.15 * digits.data.image_size)
