@@ -17,7 +17,7 @@ def valid() -> ConfigDict:
 
 @pytest.mark.parametrize(("key", "value", "steps"), [
     ("steps", 7, 7), ("epochs", 3.0, 30), ("epochs", 0.25, 3), ("examples", 1_001, 11),
-    ("epochs", 2.9 + 0.1, 30)])
+    ("epochs", 2.9 + 0.1, 30), ("epochs", 1e-9, 1)])
 def test_every_unit_of_the_run_resolves_to_steps_and_no_epoch_is_cut_short(key, value, steps):
     config = config_lib.default()
     config.train[key] = value
@@ -30,6 +30,16 @@ def test_percent_is_of_the_whole_run():
     config.schedule.warmup_percent = 5.0
     assert config_lib.in_steps(config.schedule, "warmup", batch_size=10, examples=100,
                                total=200) == pytest.approx(10)
+
+
+def test_a_duration_of_0_is_set_all_the_same():
+    config = valid()
+    config.schedule.warmup_steps = 0
+    length = dict(batch_size=10, examples=100)
+    assert config_lib.in_steps(config.schedule, "warmup", **length) == 0
+    config.schedule.warmup_epochs = 1.0
+    with pytest.raises(UserError, match="Two durations"):
+        config_lib.in_steps(config.schedule, "warmup", **length)
 
 
 def test_a_tuple_of_durations_resolves_element_by_element():

@@ -56,3 +56,13 @@ def test_parts_of_a_tree_together_are_the_tree():
     chosen, others = trees.partition(tree, {"a/y", "b/x"})
     assert (chosen, others) == ({"a": {"y": 2}, "b": {"x": 3}}, {"a": {"x": 1}})
     assert trees.merge(chosen, others) == tree and trees.merge(tree, {"a": {"x": 7}})["a"]["x"] == 7
+
+
+def test_the_digest_goes_by_the_order_of_the_whole_names():
+    # "a-b" is before "a/x", though the key "a" is before "a-b".
+    tree = {"a": {"x": np.float32(1)}, "a-b": np.float32(2)}
+    assert list(trees.named_leaves(tree)) == ["a/x", "a-b"]
+    expected = hashlib.sha256()
+    for name, value in (("a-b", 2), ("a/x", 1)):
+        expected.update(f"{name}\0float32\0()\0".encode() + np.asarray(value, "<f4").tobytes())
+    assert trees.sha256(tree) == expected.hexdigest()

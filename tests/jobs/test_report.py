@@ -254,3 +254,13 @@ def test_runs_whose_folders_are_written_alike_stay_rows_of_their_own(tmp_path):
 def test_a_tag_that_no_report_could_show_is_refused_before_anything_runs(tag):
     with pytest.raises(UserError, match="Trial 'a': its tag 'x' is"):
         Trial("a", {}, {"x": tag})
+
+
+@pytest.mark.parametrize(("seeds", "named", "words"), [
+    ([3, 4], False, ["--config.seed=3", "--config.seeds=2"]), ([0, 1], False, ["--config.seeds=2"]),
+    ([3], True, ["--job=sweep", "--config.seed=3"]), ([0], True, ["--job=sweep"])])
+def test_the_command_of_a_sweep_says_its_seeds(seeds, named, words):
+    about = {"experiment": "experiments/a.py:b", "seeds": seeds, "overrides": {"train.steps": 3}}
+    found = report._command(about, Path("runs/x"), named).split()
+    assert sorted(found) == sorted(["python", "launch.py", "--config=experiments/a.py:b", *words,
+                                    "--config.train.steps=3", "--workdir=runs/x"])

@@ -72,7 +72,10 @@ def traced(model, side=32):
 
 START = {"googlenet": dict(aux_logits=True),
          "googlenet_original": dict(aux_logits=True, aux_pool="adaptive"),
-         "inception_v3": dict(aux_logits=True), "densenet121": dict(stage_sizes=(1, 1))}
+         "inception_v3": dict(aux_logits=True), "densenet121": dict(stage_sizes=(1, 1)),
+         "efficientnet_b0": dict(width=0.25, depth=0.1), "mobilenet_v2": dict(width=0.25),
+         "mobilenet_v3_small": dict(width=0.25), "vgg11": dict(hidden=64, stage_sizes=(1,) * 5),
+         "resnetv2_50": dict(stage_sizes=(1, 1), widths=(16, 32))}
 
 
 @pytest.mark.parametrize("name,side,layer,std", [
@@ -87,6 +90,11 @@ START = {"googlenet": dict(aux_logits=True),
     ("densenet121", 32, "head", (3 * 80) ** -0.5),
     ("convnext_tiny", 32, "stage2_block1/fc1", 0.02),
     ("convnext_tiny", 32, "stage1_block1/conv", 0.02),
+    ("efficientnet_b0", 32, "head", (3 * 100) ** -0.5),  # U(-b, b) of b = 1 / sqrt(outputs).
+    ("mobilenet_v2", 32, "head", 0.01), ("mobilenet_v3_small", 32, "head", 0.01),
+    ("mobilenet_v2", 32, "stage7_block1/project_conv", (2 / 80) ** 0.5),
+    ("vgg11", 32, "stage2_conv1", (2 / (9 * 128)) ** 0.5), ("vgg11", 32, "head", 0.01),
+    ("squeezenet1_1", 32, "head", 0.01), ("resnetv2_50", 32, "head", 0.01),
 ])
 def test_kernels_start_with_the_published_deviation(name, side, layer, std):
     layers, shapes = traced(create_model(name, 100, **START.get(name, {})), side)
@@ -98,11 +106,45 @@ def test_kernels_start_with_the_published_deviation(name, side, layer, std):
     ("googlenet_original", "stem_conv1", 0.2), ("googlenet_original", "aux1/fc1", 0.2),
     ("googlenet_original", "aux2/head", 0), ("googlenet_original", "head", 0),
     ("densenet121", "head", 0), ("convnext_tiny", "stage1_block1/conv", 0),
-    ("convnext_tiny", "stage1_block1/fc1", 0), ("convnext_tiny", "head", 0)])
+    ("convnext_tiny", "stage1_block1/fc1", 0), ("convnext_tiny", "head", 0),
+    ("efficientnet_b0", "stage1_block1/squeeze/expand", 0), ("efficientnet_b0", "head", 0)])
 def test_biases_start_with_the_published_value(name, layer, value):
     layers, _ = traced(create_model(name, 100, **START.get(name, {})))
     np.testing.assert_array_equal(layers[layer].bias_init(jax.random.key(0), (4,)),
                                   np.float32(value))
+
+
+@pytest.mark.parametrize("name,arguments,side,momentum,epsilon", [
+    ("googlenet", {}, 32, 0.9, 1e-3), ("inception_v3", {}, 299, 0.9, 1e-3),
+    ("densenet121", {}, 32, 0.9, 1e-5), ("efficientnet_b0", {}, 32, 0.9, 1e-5),
+    ("efficientnet_b5", dict(width=0.25, depth=0.1), 32, 0.99, 1e-3),
+    ("mobilenet_v3_small", {}, 32, 0.99, 1e-3)])
+def test_batch_norms_have_torchvisions_momentum_and_epsilon(name, arguments, side, momentum,
+                                                            epsilon):
+    layers, _ = traced(create_model(name, 100, **START.get(name, {}), **arguments), side)
+    found = {(layer.momentum, layer.epsilon) for layer in layers.values()
+             if isinstance(layer, BatchNorm)}
+    assert found == {(momentum, epsilon)}
+
+
+def test_inceptions_auxiliary_convolution_of_5_pixels_sees_the_whole_map_once():
+    layers, _ = traced(create_model("inception_v3", 100, **START["inception_v3"]), 299)
+    assert layers["aux1/conv2"].padding == 0
+
+
+def test_googlenets_response_normalisation_has_the_constants_of_caffes_replication():
+    # bvlc_googlenet: local_size 5, alpha 1e-4 (over the mean of the five), beta 0.75, and k 1.
+    x = 100 * np.random.default_rng(0).standard_normal(9).astype(np.float32)
+    energy = np.convolve(np.square(x), np.ones(5), "same") / 5
+    found = create_model("googlenet_original", 10)._respond(x.reshape(1, 1, 1, 9))
+    np.testing.assert_allclose(np.ravel(found), x / (1 + 1e-4 * energy) ** 0.75, rtol=1e-5)
+
+
+def test_densenets_layers_drop_at_a_rate_of_their_own():
+    layers, _ = traced(create_model("densenet121", 10, stage_sizes=(1, 1), dropout_rate=0.5,
+                                    layer_dropout_rate=0.2))
+    rates = [layer.rate for layer in layers.values() if isinstance(layer, nn.Dropout)]
+    assert rates == [0.2, 0.2, 0.5]
 
 
 def test_an_empty_batch_has_no_statistics():

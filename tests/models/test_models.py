@@ -239,6 +239,22 @@ def test_stochastic_depth_rises_linearly_from_none_to_its_rate_in_the_last_block
     np.testing.assert_allclose(rates, [0, 0.1, 0.2, 0.3])
 
 
+@pytest.mark.parametrize("name", ["efficientnet_b0", "convnext_tiny"])
+def test_branches_are_dropped_in_training_alone(name):
+    model, x = small(name, drop_path_rate=0.3), specs(name)
+    for train in (True, False):
+        modes = []
+
+        def record(next_call, args, kwargs, context, modes=modes):
+            if isinstance(context.module, DropPath):
+                modes.append(context.module.train)
+            return next_call(*args, **kwargs)
+
+        with nn.intercept_methods(record):
+            shapes(model, x, train=train)
+        assert set(modes) == {train}
+
+
 def test_names_are_listed_by_pattern_in_the_order_of_the_table():
     assert list_models("resnet?? ") == []
     assert list_models("resnet??") == ["resnet18", "resnet34", "resnet50"]

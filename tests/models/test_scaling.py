@@ -9,7 +9,7 @@ import cnnjax
 from cnnjax import trees
 from cnnjax.models import create_model, lookup
 from cnnjax.models.efficientnet import TRUNKS
-from cnnjax.models.mbconv import makers
+from cnnjax.models.mbconv import FusedMBConv, makers
 from cnnjax.models.scaling import compound_scaling, round_channels, round_repeats
 from cnnjax.types import UserError
 
@@ -153,3 +153,12 @@ def test_tensorflow_and_torchvision_disagree_on_b2s_resolution_and_on_depthwise_
                         depthwise_init=create_model(name).depthwise_init)
         kernel = layers["depthwise"].keywords["kernel_init"](jax.random.key(0), (5, 5, 1, 400))
         assert kernel.var() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize(("hidden", "linear"), [(4, False), (8, True)])
+def test_a_fused_block_ends_linearly_unless_it_is_one_convolution_alone(hidden, linear):
+    layers = makers(train=False, dtype=jnp.float32, bn_momentum=0.9, bn_epsilon=1e-3,
+                    squeeze_activation=jax.nn.relu)
+    block = FusedMBConv(6, 3, 2, hidden, jax.nn.relu, layers["conv"], layers["norm"], None)
+    y, _ = jax.jit(block.init_with_output)(jax.random.key(0), jnp.ones((1, 6, 6, 4)))
+    assert y.max() > 0 and (y.min() < 0) == linear

@@ -525,3 +525,22 @@ def test_a_row_is_cut_into_as_many_parts_as_leave_each_its_columns(cols, feature
 def test_no_images_have_no_outputs():
     assert ops.conv2d(jnp.ones((0, 28, 28, 1)), jnp.ones((5, 5, 1, 6)), 1, 2).shape == (
         0, 28, 28, 6)
+
+
+@pytest.mark.parametrize("dtype,groups,name", [
+    (jnp.float32, 1, "columns"), (jnp.float32, 2, "blocks"), (jnp.bfloat16, 1, "taps")])
+def test_factors_are_rounded_in_plain_convolutions_of_float32_alone(dtype, groups, name):
+    x = jax.ShapeDtypeStruct((3, 26, 27, 64), dtype)
+    kernel = jax.ShapeDtypeStruct((3, 3, 64 // groups, 32), dtype)
+    with ops.products("bfloat16"), ops.training():
+        assert ops.formulation(x, kernel, 2, 1, groups) == name
+
+
+def test_winograd_of_bfloat16_computes_in_float32():
+    x, kernel = (jnp.asarray(abs(a), jnp.bfloat16) for a in arrays((6, 6), (3, 3), 64, 32, 1))
+    exact = definition(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, "SAME", 1)
+    with ops.training():
+        assert ops.formulation(x, kernel) == "winograd"
+        y = jax.jit(ops.conv2d)(x, kernel)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_allclose(y.astype(jnp.float32), exact, rtol=2 ** -8)

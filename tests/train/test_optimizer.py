@@ -135,3 +135,22 @@ def test_clipping_comes_before_momentum_and_weight_decay():
         found.append(updates["kernel"])
     # Clipped to (0, 1), decay makes it (1, 1), and then half of the step before comes along.
     np.testing.assert_allclose(found, [[-1, -1], [-1.5, -1.5]], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "reference"), [
+    ("lars", optax.sgd(0.1, momentum=0.9, nesterov=True)), ("lamb", optax.adam(0.1, eps=1e-6))])
+def test_what_does_not_decay_takes_plain_steps_without_a_trust_ratio(name, reference):
+    kernel, bias = jnp.array([1.0, -2.0, 3.0]), jnp.array([0.5, 2.0])
+    optimizer = make_optimizer(name, lambda step: 0.1, {"kernel": kernel, "bias": bias},
+                               nesterov=True, eps=1e-6, weight_decay=0.1)
+
+    def three_steps(rule, params):
+        state = rule.init(params)
+        for t in range(3):
+            grads = jax.tree.map(lambda w, t=t: 0.1 * w + 0.1 * t, params)
+            updates, state = rule.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    found = three_steps(optimizer, {"kernel": kernel, "bias": bias})
+    np.testing.assert_allclose(found["bias"], three_steps(reference, bias), rtol=1e-6)

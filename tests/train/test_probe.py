@@ -75,3 +75,16 @@ def test_the_fifth_view_is_the_centre():
     crop = views_of(image, "five_crop")[0, 4]
     np.testing.assert_allclose(crop, jax.image.resize(image[0, 1:15, 1:15], (16, 16, 1), "linear"),
                                rtol=1e-6)
+
+
+def test_features_are_standardized_by_those_to_train_on():
+    train, other = np.array([[0.0, 5.0], [4.0, 5.0]]), np.array([[6.0, 5.5]])
+    ours, theirs = probe.standardized(train, other)
+    # The second never changes, and is left as large as it is.
+    np.testing.assert_allclose(ours, [[-1, 0], [1, 0]])
+    np.testing.assert_allclose(theirs, [[2, 0.5]])
+
+
+def test_where_there_are_fewer_than_the_neighbours_all_vote():
+    found = probe.knn_predict(np.eye(3), np.array([2, 0, 1]), np.eye(3), num_classes=3)
+    np.testing.assert_array_equal(found, [2, 0, 1])

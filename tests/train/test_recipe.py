@@ -49,6 +49,46 @@ def test_what_is_computed_again_has_the_same_gradients_and_statistics():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, again)
 
 
+def test_parts_within_others_are_computed_again_with_those():
+    names = ["part1/conv/kernel", "part1/norm/scale", "part10/conv/kernel", "head/kernel"]
+    for patterns in ([".*"], ["part.*", "head"], ["part1", "part1/conv", "part10", "head"]):
+        assert modules_to_rematerialise(names, patterns) == {"part1", "part10", "head"}
+    assert modules_to_rematerialise(names, ["part1/.*"]) == {"part1/conv", "part1/norm"}
+
+
+class _Deep(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        x = x * self.param("scale", nn.initializers.ones, ())
+        for _ in range(8):
+            x = jnp.sin(x)
+        return x
+
+
+class _Two(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return _Deep(name="second")(_Deep(name="first")(x))
+
+
+def test_what_is_computed_again_is_not_remembered():
+    x = jnp.ones(100)
+    variables = jax.eval_shape(_Two().init, jax.random.key(0), x)
+
+    def maps_kept(*paths):
+        def backward(variables, x):
+            with rematerialised(paths):
+                return jax.vjp(lambda v: _Two().apply(v, x).sum(), variables)[1]
+
+        kept = jax.eval_shape(lambda x: backward({"params": {
+            name: {"scale": x[0]} for name in ("first", "second")}}, x), x)
+        return sum(leaf.shape == x.shape for leaf in jax.tree.leaves(kept))
+
+    assert trees.count(variables) == 2
+    nothing, one, both = maps_kept(), maps_kept("second"), maps_kept("first", "second")
+    assert both <= one - 7 <= nothing - 14
+
+
 @pytest.mark.slow
 def test_a_resnet50_remembers_less_for_the_backward_pass():
     model = cnnjax.create_model("resnet50", num_classes=10)
@@ -179,5 +219,6 @@ def test_the_smallest_parameter_of_that_size_is_divided_and_no_other_shape(monke
     found = shard_state(state, params, _Eight, min_size=128)
     assert found == {"params": {"w": PartitionSpec("data")},
                      "opt_state": {"rows": {"w": PartitionSpec()}}}
+    assert shard_state(state, params, _Eight, rules=("w",)) == found
     assert set(jax.tree.leaves(shard_state(state, params, _Eight, min_size=129))) == {
         PartitionSpec()}
