@@ -67,13 +67,14 @@ def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None =
     start, config, mesh = time.perf_counter(), experiment.config, experiment.mesh
     variables = experiment.gather(state.variables)
 
-    def features(split):
-        feed = experiment_lib.make_eval_feed(experiment, split)
+    def features(split, sized):
+        feed = experiment_lib.make_eval_feed(sized, split)
         return compute_features(phase.cached_trunk, variables, feed.constants, feed.batches(),
-                                feed.fetch, experiment.prepare, mesh)
+                                feed.fetch, sized.prepare, mesh)
 
-    train, evaluation = (features(split) for split in (experiment.dataset.train,
-                                                       experiment.dataset.eval))
+    # `eval.image_size` leaves what the phase trains on.
+    train = features(experiment.dataset.train, experiment.at_size(phase.image_size))
+    evaluation = features(experiment.dataset.eval, experiment)
     count = len(train["label"]) + len(evaluation["label"])
     print(f"Features of {count:,} images: {console.duration(time.perf_counter() - start)}",
           flush=True)

@@ -145,6 +145,10 @@ class Experiment:
         """uint8 images as they come from the data set -> the model's input, for evaluation."""
         return functools.partial(_prepare, self.preprocess, self.dtype)
 
+    def at_size(self, size: tuple[int, int]) -> Experiment:
+        """Returns the experiment with images of another size (H, W) in evaluation."""
+        return dataclasses.replace(self, preprocess=dataclasses.replace(self.preprocess, size=size))
+
 
 def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains: bool = True
           ) -> Experiment:
@@ -185,7 +189,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     sharded = config.sharding.fsdp_min_size or config.sharding.rules
     parts = Parts(
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
-        examples=(examples, len(dataset.eval.source)), prepare=experiment.prepare,
+        examples=(examples, len(dataset.eval.source)),
+        prepare=lambda size: experiment.at_size(size).prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
         train_size=recipe.train_size(config, preprocess),
         augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),

@@ -75,7 +75,7 @@ class Parts:
       learning_rate: steps -> schedule of the phase after the head's.
       train_size: (H, W) of the images to train on.
       augment: size -> (key, images) -> the model's input.
-      prepare: images -> the model's input, without augmentation.
+      prepare: size -> images -> the model's input, without augmentation.
       gathered: where a step computes with parameters that are sharded; None if none are.
       distillation: the teacher, or None.
     """
@@ -88,7 +88,7 @@ class Parts:
     learning_rate: Callable[[int], optax.Schedule]
     train_size: tuple[int, int]
     augment: Callable[[tuple[int, int]], step_lib.Augment]
-    prepare: Callable[[jax.Array], jax.Array]
+    prepare: Callable[[tuple[int, int]], Callable[[jax.Array], jax.Array]]
     gathered: jax.sharding.Sharding | None = None
     distillation: Distillation | None = None
 
@@ -133,8 +133,9 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
     optimizer = make_optimizer(head.optimizer, learning_rate, _only(parts.params, names),
                                weight_decay=head.weight_decay)
     module, trunk, cached_trunk, features = parts.module, None, None, "computed at every step"
+    prepare = parts.prepare(parts.train_size)
     augment = (parts.augment(parts.train_size) if head.augment
-               else lambda key, images: parts.prepare(images))
+               else lambda key, images: prepare(images))
     if halves := frozen.split_at_head(parts.module, parts.input_shape):
         trunk, module = halves
         width = parts.params["head"]["kernel"].shape[0]

@@ -197,6 +197,26 @@ def test_the_head_is_trained_with_the_runs_loss(pretrained, tmp_path):
     assert losses[1] != pytest.approx(losses[0], rel=0.05)
 
 
+def test_the_head_trains_at_the_training_size_whatever_the_size_of_the_evaluation(
+        whole, pretrained, tmp_path, monkeypatch):
+    found = []
+    for side in (0, 12):
+        folder = tmp_path / str(side)
+        assert train(folder, "--config.data.image_size=8", f"--config.eval.image_size={side}",
+                     "--config.train.steps=0") == 0
+        found.append((summary(folder)["params_sha256"], lines(folder)[-1]["train_loss"]))
+    assert found[0] == found[1]
+
+    config = workdir.load_config(whole)
+    config.data.image_size, config.eval.image_size = 8, 12
+    monkeypatch.setattr(cnnjax.data, "resident_limit", lambda mesh: 0)
+    experiment = experiment_lib.build(config, PREPROCESS)
+    phase, images = experiment.phases[0], np.full((4, 8, 8, 1), 51, np.uint8)
+    assert phase.cached_trunk is None and experiment.preprocess.size == (12, 12)
+    np.testing.assert_allclose(phase.task.augment(jax.random.key(0), images),
+                               np.full((4, 8, 8, 1), (51 / 255 - 0.25) / 0.5), rtol=1e-6)
+
+
 def test_augmented_images_have_their_features_computed_at_every_step(pretrained, tmp_path, capsys):
     assert train(tmp_path / "run", "--config.train.steps=0", "--config.head.augment=True",
                  "--config.augment.flip=True") == 0
