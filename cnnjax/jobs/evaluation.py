@@ -53,8 +53,8 @@ def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None =
     """Returns the batches and the evaluation of a phase: of images, or of features of them.
 
     Features, of a phase with `cached_trunk`, are those of the frozen trunk in the given state,
-    computed here, once. Images need no state. A phase that continues another takes what it can of
-    the inputs before.
+    computed here, once; an evaluation over several views of an image is one of images all the same.
+    Images need no state. A phase that continues another takes what it can of the inputs before.
     """
     if phase.continued and before is not None:
         if experiment.dataset.train.image_shape is not None:  # Resized on the device.
@@ -74,17 +74,20 @@ def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None =
 
     # `eval.image_size` leaves what the phase trains on.
     train = features(experiment.dataset.train, experiment.at_size(phase.image_size))
-    evaluation = features(experiment.dataset.eval, experiment)
-    count = len(train["label"]) + len(evaluation["label"])
+    count = len(train["label"])
+    if eval_module(experiment) is experiment.module:
+        found = features(experiment.dataset.eval, experiment)
+        count += len(found["label"])
+        evaluate = _evaluator(experiment, phase.task.module, lambda features: features,
+                              data.make_array_eval_feed(found, mesh=mesh,
+                                                        batch_size=config.train.batch_size))
+    else:  # Over several views: the answers are averaged, and not the features.
+        evaluate = evaluator(experiment)
     print(f"Features of {count:,} images: {console.duration(time.perf_counter() - start)}",
           flush=True)
-    return Inputs.of(
-        experiment, phase,
-        data.make_array_feed(train, batch_size=config.train.batch_size, seed=config.seed,
-                             mesh=mesh),
-        _evaluator(experiment, phase.task.module, lambda features: features,
-                   data.make_array_eval_feed(evaluation, mesh=mesh,
-                                             batch_size=config.train.batch_size)))
+    feed = data.make_array_feed(train, batch_size=config.train.batch_size, seed=config.seed,
+                                mesh=mesh)
+    return Inputs.of(experiment, phase, feed, evaluate)
 
 
 def evaluator(experiment: Experiment) -> Evaluate:

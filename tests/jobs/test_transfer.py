@@ -217,6 +217,15 @@ def test_the_head_trains_at_the_training_size_whatever_the_size_of_the_evaluatio
                                np.full((4, 8, 8, 1), (51 / 255 - 0.25) / 0.5), rtol=1e-6)
 
 
+def test_a_head_on_features_is_evaluated_over_the_views_that_its_model_is(pretrained, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.steps=0", "--config.eval.tta=five_crop") == 0
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}"]) == 0
+    found, measured = json.loads((folder / "evaluate.json").read_text()), lines(folder)[-1]
+    assert found["eval_loss"] == pytest.approx(measured["eval_loss"], rel=1e-5)
+    assert found["eval_top1"] == measured["eval_top1"] == summary(folder)["top1"]
+
+
 def test_augmented_images_have_their_features_computed_at_every_step(pretrained, tmp_path, capsys):
     assert train(tmp_path / "run", "--config.train.steps=0", "--config.head.augment=True",
                  "--config.augment.flip=True") == 0
