@@ -23,6 +23,7 @@ from cnnjax.jobs import backend, initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.model_input import (
     at_eval_size,
+    check_eval_size,
     check_input_size,
     check_train_size,
     make_preprocess,
@@ -164,6 +165,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     Raises:
       UserError: for anything that could be known before the first step.
     """
+    if trains:
+        check_eval_size(config)
     mesh = make_mesh(config.devices)
     ops.set_default(config.ops)
     ops.set_products(backend.product_type(config.precision))
@@ -176,12 +179,13 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     weights = None if saved_preprocess else initial_weights.load(config, dataset.num_classes)
     preprocess = saved_preprocess or make_preprocess(
         config, dataset, weights and weights.preprocess)
+    train_size = recipe.train_size(config, preprocess)
     preprocess = at_eval_size(config, preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
     params = check_input_size(config, module, preprocess)
     if config.eval.image_size or config.train.progressive:
-        check_train_size(config, module, preprocess, params)
+        check_train_size(config, module, preprocess, params, train_size)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
         mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
@@ -192,7 +196,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         examples=(examples, len(dataset.eval.source)),
         prepare=lambda size: experiment.at_size(size).prepare,
         learning_rate=functools.partial(make_learning_rate, config, examples),
-        train_size=recipe.train_size(config, preprocess),
+        train_size=train_size,
         augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),
         gathered=step_lib.replicated(mesh) if sharded else None,
         distillation=teacher and teacher.distillation)

@@ -10,7 +10,7 @@ import jax
 
 from cnnjax.analysis import summarize
 from cnnjax.analysis.kinds import MULTIPLY
-from cnnjax.jobs import console, recipe
+from cnnjax.jobs import console
 from cnnjax.types import UserError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def check(experiment: Experiment, trains: bool = True) -> None:
     # What is computed again need not be kept.
     whole = not config.train.remat and all(
         p.task.trainable is None and p.task.trunk is None for p in experiment.phases)
-    steps = (largest, recipe.train_size(config, experiment.preprocess), "train.batch_size", whole)
+    steps = (largest, experiment.parts.train_size, "train.batch_size", whole)
     evaluations = (
         (config.eval.batch_size or config.train.batch_size) // experiment.mesh.size or 1,
         experiment.preprocess.size, "eval.batch_size", False)

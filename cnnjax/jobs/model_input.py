@@ -9,7 +9,6 @@ import flax.linen as nn
 from ml_collections import ConfigDict
 
 from cnnjax import data, models, trees
-from cnnjax.jobs import recipe
 from cnnjax.types import Preprocess, UserError
 
 
@@ -80,19 +79,25 @@ def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
       config: of the run.
       preprocess: of the config; or of an earlier session, which may have evaluated at another size.
     """
-    if config.eval.image_size and not config.data.image_size:
-        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
-                        "to train on, such as --config.data.image_size=160.")
     side = config.eval.image_size or config.data.image_size
     return dataclasses.replace(preprocess, size=(side, side)) if side else preprocess
 
 
-def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any
-                     ) -> None:
+def check_eval_size(config: ConfigDict) -> None:
+    """Raises a UserError if a run that trains says at what size to evaluate alone.
+
+    Its checkpoints hold the size of the evaluation, so that none would say what it trained on.
+    """
+    if config.eval.image_size and not config.data.image_size:
+        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
+                        "to train on, such as --config.data.image_size=160. A run that has begun "
+                        "without it trains on without eval.image_size; --job=evaluate takes it.")
+
+
+def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any,
+                     train_size: tuple[int, int]) -> None:
     """Raises a UserError if images of the training size need other parameters."""
-    sizes = [(side, side) for _, side in config.train.progressive] or [
-        recipe.train_size(config, preprocess)]
-    for size in sizes:
+    for size in [(side, side) for _, side in config.train.progressive] or [train_size]:
         shapes = check_input_size(config, module, dataclasses.replace(preprocess, size=size))
         if trees.count(shapes) != trees.count(params):
             raise UserError(f"{config.model.name} has other parameters for images of another size: "

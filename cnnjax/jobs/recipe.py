@@ -18,11 +18,16 @@ from cnnjax.types import Preprocess, UserError
 
 
 def train_size(config: ConfigDict, preprocess: Preprocess) -> tuple[int, int]:
-    """Returns (H, W) of the images that the model trains on: `eval.image_size` leaves them."""
+    """Returns (H, W) of the images that the model trains on: `eval.image_size` leaves them.
+
+    Args:
+      config: of the run.
+      preprocess: before `at_eval_size`; its size counts where the config says none.
+    """
     if config.train.progressive:
         return (config.train.progressive[-1][1],) * 2
     side = config.data.image_size
-    return (side, side) if config.eval.image_size else preprocess.size
+    return (side, side) if side else preprocess.size
 
 
 def make_augment(config: ConfigDict, dataset: data.Dataset, preprocess: Preprocess, dtype: Any,

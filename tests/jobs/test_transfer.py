@@ -1,6 +1,7 @@
 """Runs that start from weights: phases, what stays frozen, features, and resuming in either."""
 
 import contextlib
+import csv
 import dataclasses
 import json
 import shutil
@@ -15,6 +16,7 @@ from cnnjax import config as config_lib
 from cnnjax import trees
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
+from cnnjax.data import augment
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import initial_weights, workdir
 from cnnjax.jobs import train as train_job
@@ -154,6 +156,24 @@ def test_a_run_that_was_evaluated_at_another_size_goes_on_with_its_training_size
     saved = dataclasses.replace(PREPROCESS, size=(12, 12))  # Of eval.image_size=12.
     resumed = experiment_lib.build(config, saved)
     assert resumed.preprocess.size == resumed.parts.train_size == (8, 8)
+
+
+def test_a_run_at_the_images_own_size_is_evaluated_and_labels_at_another(whole, tmp_path):
+    folder = tmp_path / "moved"
+    shutil.copytree(whole, folder)
+    for job in ("evaluate", "predict"):
+        assert main(["launch.py", f"--job={job}", f"--workdir={folder}",
+                     "--config.eval.image_size=12"]) == 0
+    module, variables, _ = cnnjax.load_weights("simple_cnn", folder)
+    images, labels = zip(*cnnjax.data.open_dataset("digits").eval.source, strict=True)
+    enlarged = augment.resize(np.stack(images), (12, 12), "bicubic")
+    logits = module.apply(variables, (enlarged / 255 - 0.25) / 0.5)
+    top1 = np.mean(np.argmax(logits, -1) == np.array(labels))
+    assert json.loads((folder / "evaluate.json").read_text())["eval_top1"] == pytest.approx(top1)
+    with open(folder / "predictions.csv") as file:
+        first = next(csv.DictReader(file))
+    assert float(first["probability"]) == pytest.approx(float(jax.nn.softmax(logits[0]).max()),
+                                                        abs=1e-4)
 
 
 def test_a_finished_run_is_evaluated_from_its_workdir_alone(whole, pretrained, tmp_path, capsys):
