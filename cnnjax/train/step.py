@@ -50,7 +50,7 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
     if task.distillation is not None:
         targets = targets._replace(teacher=task.distillation.logits(batch["teacher"], images))
     trainable, fixed = task.split(state.params)
-    frozen = task.frozen_modules(state.params, state.batch_stats)
+    frozen = task.frozen_modules(state.params, state.batch_stats, images.shape)
 
     def part(batch_stats, images, targets, key):
         def loss_fn(trainable):

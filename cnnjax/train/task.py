@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from cnnjax import ops, trees
-from cnnjax.models.frozen import as_in_evaluation, frozen_modules
+from cnnjax.models.frozen import as_in_evaluation, frozen_drops, frozen_modules
 from cnnjax.models.ghost import ghost_batches
 from cnnjax.models.remat import rematerialised
 from cnnjax.train.distillation import Distillation, distillation_loss
@@ -105,10 +105,19 @@ class Task:
               rematerialised(self.remat)):
             yield
 
-    def frozen_modules(self, params: PyTree, batch_stats: PyTree) -> frozenset[str]:
-        """Returns the paths of the modules that behave as in evaluation."""
-        frozen = frozen_modules(trees.named_leaves(params),
-                                trees.named_leaves(self.split(params)[0]))
+    def frozen_modules(self, params: PyTree, batch_stats: PyTree, input_shape: Sequence[int]
+                       ) -> frozenset[str]:
+        """Returns the paths of the modules that behave as in evaluation.
+
+        Args:
+          params: of the whole model.
+          batch_stats: the same.
+          input_shape: of what `module` is given, (B, H, W, C) or (B, C).
+        """
+        names, trainable = (trees.named_leaves(p) for p in (params, self.split(params)[0]))
+        frozen = frozen_modules(names, trainable)
+        if self.trainable is not None:
+            frozen |= frozen_drops(self.module, input_shape, names, trainable)
         if self.running_statistics:
             frozen |= {name.rpartition("/")[0] for name in trees.named_leaves(batch_stats)}
         return frozen

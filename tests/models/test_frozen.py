@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cnnjax.models import create_model, depth, frozen
+from cnnjax.models import create_model, depth, frozen, init_variables, variable_shapes
 from cnnjax.trees import named_leaves
 from cnnjax.types import UserError
 
@@ -71,6 +71,57 @@ def test_nothing_is_dropped_in_frozen_modules():
     assert np.ptp(rows, axis=0).max() == 0
 
 
+def head_alone(model, shape):
+    """Returns the paths of what behaves as in evaluation where the head alone trains."""
+    names = named_leaves(variable_shapes(model, shape)["params"])
+    trainable = [name for name in names if name.startswith("head/")]
+    return (frozen.frozen_modules(names, trainable)
+            | frozen.frozen_drops(model, shape, names, trainable))
+
+
+TINY = dict(widths=(4,) * 5, hidden=8)
+
+
+@pytest.mark.parametrize(("name", "size", "changes"), [
+    ("vgg11", 32, TINY), ("alexnet", 63, TINY),
+    pytest.param("googlenet", 32, dict(width=0.25, stage_sizes=(1, 1, 1), aux_logits=True),
+                 marks=pytest.mark.slow),
+    pytest.param("efficientnet_b0", 32, dict(width=0.25, depth=0.5, drop_path_rate=0.5),
+                 marks=pytest.mark.slow)])
+def test_a_head_that_trains_alone_sees_the_features_of_the_evaluation_less_what_it_drops_itself(
+        name, size, changes):
+    model, x = create_model(name, 5, **changes), jax.random.normal(jax.random.key(1),
+                                                                    (4, size, size, 3))
+    variables, paths = init_variables(model, jax.random.key(0), x.shape), head_alone(model, x.shape)
+
+    @jax.jit
+    def both(key):
+        with frozen.as_in_evaluation(paths):
+            (logits, beside), _ = model.apply(variables, x, train=True, capture="features",
+                                              mutable=["batch_stats"], rngs={"dropout": key})
+        return logits, beside["features"]
+
+    (first, features), (second, _) = (both(jax.random.key(k)) for k in (1, 2))
+    _, head = frozen.split_at_head(model, x.shape)
+    assert np.array_equal(first, second) == (head.dropout_rate == 0)
+    _, beside = jax.jit(lambda: model.apply(variables, x, capture="features"))()
+    np.testing.assert_allclose(features, beside["features"], rtol=1e-5, atol=1e-7)
+
+
+def test_dropout_is_frozen_unless_a_layer_before_it_or_the_next_one_trains():
+    model, shape = create_model("vgg11", 5, **TINY), (1, 32, 32, 3)
+    names = [f"{layer}/kernel" for layer in ("stage1_conv1", "fc1", "fc2", "head")]
+    for trainable, expected in (("head", {"Dropout_0"}), ("fc2", set()), ("stage1_conv1", set())):
+        assert frozen.frozen_drops(model, shape, names, [f"{trainable}/kernel"]) == expected
+    # The branch of a block whose shortcut alone trains is made of frozen layers.
+    model = resnet(drop_path_rate=0.5)
+    names = named_leaves(variable_shapes(model, X.shape)["params"])
+    for layer, stages in (("shortcut_norm", (1, 2)), ("norm2", (1,))):
+        trainable = [name for name in names if name.startswith(f"stage2_block1/{layer}/")]
+        assert frozen.frozen_drops(model, X.shape, names, trainable) == {
+            f"stage{i}_block1/drop_path" for i in stages}
+
+
 @pytest.mark.parametrize(("name", "size"), [
     ("simple_cnn", 8), pytest.param("lenet5", 28, marks=pytest.mark.slow),
     pytest.param("resnet20_cifar", 16, marks=pytest.mark.slow)])
@@ -87,6 +138,11 @@ def test_the_head_drops_what_its_model_drops_before_its_last_layer():
     assert frozen.split_at_head(resnet(dropout_rate=0.25), X.shape)[1].dropout_rate == 0.25
     assert frozen.split_at_head(create_model("simple_cnn", 5, hidden=(6,), dropout_rate=0.5),
                                 X.shape)[1].dropout_rate == 0.5
+    for drop, rate in (("inputs", 0), ("outputs", 0.5)):
+        model, shape = create_model("alexnet", 5, drop=drop, **TINY), (1, 63, 63, 3)
+        assert frozen.split_at_head(model, shape)[1].dropout_rate == rate
+        dropped = {"Dropout_0", "Dropout_1"} if drop == "inputs" else {"Dropout_0"}
+        assert head_alone(model, shape) & {"Dropout_0", "Dropout_1"} == dropped
 
 
 @pytest.mark.parametrize(("name", "size", "groups"), [

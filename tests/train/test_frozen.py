@@ -96,6 +96,17 @@ def test_a_head_behind_its_trunk_takes_the_same_step_as_the_model_with_its_trunk
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), first, second)
 
 
+def test_a_step_of_the_head_alone_drops_nothing_between_frozen_layers(batch):
+    """AlexNet's dropout is before its two hidden layers, and none before its head."""
+    model = create_model("alexnet", 5, widths=(4,) * 5, hidden=8)
+    images = jax.random.normal(jax.random.key(0), (8, 63, 63, 3))
+    tasks = [dataclasses.replace(make_task(HEAD), module=model, seed=seed) for seed in (0, 1)]
+    state = jax.jit(lambda: create_state(model, tasks[0].optimizer, 0, images.shape))()
+    state = state.replace(opt_state=tasks[0].optimizer.init(tasks[0].split(state.params)[0]))
+    losses = [train_step(task, state, batch | {"image": images})[1] for task in tasks]
+    assert losses[0] == losses[1]
+
+
 def test_gradients_of_what_trains_are_those_of_the_whole_model(batch):
     """Without norms nothing else changes by freezing."""
     model = create_model("lenet5", 5)
