@@ -130,7 +130,7 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
     head, names = config.head, frozenset(
         name for name in trees.named_leaves(parts.params) if name.startswith("head/"))
     learning_rate = schedule_lib.make_schedule(head.schedule, lr=head.lr, total_steps=steps)
-    optimizer = make_optimizer(head.optimizer, learning_rate, _only(parts.params, names),
+    optimizer = make_optimizer(head.optimizer, learning_rate, parts.params, trainable=names,
                                weight_decay=head.weight_decay)
     module, trunk, cached_trunk, features = parts.module, None, None, "computed at every step"
     prepare = parts.prepare(parts.train_size)
@@ -164,8 +164,8 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
     learning_rate = parts.learning_rate(steps)
     task = step_lib.Task(
         module=parts.module, augment=parts.augment(parts.train_size), seed=config.seed,
-        optimizer=make_optimizer(learning_rate=learning_rate, params=params,
-                                 multipliers=multipliers, **options),
+        optimizer=make_optimizer(learning_rate=learning_rate, params=parts.params,
+                                 multipliers=multipliers, trainable=names, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,
         trainable=names, running_statistics=config.train.norm_statistics == "running",
         mix=recipe.make_mix(config), loss=config.train.loss,

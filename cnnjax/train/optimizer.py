@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,8 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
                    momentum: float = 0.9, nesterov: bool = False, b1: float = 0.9,
                    b2: float = 0.999, eps: float = 1e-8, weight_decay: float = 0.0,
                    decay: str | Sequence[str] = (r".*kernel",),
-                   clip_norm: float = 0.0, multipliers: PyTree | None = None
-                   ) -> optax.GradientTransformation:
+                   clip_norm: float = 0.0, multipliers: PyTree | None = None,
+                   trainable: Collection[str] | None = None) -> optax.GradientTransformation:
     """Returns clip → (L2) → the named rule → −learning rate, as one optax transformation.
 
     Weight decay of sgd, adam and rmsprop is an L2 term of the gradient, as in the papers of the
@@ -34,7 +34,7 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     Args:
       name: sgd, adam, adamw, rmsprop, lars, lamb or muon.
       learning_rate: step -> rate.
-      params: parameters that train, or their shapes, from whose names `decay` selects.
+      params: all parameters, or their shapes, from whose names `decay` selects.
       momentum: of sgd, rmsprop, lars and of muon's convolutions.
       nesterov: look-ahead momentum, for the same four.
       b1: decay of the first moment (adam, adamw, lamb, the rest of muon).
@@ -44,11 +44,16 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
       decay: regular expressions of the whole names of the parameters that decay. The default,
         every kernel, leaves out biases and the scales of norms.
       clip_norm: largest global norm of the gradient; 0 is off.
-      multipliers: of the learning rate, a number for each parameter, as `rate_multipliers` gives.
+      multipliers: of the learning rate, a number for each parameter that trains, as
+        `rate_multipliers` gives.
+      trainable: names of the parameters that train, of which the transformation is; None for all.
 
     Raises:
       UserError: for an unknown name, or a pattern that matches no parameter.
     """
+    mask = trees.regex_mask(params, decay, "optimizer.decay")
+    if trainable is not None:
+        params, mask = (trees.partition(tree, trainable)[0] for tree in (params, mask))
     adam = optax.scale_by_adam(b1, b2, eps)
     rules: dict[str, Callable[[PyTree], list[optax.GradientTransformation]]] = {
         "sgd": lambda mask: [_l2(weight_decay, mask), _momentum(momentum, nesterov)],
@@ -68,7 +73,6 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     if name not in rules:
         raise UserError(f"There is no optimizer {name!r}.{did_you_mean(name, rules)} "
                         f"There are {', '.join(rules)}.")
-    mask = trees.regex_mask(params, decay, "optimizer.decay")
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     # LARS (its paper, algorithm 1) and TensorFlow's RMSProp keep their momentum over steps that
     # the rate has already scaled, so that a drop of the rate does not shrink what came before.

@@ -284,7 +284,7 @@ def test_several_steps_in_a_call_and_an_early_stop_meet_the_boundary(pretrained,
 
 
 def test_a_dry_run_writes_nothing(pretrained, tmp_path, capsys):
-    for overrides in ([], ["--config.train.steps=0"]):
+    for overrides in ([], ["--config.train.steps=0"], ["--config.train.trainable=('.*norm.*',)"]):
         assert train(tmp_path / "run", "--dry_run", *overrides) == 0
         assert "head alone" in capsys.readouterr().out
     assert not (tmp_path / "run").exists()

@@ -52,6 +52,22 @@ def test_by_default_only_kernels_decay():
     assert float(updates["conv"]["bias"][0]) == float(updates["bn"]["scale"][0]) == 0.0
 
 
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "lars", "lamb", "muon"])
+def test_where_norms_alone_train_no_kernel_need_be_among_them_for_kernels_to_decay(name):
+    params = {"conv": {"kernel": jnp.ones((1, 1, 2, 2))}, "norm": {"scale": jnp.full(2, 3.0)}}
+    trains = {"norm": params["norm"]}
+    zero = jax.tree.map(jnp.zeros_like, trains)
+    for decay, expected in ((".*kernel", 0.0), (".*", -1.5)):
+        optimizer = make_optimizer(name, lambda step: 1.0, params, momentum=0.0, weight_decay=0.5,
+                                   decay=decay, trainable={"norm/scale"})
+        updates, _ = optimizer.update(zero, optimizer.init(trains), trains)
+        if name in ("sgd", "adamw", "muon") or not expected:  # The others scale the term.
+            np.testing.assert_array_equal(updates["norm"]["scale"], [expected] * 2)
+        assert jax.tree.structure(updates) == jax.tree.structure(trains)
+    with pytest.raises(UserError, match=r"(?s)optimizer\.decay: 'scale' .* conv/kernel"):
+        make_optimizer(name, lambda step: 1.0, params, decay="scale", trainable={"norm/scale"})
+
+
 def test_clipping_bounds_the_global_norm():
     params = {"kernel": jnp.zeros(2)}
     optimizer = make_optimizer("sgd", lambda step: 1.0, params, momentum=0.0, clip_norm=1.0)
