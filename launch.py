@@ -4,12 +4,13 @@ import gc
 import sys
 
 from cnnjax.interrupts import leave_when_asked
+from cnnjax.streams import never_fail
 
 if __name__ == "__main__":
     # Imports and traces make a million objects that stay, among which Python would look for garbage
     # every 700: a sixth of a start. A training step makes none.
     gc.set_threshold(50_000)
-    sys.stdout.reconfigure(errors="backslashreplace")  # Names of files need not be UTF-8.
+    never_fail()  # Whoever reads what is printed may leave before the run ends.
     with leave_when_asked():  # Before the imports, which take a while.
         from cnnjax.allocator import restart_with_huge_pages
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -85,3 +86,15 @@ def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(whole, tmp_path
     assert "resumed at step" in finish(folder, root)
     assert digests(folder) == digests(whole)
     assert lines(folder) == lines(whole)
+
+
+@pytest.mark.slow
+def test_ctrl_c_whose_reader_is_gone_saves_and_exits_75(whole, tmp_path, root):
+    folder = tmp_path / "run"
+    process = start(folder, root)
+    wait_for_step(process, 1)
+    process.stdout.close()  # As tee's end closes it, to which Ctrl-C goes as well.
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 75
+    assert "resumed at step" in finish(folder, root)
+    assert digests(folder) == digests(whole)
