@@ -166,8 +166,19 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
                 backend.use_compilation_cache()
             if warning := backend.unused_accelerator():
                 print(f"launch.py: warning: {warning}", file=sys.stderr)
+        if launch:
+            hosts.agree(_asked_for(command) | {
+                f"version of {name}": version for name, version in backend.versions().items()})
         return hosts.leave(jobs.run(command.job, command.config, command.workdir,
                                     command.dry_run))
+
+
+def _asked_for(command: Command) -> dict[str, Any]:
+    """Returns what several processes must be asked for alike. Of workdirs `hosts.meet_in` sees it.
+    """
+    return {key: value for key, value in config_lib.flatten(command.config).items()
+            if key not in config_lib.MAY_DIFFER_BY_HOST} | {
+                "--job": command.job, "--dry_run": command.dry_run}
 
 
 def parse(argv: Sequence[str]) -> Command | Compare:

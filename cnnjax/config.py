@@ -38,6 +38,10 @@ MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.
                         "prepare.", "visualize.", "seeds", "sweep.", "sharding.", "train.remat",
                         "lr_finder.", "benchmark.")
 
+# Keys that may differ between the processes of a run: what a host has, and whom it tells.
+MAY_DIFFER_BY_HOST = ("data.data_dir", "data.manual_dir", "data.threads", "data.workers",
+                      "log.progress")
+
 
 def default() -> ConfigDict:
     """Returns a config with every key, its type and its default; `model.name` is still empty."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from cnnjax.checkpoint import warn
 from cnnjax.data import Split
@@ -69,15 +68,8 @@ class BadFiles:
 
     def _gather(self) -> None:
         """Takes what the other processes have met. Through memory: not every job keeps files."""
-        if not hosts.several():
-            return
-        from jax.experimental import multihost_utils
-
-        mine = json.dumps(list(self._found.values())).encode()
-        longest = int(multihost_utils.process_allgather(np.int32(len(mine))).max())
-        padded = np.frombuffer(mine.ljust(longest), np.uint8)  # With spaces, as JSON allows.
-        for part in multihost_utils.process_allgather(padded):
-            self._add(json.loads(part.tobytes()))
+        for entries in hosts.gather(list(self._found.values())):
+            self._add(entries)
 
     def _add(self, entries: list[dict[str, Any]]) -> None:
         for entry in entries:

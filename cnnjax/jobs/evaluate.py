@@ -13,6 +13,7 @@ from cnnjax.jobs import console, overview, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import eval_module, evaluator
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
 from cnnjax.train.features import compute_features
 from cnnjax.types import Preprocess, UserError
@@ -50,6 +51,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")
         return 0
+    agree(experiment, checkpoint=record["metrics"])
     workdir.check_writable(folder)
     state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
@@ -83,6 +85,7 @@ def _probe_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
     if dry_run:
         print(f"Would probe {config.weights.path} on {experiment.dataset.name}.")
         return 0
+    agree(experiment)
     workdir.check_writable(folder)
     values = {"weights": config.weights.path, "data": experiment.dataset.name,
               **probing.measure(experiment, experiment.weights.variables)}

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib.util
 import itertools
+import json
 import os
 import random
 import signal
@@ -244,6 +246,41 @@ def meet_in(folder: Path, seconds: float = 10) -> None:
         raise UserError(f"The workdir {folder} is not the same folder on all hosts: what process 0 "
                         f"writes there, process {blind} does not see. Give one on a file system "
                         "that they share: --workdir=DIR.")
+
+
+def gather(mine: Any) -> list[Any]:
+    """Returns what each process has, in their order. All must call it, with values of JSON."""
+    if not several():
+        return [mine]
+    from jax.experimental import multihost_utils
+
+    text = json.dumps(mine).encode()
+    longest = int(multihost_utils.process_allgather(np.int32(len(text))).max())
+    padded = np.frombuffer(text.ljust(longest), np.uint8)  # With spaces, as JSON allows.
+    return [json.loads(part.tobytes()) for part in multihost_utils.process_allgather(padded)]
+
+
+def agree(mine: Mapping[str, Any]) -> None:
+    """Returns if all processes have the same, such as {"schedule.lr": 0.1}; values are of JSON.
+
+    Raises:
+      UserError: in all of them, if not: it names the keys, and who has what.
+    """
+    digest = hashlib.sha256(json.dumps(mine, sort_keys=True).encode()).hexdigest()
+    if len(set(gather(digest))) == 1:
+        return
+    lines, everyones = [], gather(dict(mine))
+    for key in sorted(set().union(*everyones)):
+        found: dict[str, list[str]] = {}
+        for process, values in enumerate(everyones):
+            value = repr(values[key]) if key in values else "nothing"
+            found.setdefault(value, []).append(str(process))
+        if len(found) > 1:
+            lines.append(f"  {key}: " + "; ".join(
+                f"{value} in process {', '.join(who)}" for value, who in found.items()))
+    raise UserError("The processes of this run do not agree on what it is:\n"
+                    + "\n".join(lines) + "\nGive all of them the same command, and the same files "
+                    "behind its paths.")
 
 
 @contextlib.contextmanager

@@ -70,6 +70,7 @@ def _go_on(experiment: Experiment, folder: Path) -> int:
     """Trains from what is in the folder; returns the exit code."""
     config = experiment.config
     hosts.meet_in(folder)  # All have read what is there, before any changes it.
+    record.agree(experiment)
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,
         keep_best=config.checkpoint.keep_best, metric=config.checkpoint.metric)

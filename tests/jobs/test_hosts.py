@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 from results import summary
 
@@ -40,15 +41,19 @@ def free_port():
 class Processes:
     """The processes of one run, one device each."""
 
-    def __init__(self, folder, root, *words, count=2, devices=1, start=None, **variables):
+    def __init__(self, folder, root, *words, count=2, devices=1, start=None, last=(), home=None,
+                 **variables):
         port = free_port()
         several = {} if count == 1 else {hosts.COUNT: str(count),
                                          hosts.ADDRESS: f"localhost:{port}"}
         folders = folder if isinstance(folder, list) else [folder] * count
+        own = {"HOME": str(home)} if home else {}  # Of the last one, as `last` are its words.
         self.all = [subprocess.Popen(
-            [sys.executable, *RUN, f"--workdir={folders[i]}", *words], cwd=root, text=True,
+            [sys.executable, *RUN, f"--workdir={folders[i]}", *words,
+             *(last if i == count - 1 else ())], cwd=root, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | several | variables | ({hosts.INDEX: str(i)} if several else {}) | {
+            env=os.environ | several | variables | ({hosts.INDEX: str(i)} if several else {}) | (
+                own if i == count - 1 else {}) | {
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
             for i in (range(count) if start is None else start)]
 
@@ -128,6 +133,54 @@ def test_a_failure_of_one_of_several_is_its_message_alone(monkeypatch, capsys):
     assert codes == [1]
     said = capsys.readouterr().err
     assert said == "launch.py: process 0 of 1: Worker process 7 of the loader was killed.\n"
+
+
+def test_processes_that_do_not_agree_are_told_on_what_and_who_has_what(monkeypatch):
+    had = [{"a": 1, "b": [2, 3]}, {"a": 1, "b": [2]}, {"a": 1, "b": [2, 3], "c": "x"}]
+    monkeypatch.setattr(hosts, "gather", lambda mine: had if mine in had else ["1", "2", "1"])
+    with pytest.raises(UserError, match="do not agree") as caught:
+        hosts.agree(had[1])
+    assert [line for line in str(caught.value).splitlines() if line.startswith(" ")] == [
+        "  b: [2, 3] in process 0, 2; [2] in process 1",
+        "  c: nothing in process 0, 1; 'x' in process 2"]
+    monkeypatch.setattr(hosts, "gather", lambda mine: [mine] * 3)
+    hosts.agree(had[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("words", "said"), [
+    (["--config.schedule.lr=0.5"], "schedule.lr: 0.1 in process 0; 0.5 in process 1"),
+    (["--config.seed=5"], "seed: 0 in process 0; 5 in process 1"),
+    (["--config.train.steps=8"], "train.steps: 4 in process 0; 8 in process 1"),
+    (["--config.model.dropout_rate=0.5"], "model.dropout_rate: nothing in process 0; 0.5"),
+    (["--job=evaluate"], "--job: 'train' in process 0; 'evaluate' in process 1")])
+def test_processes_of_different_commands_end_before_the_first_step(words, said, root, tmp_path):
+    codes, out, errors = Processes(tmp_path / "run", root, last=words).end()
+    assert codes == [2, 2] and all(said in e and "Traceback" not in e for e in errors), errors
+    assert not any("step 1/" in text for text in out) and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_processes_that_read_different_files_behind_one_path_end_before_the_first_step(
+        root, tmp_path):
+    for home in ("first", "last"):
+        (tmp_path / home).mkdir()
+        images = np.full((96, 8, 8), len(home), np.uint8)
+        np.savez(tmp_path / home / "d.npz", x_train=images, y_train=np.arange(96) % 2,
+                 x_test=images, y_test=np.arange(96) % 2)
+    words = ["--config.data.name=npz:~/d.npz", "--config.data.mean=(0.5,)",
+             "--config.data.std=(0.5,)"]
+    codes, out, errors = Processes(tmp_path / "run", root, *words, HOME=str(tmp_path / "first"),
+                                   home=tmp_path / "last").end()
+    assert codes == [2, 2] and all("data.fingerprint: " in e for e in errors), errors
+    assert not any("step 1/" in text for text in out)
+
+
+@pytest.mark.slow
+def test_hosts_may_have_paths_and_processors_of_their_own(root, tmp_path):
+    train(tmp_path / "run", root, last=[
+        "--config.data.data_dir=/of/the/last", "--config.data.threads=2",
+        "--config.log.progress=none"])
 
 
 @pytest.mark.slow
