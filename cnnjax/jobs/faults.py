@@ -8,7 +8,6 @@ it would diverge there once more and roll back to the same.
 from __future__ import annotations
 
 import contextlib
-import errno
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -115,19 +114,6 @@ def report_unsaved(folder: Path, checkpoints: Checkpoints, step: int) -> None:
               f"The last good checkpoint is at step {steps[-1]:,}. " if steps else "")
           + "Make room in, or give write access to, the workdir and run the same command to go on.",
           file=sys.stderr, flush=True)
-
-
-@contextlib.contextmanager
-def report_no_room(folder: Path) -> Iterator[None]:
-    """Ends the block with a message where a file that a run cannot be without has no room."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
-        print(f"Failed: {error.filename or folder} could not be written: {error.strerror}. "
-              "Make room in, or give write access to, the workdir and run the same command to go "
-              "on.", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
     if not lock.take(seconds=_PATIENCE):
         raise UserError(f"Another process runs the sweep in {folder}.")
     try:
-        return sweep.run(trials)
+        with workdir.report_no_room(folder):
+            return sweep.run(trials)
+        return exit_codes.FAILED
     finally:
         lock.release()
 

@@ -77,7 +77,7 @@ def _go_on(experiment: Experiment, folder: Path) -> int:
     if steps := checkpoints.steps():  # What earlier sessions could not save.
         checkpoints.errors += checkpoints.record(steps[-1]).get("checkpoint_errors", [])
     experiment.bad_files.keep_in(folder, resumed=bool(steps))
-    with (faults.report_no_room(folder), hosts.closing(checkpoints),
+    with (workdir.report_no_room(folder), hosts.closing(checkpoints),
           signals.stop_requests() as should_stop):
         while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
             pass  # Rolled back: again, from the last checkpoint.

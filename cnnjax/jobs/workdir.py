@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,19 @@ def check_writable(workdir: Path) -> None:
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. "
                         "Make room, or give another: --workdir=DIR.") from None
+
+
+@contextlib.contextmanager
+def report_no_room(folder: Path) -> Iterator[None]:
+    """Ends the block with a message where a file that a run, or sweep, needs has no room."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in files.NO_ROOM:
+            raise
+        print(f"Failed: {error.filename or folder} could not be written: {error.strerror}. "
+              "Make room in, or give write access to, the workdir and run the same command to go "
+              "on.", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax import files
 from cnnjax.jobs.lock import held
 from cnnjax.jobs.sweeping import executors, trial
 from cnnjax.sweeps import Trial
@@ -60,6 +63,7 @@ class Engine:
     should_stop: Callable[[], bool] = lambda: False
     advance: Callable[[Run], bool] = lambda run: False
     poll: float = 0.25
+    _told: bool = dataclasses.field(default=False, init=False)
 
     def run(self, runs: Sequence[Run]) -> bool:
         """Returns when every run is done or has failed: True; False if it was asked to stop."""
@@ -71,11 +75,12 @@ class Engine:
                 waiting.clear()
                 for job in active.values():
                     job.stop()
-            self._submit(waiting, active)
+            with self._patience():
+                self._submit(waiting, active)
             for run, job in list(active.items()):
                 if job.ended():
-                    del active[run]
-                    self._settle(run, waiting, active)
+                    with self._patience():
+                        self._settle(run, waiting, active)
             self.show(runs, active)
             if waiting or active:
                 time.sleep(self.poll)
@@ -106,32 +111,50 @@ class Engine:
         watch = None if self.watch is None or self.executor.detached else self.watch.absolute()
         tasks = [trial.Task(run.command, run.folder.absolute(), self.cwd, self.retries,
                             watch=watch) for run in batch]
-        for run, job in zip(batch, self.executor.submit(tasks), strict=True):
-            active[run] = job
-            if self.executor.detached:
-                trial.note_job(run.folder, job.id)
+        try:
+            for run, job in zip(batch, self.executor.submit(tasks), strict=True):
+                active[run] = job
+        finally:
+            waiting.extendleft(run for run in reversed(batch) if run not in active)
+        if self.executor.detached:
+            for run in batch:
+                trial.note_job(run.folder, active[run].id)
+
+    @contextlib.contextmanager
+    def _patience(self) -> Iterator[None]:
+        """Leaves to the next look what there is no room for on the disk, and says so once."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in files.NO_ROOM:
+                raise
+            if not self._told:
+                print(f"Warning: the sweep cannot write: {error.strerror}. It goes on when there "
+                      "is room.", file=sys.stderr, flush=True)
+            self._told = True
 
     def _settle(self, run: Run, waiting: collections.deque[Run], active: dict[Run, Any]) -> None:
-        """Decides what becomes of a run whose job has ended."""
+        """Decides what becomes of a run whose job has ended; it stays active if that fails."""
         if held(run.folder / trial.LOCK):
             active[run] = executors.Adopted(run.folder)
             return
         state = trial.read(run.folder)
         if trial.finished(run.folder, run.command):
-            if self.advance(run):
-                waiting.append(run)
+            again = self.advance(run)
         elif state.get("state") == "failed" or self.should_stop():
-            return
+            again = False
         elif state.get("state") == "waiting" and state.get("attempts"):
-            waiting.append(run)  # Somebody stopped it, and it saved.
+            again = True  # Somebody stopped it, and it saved.
         else:
-            self._lost(run, state, waiting)
-
-    def _lost(self, run: Run, state: dict[str, Any], waiting: collections.deque[Run]) -> None:
-        failures = state.get("failures", 0) + 1
-        state = trial.update(run.folder, failures=failures, state="waiting", pid=None,
-                             message="its process was killed, or never began")
-        if failures > self.retries:
-            trial.update(run.folder, state="failed")
-        else:
+            again = self._lost(run, state)
+        del active[run]
+        if again:
             waiting.append(run)
+
+    def _lost(self, run: Run, state: dict[str, Any]) -> bool:
+        """Counts a failure that nobody has; returns whether the run is to be tried again."""
+        failures = state.get("failures", 0) + 1
+        again = failures <= self.retries
+        trial.update(run.folder, failures=failures, state="waiting" if again else "failed",
+                     pid=None, message="its process was killed, or never began")
+        return again

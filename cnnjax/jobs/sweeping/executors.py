@@ -1,6 +1,6 @@
 """Where trials run: processes of this machine or jobs of SLURM, through submitit; or tasks of Ray.
 
-An executor has `free(active)`, how many more it takes; `submit(tasks)`, which returns a job for
+An executor has `free(active)`, how many more it takes; `submit(tasks)`, which gives a job for
 each; `find(job_id)`, a job that an earlier session submitted, or None; and `detached`, whether its
 jobs go on without this process. A job has `id`, `ended()` and `stop()`.
 """
@@ -67,15 +67,13 @@ class Local:
     def free(self, active: int) -> int:
         return max(0, len(self.slots) - active)
 
-    def submit(self, tasks: Sequence[Task]) -> list[_LocalJob]:
-        found = []
+    def submit(self, tasks: Sequence[Task]) -> Iterator[_LocalJob]:
         for task in tasks:
             slot = next(i for i, job in enumerate(self._jobs) if job is None or job.ended())
             with _ignoring_interrupts():
                 job = self._executor.submit(dataclasses.replace(task, **self.slots[slot]))
             self._jobs[slot] = _LocalJob(job)
-            found.append(self._jobs[slot])
-        return found
+            yield self._jobs[slot]
 
     def find(self, job_id: str) -> None:
         return None  # What still runs holds its folder's lock.

@@ -77,6 +77,9 @@ class Halving:
         """Reports what a run has reached; returns whether it goes on, with a new command."""
         trial, frozen = self._trials[run.name], self._frozen(run)
         if frozen.state.is_finished():
+            if (frozen.state == self._optuna.trial.TrialState.PRUNED
+                    and not trial_lib.read(run.folder).get("stopped_early")):
+                self._note(run, len(frozen.intermediate_values) - 1)  # There was no room for it.
             return False
         top1 = json.loads((run.folder / "summary.json").read_text())["top1"]
         rung = len(frozen.intermediate_values)
@@ -95,6 +98,9 @@ class Halving:
 
     def _stop(self, run: Run, rung: int) -> None:
         self._study.tell(self._trials[run.name], state=self._optuna.trial.TrialState.PRUNED)
+        self._note(run, rung)
+
+    def _note(self, run: Run, rung: int) -> None:
         trial_lib.update(run.folder, stopped_early=True,
                          message=f"stopped early, at step {self._steps(run, rung):,}")
 

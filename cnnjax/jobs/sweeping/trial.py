@@ -25,6 +25,7 @@ from cnnjax.sweeps import TRIAL
 LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"
 # A trial that stops again and again without having been asked to makes no headway.
 _MOST_RESUMES = 100
+_PATIENCE = 600.0  # Seconds, for a disk that is full.
 
 
 @dataclasses.dataclass
@@ -135,8 +136,8 @@ class _Runner:
         while self._process and time.monotonic() < until and not os.waitid(
                 os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             time.sleep(0.05)
-        update(self._task.folder, state="waiting", pid=None, message="out of time, and requeued",
-               seconds=round(self._seconds + time.time() - self._began, 3))
+        self._note(state="waiting", pid=None, message="out of time, and requeued",
+                   seconds=round(self._seconds + time.time() - self._began, 3))
 
     def _ask(self) -> None:
         self._asked = True
@@ -148,27 +149,40 @@ class _Runner:
         state = read(task.folder)
         while not self._asked:
             code, seconds, message = self._attempt(lock, state)
-            state = update(task.folder, pid=None, exit_code=code,
+            state = self._note(pid=None, exit_code=code,
                            seconds=round(state.get("seconds", 0.0) + seconds, 3))
             if code == 0:
-                return update(task.folder, state="done", message="")["state"]
+                return self._note(state="done", message="")["state"]
             if self._asked:
                 break
             if code == exit_codes.PREEMPTED and resumes < _MOST_RESUMES:
                 resumes += 1
                 continue
-            state = update(task.folder, failures=state["failures"] + 1, message=message)
+            state = self._note(failures=state["failures"] + 1, message=message)
             if code == exit_codes.USER_ERROR or state["failures"] > task.retries:
-                return update(task.folder, state="failed")["state"]
-        return update(task.folder, state="waiting", pid=None, message="stopped")["state"]
+                return self._note(state="failed")["state"]
+        return self._note(state="waiting", pid=None, message="stopped")["state"]
+
+    def _note(self, **values: Any) -> dict[str, Any]:
+        """Updates trial.json. Where there is no room it waits for some, unless asked to stop."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return update(self._task.folder, **values)
+            except OSError as error:
+                if error.errno not in files.NO_ROOM or time.monotonic() >= until:
+                    raise
+                if self._asked:  # What it was before, without a process, is tried again, too.
+                    return read(self._task.folder) | values
+            time.sleep(0.5)
 
     def _attempt(self, lock: Lock, state: Mapping[str, Any]) -> tuple[int, float, str]:
         """Returns exit code, seconds, and the end of what the trial said on stderr."""
         task, began = self._task, time.time()
         self._began, self._seconds = began, state.get("seconds", 0.0)
-        update(task.folder, state="running", attempts=state.get("attempts", 0) + 1,
-               command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
-               started=round(began, 3), message="")
+        self._note(state="running", attempts=state.get("attempts", 0) + 1,
+                   command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
+                   started=round(began, 3), message="")
         with (task.folder / STDOUT).open("ab") as out, (task.folder / STDERR).open("ab") as err:
             said = err.tell()
             self._process = subprocess.Popen(
@@ -176,6 +190,8 @@ class _Runner:
                 stderr=err, stdin=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C is for the sweep, which asks the trials to stop.
                 pass_fds=(lock.descriptor,))  # Held as long as either of the two lives.
+            if self._asked:  # Before there was a process to tell.
+                self._ask()
             while True:
                 try:
                     code = self._process.wait(timeout=0.5)

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 import threading
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from results import summary
 
-from cnnjax import sweeps
+from cnnjax import files, sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import report
 from cnnjax.jobs import sweep as sweep_job
@@ -102,6 +103,79 @@ def test_a_trial_that_vanishes_with_its_process_counts_as_failed_and_is_tried_ag
     state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
     assert state["failures"] == 2 and "its process was killed" in state["message"]
     assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 0
+
+
+def full_for(monkeypatch, name, writes):
+    """Makes the disk full for one file: at those of its writes, counted from 0."""
+    write, seen = files.write_json, itertools.count()
+
+    def full(path, values):
+        if path.name == name and next(seen) in writes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, values)
+
+    monkeypatch.setattr(files, "write_json", full)
+
+
+@pytest.mark.parametrize("first", range(3))
+def test_a_trial_waits_for_room_to_note_how_it_is(first, here, experiment, tmp_path, monkeypatch):
+    full_for(monkeypatch, "trial.json", (first,))
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
+    assert state["state"] == "done" and state["attempts"] == 1 and state["failures"] == 0
+    assert lines(tmp_path / "s", "ended.txt") == [1]
+
+
+def test_a_trial_that_is_told_to_stop_does_not_wait_for_room(tmp_path, monkeypatch):
+    full_for(monkeypatch, "trial.json", range(1, 9))
+    threading.Timer(0.5, lambda: trial._Runner.current._ask()).start()
+    assert trial.Task(("sleep", "60"), tmp_path / "t", tmp_path)() == "waiting"
+    assert trial.read(tmp_path / "t")["state"] == "running"  # As after a kill: it is tried again.
+
+
+def test_a_sweep_whose_disk_is_full_when_a_trial_is_lost_says_so_and_goes_on_with_room(
+        experiment, here, tmp_path, monkeypatch, capsys):
+    submit, lost = here.submit, []
+
+    def lose(tasks):
+        if lost:
+            return submit(tasks)
+        lost.extend(tasks)
+        trial.update(tasks[0].folder, state="running", attempts=1)
+        return [Ended()]
+
+    monkeypatch.setattr(here, "submit", lose)
+    full_for(monkeypatch, "trial.json", range(1, 5))
+    assert run(f"{experiment}:2", tmp_path / "s", "--config.sweep.retries=1") == 0
+    said = capsys.readouterr().err
+    assert said.count("No space left on device") == 1 and "goes on when there is room" in said
+    assert trial.read(tmp_path / "s" / "lr_0" / "seed_0")["failures"] == 1
+    assert summary(tmp_path / "s")["done"] == 2
+
+
+def test_what_cannot_be_submitted_waits_for_room(experiment, here, tmp_path, monkeypatch):
+    submit, tries = here.submit, itertools.count()
+
+    def full(tasks):
+        if next(tries) < 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return submit(tasks)
+
+    monkeypatch.setattr(here, "submit", full)
+    assert run(f"{experiment}:3", tmp_path / "s") == 0
+    assert here.order == ["lr_0", "lr_1", "lr_2"] and summary(tmp_path / "s")["done"] == 3
+
+
+@pytest.mark.parametrize("name", ["sweep.json", "summary.json"])
+def test_no_room_for_a_file_of_the_sweep_is_a_message_and_the_same_command_goes_on(
+        name, experiment, here, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patch:
+        full_for(patch, name, (0,))
+        assert run(f"{experiment}:1", tmp_path / "s") == 1
+    said = capsys.readouterr().err
+    assert "could not be written: No space left on device" in said and "same command" in said
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    assert summary(tmp_path / "s")["done"] == 1 and lines(tmp_path / "s", "ended.txt") == [1]
 
 
 def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_again(
