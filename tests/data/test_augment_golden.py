@@ -92,7 +92,7 @@ def test_solarize_add_is_that_of_timm(apply):
     check(apply(cases.image(), "SolarizeAdd", 99.0), GOLDEN["solarize_add 99"], different=0)
 
 
-@pytest.mark.parametrize("accelerated", FORMS[1:])
+@pytest.mark.parametrize("accelerated", [pytest.param(FORMS[1], marks=pytest.mark.slow), FORMS[2]])
 def test_images_of_a_batch_have_their_own_sequences_on_an_accelerator_too(accelerated):
     drawn = [("Equalize", 0.0), ("Rotate", 9.0), ("Sharpness", 0.8931), ("Color", 0.5371)]
     codes, sizes = (jnp.array(column) for column in zip(
@@ -187,7 +187,7 @@ def test_color_jitter_is_that_of_torchvision(i, name):
     assert apart.max() <= 2 and (apart > 0).mean() < 0.02
 
 
-@pytest.mark.parametrize("accelerated", FORMS[1:])
+@pytest.mark.parametrize("accelerated", [pytest.param(FORMS[1], marks=pytest.mark.slow), FORMS[2]])
 @pytest.mark.parametrize(("kind", "wanted"), [("grey", [True] * 4), ("photo", [True, False] * 2),
                                               ("photo", [False, True, True, False])])
 def test_jitter_on_an_accelerator_makes_the_wanted_changes_alone(kind, wanted, accelerated):

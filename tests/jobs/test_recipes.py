@@ -45,6 +45,7 @@ def plain(tmp_path_factory, root):
         return folder, *train(folder)
 
 
+@pytest.mark.slow  # Behind a head, below, is the harder case.
 def test_progressive_resizing_resumes_bit_for_bit(tmp_path):
     sizes = "--config.train.progressive=((0,8),(50,12))"
     whole, losses = train(tmp_path / "whole", sizes)
