@@ -125,8 +125,9 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
         else:
             words.append(word)
     folder = _argument(argv, "workdir")
-    if folder and _argument(argv, "config") is None:  # The config is that of the run.
-        words.insert(0, f"--workdir={folder}")
+    if _argument(argv, "config") is None:  # It was that of a run, or a model's, which any will do.
+        words.insert(0, f"--workdir={folder}" if _holds_run(folder)
+                     else "--config=experiments/simple_cnn.py")
     return NotPrepared(error.name, error.data_dir, reason=error.reason,
                        command=shlex.join(["python", "launch.py", "--job=prepare", *words]))
 
@@ -268,7 +269,7 @@ def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | No
 
 
 def _holds_run(folder: str | None) -> bool:
-    return folder is not None and (Path(folder) / "config.json").exists()
+    return folder is not None and (Path(folder).expanduser() / "config.json").exists()
 
 
 def _in_full(argv: Sequence[str], job: str) -> list[str]:

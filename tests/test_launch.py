@@ -6,9 +6,11 @@ import shlex
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
+import cnnjax
 from cnnjax.command_line import main, parse
 
 LENET = "--config=experiments/lenet5.py"
@@ -242,6 +244,23 @@ def test_a_run_without_its_data_names_the_command_that_takes_them_from_its_confi
     command, = re.findall(r"^ +(python launch.py .*)", said, re.MULTILINE)
     parsed = parse(shlex.split(command)[1:])
     assert (parsed.job, parsed.config.data.name) == ("prepare", "mnist")
+
+
+def test_weights_without_a_run_get_a_command_that_prepares_data_too(tmp_path, capsys):
+    cnnjax.save_weights(tmp_path / "a.safetensors", "simple_cnn", small(), widths=(4,))
+    said = bad(["--job=predict", "--model=simple_cnn", f"--weights={tmp_path}/a.safetensors",
+                "--config.data.name=mnist", f"--workdir={tmp_path / 'out'}",
+                "--config.data.data_dir=/nowhere"], capsys)
+    command, = re.findall(r"^ +(python launch.py .*)", said, re.MULTILINE)
+    parsed = parse(shlex.split(command)[1:])
+    assert (parsed.job, parsed.config.data.name) == ("prepare", "mnist")
+
+
+def small():
+    """Variables of a small CNN for grey images, all zeros."""
+    module = cnnjax.create_model("simple_cnn", 10, widths=(4,))
+    return jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), jax.eval_shape(
+        module.init, jax.random.key(0), np.zeros((1, 16, 16, 1), np.float32)))
 
 
 def test_the_home_folder_may_be_written_as_the_shell_does(monkeypatch):

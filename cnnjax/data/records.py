@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,9 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
     about = read_about(path, root)
     splits, names = about["splits"], tuple(about["class_names"])
 
-    # The names of the original's splits mean what was copied of them.
-    copied = {entry["of"]: role for role, entry in splits.items()
-              if "[" in entry.get("of", "") or entry.get("of") not in (None, *splits)}
+    train_split, eval_split = _roles(splits, train_split, eval_split, where)
 
     def split(name: str) -> Split:
-        name = copied.get(name, name)
         base, part = parse_split(name, splits, where)
         shards = splits[base]["shards"]
         counts = [shard["records"] for shard in shards]
@@ -152,6 +150,26 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
     about.pop("source", None)  # A path: where the originals lay is not what they were.
     return Dataset(name=where, class_names=names, train=train, eval=evaluation, mean=mean, std=std,
                    fingerprint=dataset.digest(about, train.name, evaluation.name, *seed))
+
+
+def _roles(splits: Mapping[str, Any], train_split: str | None, eval_split: str | None, where: str
+           ) -> tuple[str | None, str | None]:
+    """Returns the splits asked for, where they are called as in the original by the copy's names.
+
+    Raises:
+      UserError: if a name is that of one split here and was that of the other there.
+    """
+    asked = train_split, eval_split
+    if asked == (splits["train"].get("of"), splits["val"].get("of")):
+        return "train", "val"
+    role_of = {entry["of"]: role for role, entry in splits.items() if entry.get("of")}
+    for name in asked:
+        if name in splits and role_of.get(name, name) != name:
+            raise UserError(f"{where}: {name!r} is a split of the copy, and was that of the "
+                            f"original which is {role_of[name]!r} here. Leave out "
+                            "--config.data.train_split and --config.data.eval_split for what was "
+                            "copied to train and to evaluate on.")
+    return tuple(role_of.get(name, name) for name in asked)
 
 
 def read_about(path: str, root: Path) -> dict[str, Any]:

@@ -54,6 +54,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
+    if saved is not None and workdir.holds_run(folder):
+        _check_moved_data(experiment, folder, saved["data"]["name"])
     if dry_run:
         overview.dry_run(experiment)
         return 0
@@ -93,6 +95,25 @@ def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
     return Preprocess.from_dict(checkpoints.record(checkpoints.find("last"))["preprocess"])
 
 
+def _check_moved_data(experiment: Experiment, folder: Path, name: str) -> None:
+    """Raises a UserError if the run in the folder is of data of another name that differ."""
+    if name == experiment.config.data.name:
+        return
+    if not workdir.has_checkpoints(folder):
+        raise UserError(f"{folder} holds a run of {name}, and no checkpoint that says whether "
+                        f"{experiment.config.data.name} is the same. Use another --workdir.")
+    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
+    last = checkpoints.record(checkpoints.find("last"))
+    _check_same_data(experiment, last["data"]["fingerprint"])
+
+
+def _check_same_data(experiment: Experiment, fingerprint: str) -> None:
+    if fingerprint != experiment.dataset.fingerprint:
+        raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
+                        f"was trained on: its fingerprint was {fingerprint} and "
+                        f"is {experiment.dataset.fingerprint}. Use another --workdir.")
+
+
 @dataclasses.dataclass
 class _Start:
     """The step that a run begins from, 0 or a checkpoint's, and what is known of those before."""
@@ -120,10 +141,7 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
         raise UserError(f"The newest checkpoint in {folder} is at step {step}, past the end of a "
                         f"run of {experiment.schedule.stop} steps: train longer, or in another "
                         "--workdir.")
-    if saved["data"]["fingerprint"] != experiment.dataset.fingerprint:
-        raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
-                        f"was trained on: its fingerprint was {saved['data']['fingerprint']} and "
-                        f"is {experiment.dataset.fingerprint}. Use another --workdir.")
+    _check_same_data(experiment, saved["data"]["fingerprint"])
     return _Start(step, saved["metrics"].get("seconds", 0.0),
                   faults.rollbacks(experiment.config, folder, step, saved),
                   saved["metrics"].get("unmeasured_since"))

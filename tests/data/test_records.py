@@ -318,6 +318,19 @@ def test_the_names_of_what_was_copied_mean_all_of_it(image_folder, tmp_path):
     assert len(open_dataset(f"records:{copy}", train_split="train[:3]").train) == 3
 
 
+def test_names_of_the_original_that_are_others_here_are_not_mistaken(image_folder, tmp_path):
+    asked = dict(train_split="val", eval_split="train")
+    original = open_dataset(f"folder:{image_folder}", **asked)
+    path = write_copy(original, image_folder, tmp_path / "turned", SETTINGS, log=lambda line: None)
+    turned = open_dataset(f"records:{path}", **asked)
+    for a, b in ((original.train, turned.train), (original.eval, turned.eval)):
+        assert [b.name_of(i) for i in range(len(b))] == [
+            os.path.relpath(a.name_of(i), image_folder) for i in range(len(a))]
+    for one in ({"train_split": "val"}, {"train_split": "train", "eval_split": "val"}):
+        with pytest.raises(UserError, match="is a split of the copy, and was that of the original"):
+            open_dataset(f"records:{path}", **one)
+
+
 def test_examples_are_called_by_the_names_of_the_originals(image_folder, copied):
     original, copy = (open_dataset(name).eval for name in (
         f"folder:{image_folder}", f"records:{copied}"))

@@ -109,6 +109,26 @@ def test_files_may_be_moved_and_the_fingerprint_says_whether_they_are_the_same(o
         workdir.check_same_experiment(saved, config, Path("run"))
 
 
+def test_a_finished_run_is_not_that_of_other_files(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name in "ab":
+        images = rng.integers(0, 256, (40, 8, 8, 1), np.uint8)
+        np.savez(tmp_path / f"{name}.npz", x_train=images, y_train=np.arange(40) % 4,
+                 x_test=images[:8], y_test=np.arange(8) % 4)
+    words = ("--config.train.steps=2", "--config.train.batch_size=8")
+    assert train(tmp_path / "run", *words, f"--config.data.name=npz:{tmp_path / 'a.npz'}") == 0
+    (tmp_path / "a.npz").rename(tmp_path / "c.npz")
+    assert train(tmp_path / "run", *words, f"--config.data.name=npz:{tmp_path / 'c.npz'}") == 0
+    assert "nothing to do" in " ".join(capsys.readouterr().out.split())
+    for dry in ((), ("--dry_run",)):
+        assert train(tmp_path / "run", *words, *dry,
+                     f"--config.data.name=npz:{tmp_path / 'b.npz'}") == 2
+        assert "is not the one that this run was trained on" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert train(tmp_path / "run", *words, f"--config.data.name=npz:{tmp_path / 'c.npz'}") == 2
+    assert "no checkpoint that says whether" in capsys.readouterr().err
+
+
 def test_a_run_that_stopped_early_goes_on_to_the_same_bits(whole, tmp_path):
     folder = tmp_path / "run"
     assert train(folder, "--config.train.stop_after_steps=23") == 0

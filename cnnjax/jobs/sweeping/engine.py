@@ -81,6 +81,8 @@ class Engine:
                 if job.ended():
                     with self._patience():
                         self._settle(run, waiting, active)
+                    if self.should_stop() and active.get(run) is job:
+                        del active[run]  # What had no room is seen to at the next start.
             self.show(runs, active)
             if waiting or active:
                 time.sleep(self.poll)

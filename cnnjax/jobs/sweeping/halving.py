@@ -57,6 +57,7 @@ class Halving:
             self._study, frozen._trial_id) for frozen in self._study.get_trials(deepcopy=False)
             if "name" in frozen.user_attrs}
         self._whole: dict[Run, tuple[str, ...]] = {}
+        self._rung: dict[Run, int] = {}  # To which its command leads.
 
     def start(self, run: Run) -> None:
         """Gives a run the command of the rung to which it has got."""
@@ -74,7 +75,10 @@ class Halving:
         self._set_command(run, reached)
 
     def advance(self, run: Run) -> bool:
-        """Reports what a run has reached; returns whether it goes on, with a new command."""
+        """Reports what a run has reached; returns whether it goes on, with a new command.
+
+        Where there was no room for one of the notes of this it may be called again.
+        """
         trial, frozen = self._trials[run.name], self._frozen(run)
         if frozen.state.is_finished():
             if (frozen.state == self._optuna.trial.TrialState.PRUNED
@@ -82,11 +86,12 @@ class Halving:
                 self._note(run, len(frozen.intermediate_values) - 1)  # There was no room for it.
             return False
         top1 = json.loads((run.folder / "summary.json").read_text())["top1"]
-        rung = len(frozen.intermediate_values)
+        rung = self._rung[run]
         if rung == self._rungs:
             self._study.tell(trial, top1)
             return False
-        trial.report(top1, step=self._reduction**rung)
+        if self._reduction**rung not in frozen.intermediate_values:
+            trial.report(top1, step=self._reduction**rung)
         if trial.should_prune():
             self._stop(run, rung)
             return False
@@ -108,6 +113,6 @@ class Halving:
         return max(1, self._total_steps(run) // self._reduction ** (self._rungs - rung))
 
     def _set_command(self, run: Run, rung: int) -> None:
-        run.command = self._whole[run]
+        run.command, self._rung[run] = self._whole[run], rung
         if rung < self._rungs:
             run.command += (f"--config.train.stop_after_steps={self._steps(run, rung)}",)

@@ -18,6 +18,9 @@ from cnnjax.jobs import report
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.jobs.sweeping import executors, outcome, trial
+from cnnjax.jobs.sweeping.engine import Engine, Run
+from cnnjax.jobs.sweeping.halving import Halving
+from cnnjax.sweeps import Trial
 from cnnjax.types import Failure
 
 FAKE = Path(__file__).with_name("fake_launch.py")
@@ -422,6 +425,52 @@ def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it
         [False] + [True] * 5)
     # Every trial has come to the first rung before one goes on.
     assert here.order == [f"lr_{i}" for i in range(6)] + ["lr_0"]
+
+
+@pytest.mark.parametrize("fails_at", range(8))
+def test_a_rung_is_the_same_when_there_was_no_room_to_note_it(fails_at, tmp_path, monkeypatch):
+    optuna = pytest.importorskip("optuna")
+    backend = optuna.storages.journal.JournalFileBackend
+    append, writes = backend.append_logs, itertools.count()
+    halving = Halving(tmp_path, 2, 2, lambda run: 80)
+    good = Run(Trial("good"), 0, tmp_path / "good", ("train",))
+    good.folder.mkdir()
+    halving.start(good)
+
+    def full(self, logs):
+        if next(writes) == fails_at:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return append(self, logs)
+
+    monkeypatch.setattr(backend, "append_logs", full)
+    trained, goes_on = [], True
+    while goes_on:
+        trained.append(good.command[1:])
+        (good.folder / "summary.json").write_text(json.dumps({"top1": len(trained) / 10}))
+        for _ in range(2):
+            try:
+                goes_on = halving.advance(good)
+                break
+            except OSError:
+                pass
+    stop = "--config.train.stop_after_steps="
+    assert trained == [(f"{stop}20",), (f"{stop}40",), ()]
+    frozen = halving._frozen(good)
+    assert (frozen.value, frozen.intermediate_values) == (0.3, {1: 0.1, 2: 0.2})
+
+
+def test_a_sweep_stops_though_there_is_no_room_to_note_how_a_trial_ended(tmp_path, monkeypatch):
+    def advance(run):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    executor, looks = Here(), itertools.count()
+    monkeypatch.setattr(Ended, "stop", lambda self: None, raising=False)
+    executor.submit = lambda tasks: [Ended() for _ in tasks]
+    finished = itertools.count()
+    monkeypatch.setattr(trial, "finished", lambda *_: next(finished) > 0)
+    engine = Engine(executor, tmp_path, advance=advance, poll=0.0,
+                    should_stop=lambda: next(looks) > 6)
+    assert not engine.run([Run(Trial("a"), 0, tmp_path / "a", ("train",))])
 
 
 @pytest.mark.parametrize(("change", "says"), [
