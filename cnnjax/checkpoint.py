@@ -72,12 +72,8 @@ class Checkpoints:
         self._saving: int | None = None  # The step of the save that may not have ended.
         self.errors: list[dict[str, Any]] = []
         logging.getLogger("absl").addFilter(_drop_tracebacks)
-        if not read_only and jax.process_index() == 0:
-            self._restore_replaced()
-            self._set_damaged_aside()
-            self._remove_leftovers()
         if not read_only:
-            _meet("checkpoints")  # All see what is left.
+            self._put_in_order()
         keep = [policies.LatestN(keep_last)]
         best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
@@ -236,6 +232,23 @@ class Checkpoints:
         if step in self.steps():
             self.wait()
             self.set_aside({step: _REPLACED})
+
+    def _put_in_order(self) -> None:
+        """Has process 0 remove what cannot be used; all return when that is done, or raise."""
+        damaged = None
+        if jax.process_index() == 0:
+            try:
+                self._restore_replaced()
+                self._set_damaged_aside()
+                self._remove_leftovers()
+            except DamagedCheckpoint as error:
+                damaged = error
+        if jax.process_count() > 1 and multihost_utils.process_allgather(
+                np.int32(damaged is not None)).any():
+            damaged = damaged or DamagedCheckpoint(
+                f"Process 0 has found no checkpoint in {self._folder} that is whole.")
+        if damaged:
+            raise damaged
 
     def _restore_replaced(self) -> None:
         for path in self._folder.glob(f"{_REPLACED}-*"):

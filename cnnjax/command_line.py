@@ -136,17 +136,19 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     from cnnjax import jobs
     from cnnjax.jobs import backend, hosts
 
+    launch = hosts.find_launch(os.environ)
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
+        if launch and launch.process:  # One is enough.
+            return exit_codes.DONE
         return (summarize.run_scaling(command.models, command.config) if command.scaling
                 else summarize.run_comparison(command.models))
     if command.job not in _WITHOUT_CONFIG:
         validate(command.config)
-    launch = hosts.find_launch(os.environ)
     sweeps = command.job == "sweep" or (command.job == "train" and command.config.seeds)
     if launch and (sweeps or command.job not in jobs.ON_MANY_HOSTS):
-        if launch.process:  # One is enough.
+        if launch.process:
             return exit_codes.DONE
         # And what it starts is alone.
         launch, os.environ[hosts.COUNT], os.environ[hosts.INDEX] = None, "1", "0"
@@ -168,6 +170,7 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
             if warning := backend.unused_accelerator():
                 print(f"launch.py: warning: {warning}", file=sys.stderr)
         if launch:
+            hosts.check_devices()
             hosts.agree(_asked_for(command) | {
                 f"version of {name}": version for name, version in backend.versions().items()})
         return hosts.leave(jobs.run(command.job, command.config, command.workdir,

@@ -7,6 +7,7 @@ whatever is decided by those (a loss that is not finite, the best checkpoint) is
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -78,7 +79,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch | None:
             return Launch(by, int(environment[index]), _local_devices(environment))
     workers = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
     if workers and ("," in workers or int(environment.get("MEGASCALE_NUM_SLICES") or 1) > 1):
-        return Launch("the TPU pod", None)
+        return Launch("the TPU pod", _tpu_worker(environment, workers))
     if workers is None and _is_tpu_machine(environment):
         return Launch("the TPU pod", None, certain=False)
     if "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
@@ -145,6 +146,14 @@ def _tasks_here(environment: Mapping[str, str]) -> int:
     return counts[min(int(environment.get("SLURM_NODEID", 0)), len(counts) - 1)]
 
 
+def _tpu_worker(environment: Mapping[str, str], workers: str) -> int | None:
+    """Returns the number of a TPU worker, counted through all slices."""
+    if "TPU_WORKER_ID" not in environment:
+        return None
+    number = int(environment["TPU_WORKER_ID"])
+    return number + int(environment.get("MEGASCALE_SLICE_ID") or 0) * len(workers.split(","))
+
+
 def _is_tpu_machine(environment: Mapping[str, str]) -> bool:
     return (environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
             and "TPU_SKIP_MDS_QUERY" not in environment
@@ -208,6 +217,17 @@ def several() -> bool:
 def is_first() -> bool:
     """Whether this is the process that writes files and the console."""
     return not several() or jax.process_index() == 0
+
+
+def check_devices() -> None:
+    """Raises a UserError, in all processes, if they have not the same number of devices each."""
+    if not several():
+        return
+    counts = collections.Counter(device.process_index for device in jax.devices())
+    if len(set(counts.values())) > 1:
+        raise UserError("The processes of this run have different numbers of devices: " + ", ".join(
+            f"{count} in process {process}" for process, count in sorted(counts.items()))
+            + ". Start as many tasks on every node, and give each the same number of GPUs.")
 
 
 def meet(name: str) -> None:
@@ -363,7 +383,8 @@ def or_all_end(message_of: Callable[[UserError], object] = str) -> Iterator[None
             _say(f"{error}. The last checkpoint stays; the same command goes on from it.")
         elif any(word in str(error) for word in _LOST):
             _say("another process has died or failed: see what it said. The last checkpoint stays; "
-                 f"the same command goes on from it. ({str(error).splitlines()[0][:300]})")
+                 "if that says nothing else, the same command goes on from it. "
+                 f"({str(error).splitlines()[0][:300]})")
         else:
             traceback.print_exc()
             _say("failed, so the others end as well; the last checkpoint stays")

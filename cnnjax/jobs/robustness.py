@@ -33,9 +33,13 @@ def kinds_of(config: ConfigDict) -> tuple[str, ...]:
     """Returns the kinds that the config names, all of them for ("all",).
 
     Raises:
-      UserError: for a kind that there is not.
+      UserError: for a kind that there is not, and for any in a run over several processes: JPEG is
+        made on the host, of whole batches.
     """
     named = tuple(config.eval.corruptions)
+    if named and jax.process_count() > 1:
+        raise UserError("eval.corruptions takes one process: evaluate with JAX_NUM_PROCESSES=1, "
+                        "or set --config.eval.corruptions=().")
     if named == ("all",):
         return KINDS
     for name in named:
@@ -60,13 +64,7 @@ def measure(experiment: Experiment, variables: PyTree, kinds: tuple[str, ...], e
       kinds and strengths, and "corruption_error_over_clean", what it is above the clean one; for
       1,000 classes and all kinds also "mce_without_frost", the mean over the kinds of the error
       divided by AlexNet's.
-
-    Raises:
-      UserError: in a run over several processes: JPEG is made on the host, of whole batches.
     """
-    if jax.process_count() > 1:
-        raise UserError("eval.corruptions takes one process: evaluate with JAX_NUM_PROCESSES=1, "
-                        "or set --config.eval.corruptions=().")
     accuracies = {kind: [] for kind in kinds}
     evaluate = _evaluator(experiment, variables)
     for kind in kinds:

@@ -1,6 +1,7 @@
 """Several processes as one run: who they are, what they compute, and how they end."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,13 +40,14 @@ def free_port():
 
 
 class Processes:
-    """The processes of one run, one device each."""
+    """The processes of one run, of as many devices each, or of a number for each."""
 
     def __init__(self, folder, root, *words, count=2, devices=1, start=None, last=(), home=None,
                  **variables):
         port = free_port()
         several = {} if count == 1 else {hosts.COUNT: str(count),
                                          hosts.ADDRESS: f"localhost:{port}"}
+        devices = devices if isinstance(devices, list) else [devices] * count
         folders = folder if isinstance(folder, list) else [folder] * count
         own = {"HOME": str(home)} if home else {}  # Of the last one, as `last` are its words.
         self.all = [subprocess.Popen(
@@ -54,7 +56,7 @@ class Processes:
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env=os.environ | several | variables | ({hosts.INDEX: str(i)} if several else {}) | (
                 own if i == count - 1 else {}) | {
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"})
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices[i]}"})
             for i in (range(count) if start is None else start)]
 
     def wait_for(self, text):
@@ -87,7 +89,11 @@ def train(folder, root, *words, **options):
     ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0", "JAX_COORDINATOR_ADDRESS": "a:1"},
      "JAX_NUM_PROCESSES", 0),
     ({"TPU_WORKER_HOSTNAMES": "localhost"}, None, None),
-    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, "the TPU pod", None),
+    ({"TPU_WORKER_HOSTNAMES": "a,b"}, "the TPU pod", None),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0"}, "the TPU pod", 0),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "1"}, "the TPU pod", 1),
+    ({"TPU_WORKER_HOSTNAMES": "a,b", "TPU_WORKER_ID": "0", "MEGASCALE_NUM_SLICES": "2",
+      "MEGASCALE_SLICE_ID": "1"}, "the TPU pod", 2),
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None, None)])
 def test_processes_are_peers_only_where_they_were_started_together(environment, by, process):
     found = hosts.find_launch(environment)
@@ -321,7 +327,33 @@ def test_two_processes_evaluate_each_example_once(whole, root):
 
 
 @pytest.mark.slow
-def test_only_the_first_of_several_does_a_job_for_one(whole, root, tmp_path):
-    codes, said, errors = Processes(whole, root, "--job=summarize").end()
+@pytest.mark.parametrize("words", [["--job=summarize"], ["--job=summarize", "--models=lenet*"]])
+def test_only_the_first_of_several_does_a_job_for_one(words, whole, root, tmp_path):
+    codes, said, errors = Processes(whole, root, *words).end()
     assert codes == [0, 0], errors
-    assert "head" in said[0] and not said[1]
+    assert "head" in said[0] or "lenet5" in said[0]
+    assert not said[1]
+
+
+@pytest.mark.slow
+def test_processes_of_different_numbers_of_devices_end_with_a_message(root, tmp_path):
+    codes, _, errors = Processes(tmp_path / "run", root, devices=[1, 2]).end()
+    assert codes == [2, 2] and all("1 in process 0, 2 in process 1" in e for e in errors), errors
+
+
+@pytest.mark.slow
+def test_what_takes_one_process_is_said_before_an_evaluation_by_two(whole, root):
+    codes, said, errors = Processes(whole, root, "--job=evaluate", "--dry_run",
+                                    "--config.eval.corruptions=('fog',)").end()
+    assert codes == [2, 2] and "takes one process" in errors[0], errors
+
+
+@pytest.mark.slow
+def test_that_no_checkpoint_is_whole_ends_both_with_a_message(whole, root, tmp_path):
+    folder = shutil.copytree(whole, tmp_path / "run")
+    for file in folder.glob("checkpoints/*/state/**/*"):
+        if file.is_file():
+            os.truncate(file, min(3, file.stat().st_size))
+    (folder / "summary.json").unlink()
+    codes, _, errors = Processes(folder, root).end()
+    assert codes == [2, 2] and "is damaged" in errors[0] and "no checkpoint in" in errors[1], errors
