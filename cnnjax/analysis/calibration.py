@@ -12,6 +12,7 @@ import numpy as np
 from scipy import optimize, special
 
 from cnnjax.analysis import mistakes
+from cnnjax.analysis.text import label
 
 
 class Reliability(NamedTuple):
@@ -129,7 +130,7 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
 
     Args:
       report: of `calibration_report`.
-      class_names: K of them; written at the matrix up to 20.
+      class_names: K of them; written at the matrix up to 20, and cut to 18 letters.
       path: of the PNG.
       title: above it.
     """
@@ -149,14 +150,15 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy",
              title=f"ECE {report['ece']:.2%}, at T = {report['temperature']:.2f} "
                    f"{report['ece_scaled']:.2%}")
-    left.legend(frameon=False, loc="upper left")
+    left.legend(loc="upper left")  # In a frame: bars may reach it.
     matrix = np.asarray(report["confusion"], float)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     figure.colorbar(right.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=right, shrink=0.8)
     right.set(xlabel="taken for", ylabel="class", title="confusion, as shares of a class")
     if len(class_names) <= 20:
         ticks = range(len(class_names))
-        right.set_xticks(ticks, class_names, rotation=90, fontsize=8)
-        right.set_yticks(ticks, class_names, fontsize=8)
-    figure.suptitle(title)
+        names = [label(name, 18) for name in class_names]
+        right.set_xticks(ticks, names, rotation=90, fontsize=8)
+        right.set_yticks(ticks, names, fontsize=8)
+    figure.suptitle(label(title))
     figure.savefig(path, dpi=110)

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from cnnjax.analysis.rendering import PALETTE
+from cnnjax.analysis.text import label
 
 # Inches at 100 dots on the page: letters of 8 points are then about 11 pixels tall.
 WIDTH, DPI = 3.6, 180
+_LETTERS = 18  # Of the name of a class.
 
 
 def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
@@ -27,12 +29,13 @@ def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
     for i, ((name, (across, up)), color) in enumerate(zip(lines.items(), _cycle(len(lines)),
                                                           strict=True)):
         # Every other line is dashed: one on top of another leaves it to be seen.
-        axes.plot(across, up, label=name, color=color, linewidth=1.3,
+        axes.plot(across, up, label=label(name), color=color, linewidth=1.3,
                   linestyle="--" if i % 2 else "-",
                   marker="o" if len(across) < 12 else None, markersize=2.5)
     axes.set(xlabel=x, ylabel=y)
     if ticks:
-        axes.set_xticks(range(len(ticks)), ticks, rotation=40, ha="right", fontsize=6)
+        axes.set_xticks(range(len(ticks)), list(map(label, ticks)), rotation=40, ha="right",
+                        fontsize=6)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=6.5)
     return _png(figure)
@@ -44,7 +47,7 @@ def matrix_chart(matrix: Any, rows: Sequence[str], columns: Sequence[str], x: st
 
     Args:
       matrix: (rows, columns).
-      rows, columns: their names.
+      rows, columns: their names, which are cut to 18 letters.
       x, y: what columns and rows are.
       decimals: of the numbers.
       hide_zero: whether zeros are left blank.
@@ -59,6 +62,7 @@ def matrix_chart(matrix: Any, rows: Sequence[str], columns: Sequence[str], x: st
             if value or not hide_zero:
                 axes.text(j, i, f"{value:.{decimals}f}", ha="center", va="center",
                           fontsize=small - 0.5, color="white" if value > 0.6 * top else "black")
+    columns, rows = ([label(name, _LETTERS) for name in names] for names in (columns, rows))
     axes.set_xticks(range(matrix.shape[1]), columns, rotation=90, fontsize=small)
     axes.set_yticks(range(matrix.shape[0]), rows, fontsize=small)
     axes.set(xlabel=x, ylabel=y)
@@ -73,22 +77,18 @@ def scatter_chart(points: Any, groups: Any, names: Sequence[str], x: str = "", y
     """
     points, groups = np.asarray(points), np.asarray(groups)
     counts = np.bincount(groups, minlength=len(names))
-    shown = np.sort(np.argsort(-counts, kind="stable")[:len(PALETTE)])
+    shown = np.argsort(-counts, kind="stable")[:len(PALETTE)]
+    shown = np.sort(shown[counts[shown] > 0])
     figure, axes = _axes(3.3)
     others = ~np.isin(groups, shown)
     axes.scatter(*points[others].T, s=6, color="#cccccc", linewidths=0)
     for group, color in zip(shown, _cycle(len(shown)), strict=True):
-        if counts[group]:
-            axes.scatter(*points[groups == group].T, s=7, color=color, linewidths=0,
-                         label=_short(names[group]))
+        axes.scatter(*points[groups == group].T, s=7, color=color, linewidths=0,
+                     label=label(names[group], _LETTERS))
     axes.set(xlabel=x, ylabel=y, xticks=[], yticks=[])
     axes.legend(frameon=False, fontsize=6, ncols=3, loc="upper center", markerscale=1.6,
                 bbox_to_anchor=(0.5, -0.08), handletextpad=0.1, columnspacing=0.8)
     return _png(figure)
-
-
-def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else name[:most - 1] + "…"
 
 
 def _cycle(count: int) -> list[tuple[float, ...]]:

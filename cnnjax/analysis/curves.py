@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.analysis.text import label
+
 
 def plot_learning_curves(records: Sequence[Mapping[str, Any]], path: str | Path,
                          title: str) -> None:
@@ -39,5 +41,5 @@ def plot_learning_curves(records: Sequence[Mapping[str, Any]], path: str | Path,
                        (rate, "learning rate")):
         axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)
-    figure.suptitle(title)
+    figure.suptitle(label(title))
     figure.savefig(path, dpi=120)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from cnnjax.analysis import text
 from cnnjax.types import UserError
 
 
@@ -69,7 +70,7 @@ def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: Rang
     axes.axvline(found.suggestion, color="black", linestyle="--", linewidth=1,
                  label=f"suggestion {found.suggestion:.3g}")
     top = max(found.smooth[0], float(np.median(losses)))
-    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)", title=title,
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)", title=text.label(title),
              ylim=(0.9 * min(losses), 1.5 * top))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)

@@ -1,4 +1,4 @@
-"""Tables as lines of text."""
+"""Text: tables as lines, and names as Matplotlib is to draw them."""
 
 from __future__ import annotations
 
@@ -17,3 +17,15 @@ def aligned(cells: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> st
         cell.rjust(width) if i in numbers else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
         for line in cells)
+
+
+def label(name: str, most: int | None = None) -> str:
+    """Returns a name for Matplotlib to draw as it stands, cut to `most` letters.
+
+    Matplotlib takes what is between two dollars for mathematics, and leaves a name that begins with
+    an underscore out of a legend.
+    """
+    if most is not None and len(name) > most:
+        name = name[:most - 1] + "…"
+    name = name.replace("$", r"\$")
+    return "\u200b" + name if name.startswith("_") else name  # A space of no width.

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-from rich.table import Table
+from rich.table import Column, Table
 
 
 def print_table(title: str, rows: Mapping[str, Any]) -> None:
@@ -81,8 +81,11 @@ class Display:
         self._start, self._since, self._progress = start, time.perf_counter(), None
         if style == "bar":
             self._progress = Progress(
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn(),
-                TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[text]}"))
+                TextColumn("step"), MofNCompleteColumn(), BarColumn(16), TimeElapsedColumn(),
+                TextColumn("ETA"), TimeRemainingColumn(),
+                # What a narrow terminal has no room for is missing at the end.
+                TextColumn("{task.fields[text]}", table_column=Column(
+                    ratio=1, no_wrap=True, overflow="ellipsis")), expand=True)
             self._task = self._progress.add_task("", total=total, completed=start, text="")
             self._progress.start()
 

@@ -55,6 +55,41 @@ def test_a_chart_is_the_same_png_every_time(chart):
     assert picture.shape[1] == round(charts.WIDTH * charts.DPI) and picture.std() > 0.01
 
 
+ODD = ["_background", "US$5 to US$10", r"$\male$", "a very long name of a class"]
+
+
+@pytest.mark.parametrize("draw", [
+    lambda names: charts.line_chart({n: ([0, 1], [0, i]) for i, n in enumerate(names)}, "x", "y"),
+    lambda names: charts.matrix_chart(np.eye(4), names, names),
+    lambda names: charts.scatter_chart(np.eye(4)[:, :2], np.arange(4), names)])
+def test_names_are_drawn_as_they_stand(draw, monkeypatch):
+    drawn, png = [], charts._png
+
+    def look(figure):
+        axes = figure.axes[0]
+        legend = axes.get_legend()
+        drawn.extend(legend.get_texts() if legend else axes.get_xticklabels())
+        return png(figure)
+
+    monkeypatch.setattr(charts, "_png", look)
+    draw(ODD)
+    plain = [text._preprocess_math(text.get_text()) for text in drawn]
+    # Zero-width space, no mathematics, and cut where the chart cuts.
+    assert not any(mathematics for _, mathematics in plain)
+    assert [name.strip("\u200b") for name, _ in plain][:3] == ODD[:3]
+    assert plain[3][0] in (ODD[3], "a very long name …")
+
+
+def test_groups_without_points_take_no_colours(monkeypatch):
+    figures, png = [], charts._png
+    monkeypatch.setattr(charts, "_png", lambda figure: figures.append(figure) or png(figure))
+    charts.scatter_chart(np.eye(3)[:, :2], [900, 950, 999], [f"c{i}" for i in range(1000)])
+    charts.scatter_chart(np.eye(3)[:, :2], [0, 1, 2], [f"c{i}" for i in (900, 950, 999)])
+    colours = [[tuple(p.get_facecolor()[0]) for p in figure.axes[0].collections[1:]]
+               for figure in figures]
+    assert colours[0] == colours[1] and len(set(colours[0])) == 3
+
+
 def test_a_map_of_too_few_examples_is_a_user_error():
     with pytest.raises(UserError, match="3 examples make no map"):
         embedding.umap(np.zeros((3, 4)))

@@ -1,6 +1,10 @@
 """What the tables of a run are written with."""
 
+import functools
+import io
+
 import pytest
+from rich.console import Console
 
 from cnnjax.jobs import console
 
@@ -16,3 +20,18 @@ def test_tables_print_what_looks_like_markup_as_it_is(capsys):
     console.print_table("w[/old]", {"file": "0[copy].png", "class": ":smile:"})
     out = capsys.readouterr().out
     assert "w[/old]" in out and "0[copy].png" in out and ":smile:" in out
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monkeypatch):
+    out = io.StringIO()
+    terminal = Console(file=out, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "Progress", functools.partial(console.Progress, console=terminal))
+    display = console.Display("bar", 150_000, 0, 64)
+    display.record(36_123, {"epoch": 23.4, "train_loss": 2.2684, "train_top1": 0.5})
+    display.step(36_123)
+    display._progress.refresh()
+    display.close()
+    line = [line for line in out.getvalue().splitlines() if "step" in line][-1]
+    assert " 36123/150000 " in line and "ETA -:--:--" in line
+    assert ("top1 0.5000" in line) == (width == 200)

@@ -247,7 +247,11 @@ def test_parameters_are_float32_whatever_the_file_has(dtype, tmp_path):
     ("efficientnet_b5", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
     ("efficientnet_b5", "torchvision", {"bn_epsilon": 1e-3, "padding": "symmetric"}),
     ("tf_efficientnet_b5", "timm", {"bn_epsilon": 1e-3, "padding": "same"}),
-    ("efficientnet_b0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"})])
+    ("efficientnet_b0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"}),
+    ("efficientnet_lite0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"}),
+    ("efficientnet_lite0", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
+    ("efficientnetv2_s", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
+    ("efficientnet_v2_s", "torchvision", {"bn_epsilon": 1e-3, "padding": "symmetric"})])
 def test_the_model_computes_as_where_its_weights_are_from(name, source, expected, tmp_path):
     small = dict(width=0.25) if "mobilenet" in name else dict(width=0.125, depth=0.1)
     model = cnnjax.create_model(name, 10, **small)
@@ -344,6 +348,12 @@ def test_every_published_set_is_of_a_proper_size_and_crop():
     for row in published.table():
         assert 0.8 < row.preprocess.crop <= 1 and row.preprocess.size[0] >= 192, row
         assert row.model in TABLE, row
+
+
+def test_the_lite_packages_are_normalised_as_they_were_trained_under_either_name():
+    found = [published.preprocess_of(f"{name}efficientnet_lite0", source="EfficientNet-PyTorch")
+             for name in ("", "tf_")]
+    assert found[0] == found[1] and found[0].mean == (127 / 255,) * 3
 
 
 def test_timms_mobilenet_v2_is_resized_as_timm_does(caplog):

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.analysis import text
 from cnnjax.analysis.trials.layout import COLOURS, Layout, base_of, by_series, is_dimension
 from cnnjax.analysis.trials.rows import Group
 
@@ -40,12 +41,12 @@ def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any
         _draw(axes, shown, tag)
         words = [name, "" if len(shown) == len(members) else
                  f"{'best ' if tag is None else ''}{len(shown)} of {len(members)}"]
-        axes.set_title(": ".join(filter(None, words)), loc="left")
+        axes.set_title(text.label(": ".join(filter(None, words))), loc="left")
         axes.set_xlabel("epoch")
         axes.legend(frameon=False, loc="upper right")
     every[0].set_ylabel("top-1 error (%)\ntraining dashed, test full")
     every[0].set_ylim(bottom=0)
-    figure.suptitle(title, x=0.01, ha="left", fontsize=9)
+    figure.suptitle(text.label(title), x=0.01, ha="left", fontsize=9)
     return figure
 
 
@@ -68,12 +69,12 @@ def _draw(axes, members: Sequence[Group], tag: str | None) -> None:
     for i, trial in enumerate(members):
         colour = (colormaps["cividis"](0.9 * i / max(1, len(members) - 1)) if tag
                   else COLOURS[i % len(COLOURS)])
-        label = f"{tag.replace('_', ' ')} {trial.tags.get(tag)}" if tag else trial.name
+        name = f"{tag.replace('_', ' ')} {trial.tags.get(tag)}" if tag else trial.name
         for field, line, width in (("train_top1", (0, (3, 1.5)), 0.8), ("eval_top1", "-", 1.6)):
             x, y = mean_curve(trial, field)
             if len(x):
                 axes.plot(x, 100 * (1 - y), color=colour, linestyle=line, linewidth=width,
-                          label=label if field == "eval_top1" else None)
+                          label=text.label(name) if field == "eval_top1" else None)
 
 
 def mean_curve(trial: Group, field: str) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.analysis import text
 from cnnjax.analysis.trials.curves import curves_by_series
 from cnnjax.analysis.trials.layout import (
     COLOURS,
@@ -81,7 +82,7 @@ def _drawn(title: str, trials: Sequence[Group], draw: Callable[..., None], *argu
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
     draw(axes, trials, *arguments)
-    axes.set_title(title, loc="left")
+    axes.set_title(text.label(title), loc="left")
     return figure
 
 
@@ -106,8 +107,8 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
               linewidth=0.9, linestyle=":", zorder=1, label="Pareto front")
     if len(known) <= _MOST_NAMES:
         for trial, across, up in zip(known, x, y, strict=True):
-            axes.annotate(_point_name(trial, layout), (across, up), xytext=(4, 4), fontsize=7,
-                          textcoords="offset points", color="0.25")
+            axes.annotate(text.label(_point_name(trial, layout)), (across, up), xytext=(4, 4),
+                          fontsize=7, textcoords="offset points", color="0.25")
         axes.margins(x=0.14, y=0.08)
     axes.set(xlabel=label, ylabel=_with_seeds("top-1 accuracy (%)", trials))
     _log_if_wide(axes, x)
@@ -135,7 +136,7 @@ def _by_number(axes, trials: Sequence[Group], layout: Layout, tag: str) -> None:
     _log_if_wide(axes, values)
     if axes.get_xscale() == "linear" and len(values) <= 10:
         axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.set(xlabel=_words(tag), ylabel=_with_seeds("top-1 error (%)", trials))
+    axes.set(xlabel=text.label(_words(tag)), ylabel=_with_seeds("top-1 error (%)", trials))
     axes.legend(frameon=False)
 
 
@@ -149,8 +150,8 @@ def _points(axes, x: Sequence[float], trials: Sequence[Group], field: str, scale
     # Of two seeds an interval may be wider than all accuracies that there are.
     bars = np.stack([np.minimum(bars, means), np.minimum(bars, 100 - means)])
     axes.errorbar(x, means, bars if bars.any() else None, marker=_MARKERS[i % len(_MARKERS)],
-                  linestyle=line, color=colour, label=label or None, zorder=3, elinewidth=0.9,
-                  markerfacecolor="white" if hollow else colour)
+                  linestyle=line, color=colour, label=text.label(label) or None, zorder=3,
+                  elinewidth=0.9, markerfacecolor="white" if hollow else colour)
 
 
 def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
@@ -170,7 +171,7 @@ def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
                       color="white" if dark else "black", weight="bold" if best else "normal")
     axes.set_xticks(range(len(columns)), [f"{c:g}" for c in columns])
     axes.set_yticks(range(len(lines)), [f"{r:g}" for r in lines])
-    axes.set(xlabel=_words(across), ylabel=_words(up))
+    axes.set(xlabel=text.label(_words(across)), ylabel=text.label(_words(up)))
     axes.grid(False)
     axes.figure.colorbar(picture, label=f"top-1 accuracy (%), mean of {_seeds(trials)}")
 
@@ -189,7 +190,8 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
             x = place + (i - (len(names) - 1) / 2) * width
             mean, half = 100 * found.mean, 100 * (found.half or 0)
             low, high = max(0, mean - half), min(100, mean + half)
-            axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)], label=names[i],
+            axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)],
+                     label=text.label(names[i]),
                      yerr=[[mean - low], [high - mean]] if half else None,
                      error_kw={"elinewidth": 0.9})
             lows.append(low)

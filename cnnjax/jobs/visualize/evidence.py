@@ -29,8 +29,9 @@ def section(subject: Subject) -> Section:
     errors = np.asarray(integrated.completeness_error)
     return Section("evidence", "3. Where it looks", (
         Text("The evidence for the class that the model puts first, by five methods. Grad-CAM asks "
-             f"the map {subject.last_map!r}; the others ask the pixels. Red speaks for the class "
-             "and blue against it."),
+             f"the map {subject.last_map!r}; the others ask the pixels. In integrated gradients "
+             "and occlusion red speaks for the class and blue against it; the other three are "
+             "magnitudes: Grad-CAM from blue over green to red, the others from black to yellow."),
         _figure(subject, chosen, maps, errors),
         Text(f"Integrated gradients promise that a map adds up to the rise of the logit over that "
              f"of a blank image. With {subject.settings.integration} steps it is off by "

@@ -20,9 +20,8 @@ def section(subject: Subject) -> Section:
     parts = [Text(f"It is right about {right:,} of {total:,} images of {subject.what}: "
                   f"{right / total:.2%}.")]
     if len(subject.classes) <= _MATRIX:
-        names = [name[:14] for name in subject.classes]
-        parts.append(Chart("confusion", matrix_chart(matrix, names, names, "it says", "it is",
-                                                     hide_zero=True),
+        parts.append(Chart("confusion", matrix_chart(matrix, subject.classes, subject.classes,
+                                                     "it says", "it is", hide_zero=True),
                            "Rows are the true classes, columns what the model says."))
     if pairs := most_confused(matrix):
         parts.append(Table(("it is", "it says", "times"), [
