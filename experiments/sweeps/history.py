@@ -13,7 +13,9 @@ so that their costs stay in proportion; the tag `twin` says so. Images are enlar
 - fashion_mnist: with three seeds 16 minutes on 2 CPU cores, two trials at a time. Top-1 in percent:
   LeNet-5 81.0, AlexNet 83.0, VGG-16 82.8, GoogLeNet 84.0, ResNet-50 76.4, MobileNetV2 68.8 and
   EfficientNet-B0 59.3: so few steps leave the newer, deeper nets unfinished (docs/experiments.md).
-- digits: not run.
+- digits: with three seeds, two trials at a time, 34 minutes on 2 CPU cores with other jobs beside
+  it. Top-1 in percent: LeNet-5 97.4, AlexNet 98.2, VGG-16 98.4, GoogLeNet 99.3, ResNet-50 87.1,
+  MobileNetV2 81.3 and EfficientNet-B0 85.3, unfinished likewise.
 - imagenet: not run; it wants accelerators. Published of the full nets, each with a recipe of its
   own and with 1,000 classes:
 
