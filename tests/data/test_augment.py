@@ -116,6 +116,7 @@ def test_rand_augment_draws_14_operations_and_both_signs_alike(drawn):
     assert set(np.round(rotations, 4)) == {-9.0, 9.0} and abs((rotations > 0).mean() - 0.5) < 0.1
 
 
+@pytest.mark.slow
 def test_trivial_augment_draws_one_operation_of_any_strength(drawn):
     codes, sizes = drawn(policies.trivial_augment_wide, 20_000)
     assert codes.shape == (20_000, 1)
@@ -123,6 +124,7 @@ def test_trivial_augment_draws_one_operation_of_any_strength(drawn):
     assert len(np.unique(np.round(rotations, 3))) == 61 and np.abs(rotations).max() == 135
 
 
+@pytest.mark.slow
 def test_auto_augment_draws_pairs_with_their_probabilities(drawn):
     codes, _ = drawn(policies.auto_augment, 20_000)
     # Three of the 25 pairs of the ImageNet policy have Invert, each with a probability of 0.6.
@@ -130,6 +132,7 @@ def test_auto_augment_draws_pairs_with_their_probabilities(drawn):
     assert inverted == pytest.approx(3 * 0.6 / 25, abs=0.006)
 
 
+@pytest.mark.slow
 def test_rand_augment_increasing_applies_half_of_its_operations(drawn):
     codes, sizes = drawn(policies.rand_augment_increasing)
     assert (codes == CODES["Identity"]).mean() == pytest.approx(0.5, abs=0.02)

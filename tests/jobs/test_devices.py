@@ -40,6 +40,7 @@ def test_eight_devices_give_the_losses_of_one(one, root, tmp_path):
     assert summary["top1"] == pytest.approx(one[0]["top1"], abs=2 / 360)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_eight_devices_goes_on_on_two(one, root, tmp_path):
     folder = tmp_path / "run"
     train(folder, root, 8, "--config.train.stop_after_steps=6")

@@ -361,6 +361,7 @@ def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
     jax.tree.map(np.testing.assert_array_equal, trunk, expected)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_another_runs_workdir_and_can_be_evaluated_labelled_with_and_exported(
         tmp_path, capsys):
     source, folder = tmp_path / "source", tmp_path / "run"

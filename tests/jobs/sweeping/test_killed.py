@@ -24,6 +24,7 @@ def wait_for(process, ready):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_eight_trials_stopped_and_killed_end_with_eight_rows_and_none_ran_twice_to_its_end(
         experiment, start, tmp_path, monkeypatch):
     folder = tmp_path / "sweep"
