@@ -252,6 +252,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(whole, tmp_path)
     assert summary(tmp_path / "b")["params_sha256"] != summary(whole)["params_sha256"]
 
 
+@pytest.mark.slow
 def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
     folder = tmp_path / "run"
     assert train(folder, "--config.train.steps_per_call=3") == 0

@@ -77,6 +77,7 @@ def flops(task, batch):
     return step.lower(start(task), batch).compile().cost_analysis()["flops"]
 
 
+@pytest.mark.slow
 def test_no_gradient_of_what_is_frozen_is_computed(batch):
     forward = jax.jit(lambda v, x: MODEL.apply(v, x, train=False)).lower(
         start(make_task()).variables, batch["image"]).compile().cost_analysis()["flops"]
