@@ -134,9 +134,9 @@ def _with_command(error: UserError, argv: Sequence[str]) -> UserError:
 
 def _run(command: Command | Compare, message_of: Callable[[UserError], UserError]) -> int:
     from cnnjax import jobs
-    from cnnjax.jobs import backend, hosts
+    from cnnjax.jobs import backend, hosts, launches
 
-    launch = hosts.find_launch(os.environ)
+    launch = launches.find_launch(os.environ)
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
 
@@ -151,7 +151,7 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
         if launch.process:
             return exit_codes.DONE
         # And what it starts is alone.
-        launch, os.environ[hosts.COUNT], os.environ[hosts.INDEX] = None, "1", "0"
+        launch, os.environ[launches.COUNT], os.environ[launches.INDEX] = None, "1", "0"
     if command.job in _WITHOUT_CONFIG:
         return jobs.run(command.job, command.config, command.workdir, command.dry_run)
     if sweeps:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cnnjax.command_line import parse
-from cnnjax.jobs import hosts
+from cnnjax.jobs import launches
 from cnnjax.validation import validate
 
 # What the JobSet API has (jobset.x-k8s.io/v1alpha2) of the fields around the Job's template.
@@ -61,10 +61,10 @@ def test_each_pod_is_the_process_that_its_index_says_and_knows_where_the_first_i
     for name, spec in jobs(files):
         container, = spec["template"]["spec"]["containers"]
         variables = {v["name"]: v.get("value") for v in container["env"]}
-        assert spec["completions"] == spec["parallelism"] == int(variables[hosts.COUNT])
+        assert spec["completions"] == spec["parallelism"] == int(variables[launches.COUNT])
         assert "job-completion-index" in str(container["env"])
-        launch = hosts.find_launch(variables | {hosts.INDEX: "1", "JOB_COMPLETION_INDEX": "1",
-                                                "KUBERNETES_SERVICE_HOST": "10.0.0.1"})
+        launch = launches.find_launch(variables | {launches.INDEX: "1", "JOB_COMPLETION_INDEX": "1",
+                                                   "KUBERNETES_SERVICE_HOST": "10.0.0.1"})
         assert launch.process == 1
         assert launch.options["coordinator_address"].startswith(f"{name}-0.{domain[name]}:")
 

@@ -13,7 +13,7 @@ import pytest
 from results import summary
 
 from cnnjax.command_line import main
-from cnnjax.jobs import hosts
+from cnnjax.jobs import hosts, launches
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import Failure, UserError
 
@@ -45,8 +45,8 @@ class Processes:
     def __init__(self, folder, root, *words, count=2, devices=1, start=None, last=(), home=None,
                  **variables):
         port = free_port()
-        several = {} if count == 1 else {hosts.COUNT: str(count),
-                                         hosts.ADDRESS: f"localhost:{port}"}
+        several = {} if count == 1 else {launches.COUNT: str(count),
+                                         launches.ADDRESS: f"localhost:{port}"}
         devices = devices if isinstance(devices, list) else [devices] * count
         folders = folder if isinstance(folder, list) else [folder] * count
         own = {"HOME": str(home)} if home else {}  # Of the last one, as `last` are its words.
@@ -54,7 +54,7 @@ class Processes:
             [sys.executable, *RUN, f"--workdir={folders[i]}", *words,
              *(last if i == count - 1 else ())], cwd=root, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env=os.environ | several | variables | ({hosts.INDEX: str(i)} if several else {}) | (
+            env=os.environ | several | variables | ({launches.INDEX: str(i)} if several else {}) | (
                 own if i == count - 1 else {}) | {
                 "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices[i]}"})
             for i in (range(count) if start is None else start)]
@@ -96,7 +96,7 @@ def train(folder, root, *words, **options):
       "MEGASCALE_SLICE_ID": "1"}, "the TPU pod", 2),
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None, None)])
 def test_processes_are_peers_only_where_they_were_started_together(environment, by, process):
-    found = hosts.find_launch(environment)
+    found = launches.find_launch(environment)
     assert (found and found.by, found and found.process) == (by, process)
 
 
@@ -110,9 +110,9 @@ def test_processes_are_peers_only_where_they_were_started_together(environment, 
      "node1:29500"),
     ({"KUBERNETES_SERVICE_HOST": "10.0.0.1", "JOB_COMPLETION_INDEX": "0"}, "jax[k8s]")])
 def test_a_variable_that_is_missing_or_wrong_is_named(environment, named, monkeypatch):
-    monkeypatch.setattr(hosts.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(launches.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=named.replace("[", r"\[")):
-        hosts.find_launch(environment)
+        launches.find_launch(environment)
 
 
 @pytest.mark.parametrize(("environment", "ids"), [
@@ -127,7 +127,7 @@ def test_a_variable_that_is_missing_or_wrong_is_named(environment, named, monkey
     ({"SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "2", "SLURM_LOCALID": "0",
       "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1])])
 def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids):
-    assert hosts._local_devices(environment) == {"local_device_ids": ids}
+    assert launches._local_devices(environment) == {"local_device_ids": ids}
 
 
 def test_a_failure_of_one_of_several_is_its_message_alone(monkeypatch, capsys):
