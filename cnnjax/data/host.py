@@ -308,11 +308,16 @@ class HostTransform:
         if self.random_area is None:  # Evaluation is exact.
             return contextlib.nullcontext()
 
+        def times(height: int, width: int) -> int:
+            return min(height // self.size[0], width // self.size[1])
+
         def divisor(height: int, width: int) -> int:
+            shapes = (height, width), (width, height)
+            if max(times(*shape) for shape in shapes) < 2:  # Nor is any part of it larger.
+                return 1
             uniform = self._uniform(epoch, index)
-            boxes = (_crop_box(shape, self.random_area, uniform)
-                     for shape in ((height, width), (width, height)))
-            return min(min(h // self.size[0], w // self.size[1]) for _, _, h, w in boxes)
+            return min(times(*_crop_box(shape, self.random_area, uniform)[2:])
+                       for shape in shapes)
 
         return decoded_smaller(divisor)
 

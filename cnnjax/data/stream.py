@@ -27,9 +27,10 @@ def no_report(index: int, name: str, reason: str) -> None:
     """Reports nothing."""
 
 
-def _empty(leading: tuple[int, ...], image_shape: tuple[int, int, int]) -> Rows:
-    return {"image": np.empty((*leading, *image_shape), np.uint8),
-            "label": np.empty(leading, np.int32), "good": np.empty(leading, bool)}
+def _empty(leading: tuple[int, ...], image_shape: tuple[int, int, int],
+           empty: Callable[..., np.ndarray] = np.empty) -> Rows:
+    return {"image": empty((*leading, *image_shape), np.uint8),
+            "label": empty(leading, np.int32), "good": empty(leading, bool)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +65,8 @@ class HostStream:
         if self.transform is None:
             return self.split.image_shape
         return (*self.transform.size, self.split.channels)
+
+    empty = staticmethod(np.empty)  # What makes the rows of `read_into`.
 
     def read(self, indices: np.ndarray, epochs: np.ndarray) -> tuple[Rows, list[Problem]]:
         """Returns examples, as in these epochs, and what was wrong with those that are not good."""
@@ -131,11 +134,11 @@ class HostStream:
         starts = range(0, rows, _ROWS)
         batches, lock = {}, threading.Lock()
 
-        def rows_of(call: int) -> Rows:
+        def rows_of(call: int, reader: workers.Reads) -> Rows:
             with lock:
                 if call not in batches:
                     k = min(steps_per_call, len(steps) - call * steps_per_call)
-                    batches[call] = _empty((k, rows), self.image_shape) | {
+                    batches[call] = _empty((k, rows), self.image_shape, reader.empty) | {
                         "index": np.empty((k, rows), np.int32)}
                 return batches[call]
 
@@ -146,7 +149,7 @@ class HostStream:
             indices, epochs = (a[part] for a in examples_of(steps[step]))
             call, place = divmod(step, steps_per_call)
             # Each row is written once, where it stays.
-            own = {name: array[place, part] for name, array in rows_of(call).items()}
+            own = {name: array[place, part] for name, array in rows_of(call, reader).items()}
             own.pop("index")[:] = indices
             return reader.read_into(indices, epochs, own)
 

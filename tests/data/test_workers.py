@@ -126,7 +126,7 @@ def test_a_stream_that_cannot_be_sent_is_explained():
 @pytest.mark.parametrize(("error", "raised"), [(KeyError, KeyError), (Unsendable, RuntimeError)])
 def test_the_error_of_a_source_comes_with_where_it_was_raised(error, raised):
     with workers.started(Unfit(error), 1) as pool, pytest.raises(raised) as caught:
-        pool.read_into(np.arange(2), np.zeros(2, int), {"label": np.zeros(2, np.int32)})
+        pool.read_into(np.arange(2), np.zeros(2, int), {"label": pool.empty((2,), np.int32)})
     said = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert "In a worker process of the loader:" in said and "what a source may raise" in said
     assert "odd_files.py" in said and "read_into" in said
@@ -145,11 +145,21 @@ if __name__ == "__main__":
     dataset = data.open_dataset("folder:" + sys.argv[1])
     feed = data.make_train_feed(dataset.train, batch_size=4, seed=0, mesh=mesh, image_size=(8, 8),
                                 random_resized_crop=(0.2, 0.9), workers=2)
-    for i, _ in enumerate(feed.batches(0, 10**9)):
+    batches = feed.batches(0, 10**9)
+    for i, _ in enumerate(batches):
         if i == 3:
             print(*[pid for task in Path("/proc/self/task").iterdir()
                     for pid in (task / "children").read_text().split()], flush=True)
 """
+
+
+@linux
+def test_a_program_that_leaves_a_loop_early_ends_quietly(image_folder, root):
+    source = READING + "            break  # The iterator stays open."
+    process = subprocess.run([sys.executable, "-c", source, str(image_folder)], cwd=root,
+                             capture_output=True, text=True, timeout=120)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert all(gone(int(pid)) for pid in process.stdout.split())
 
 
 @linux
