@@ -101,9 +101,12 @@ def row_of(result: Result) -> Row:
                 "examples": summary.get("examples_evaluated"),
                 "seconds": summary.get("seconds"),
                 "images_per_second": summary.get("images_per_second")} if result.done else {}
+    # True and False are 1 and 0 to Python, and no axis.
+    tags = {key: str(value) if isinstance(value, bool) else value
+            for key, value in result.trial.tags.items()}
     return Row(
         name=result.trial.name or result.folder.parent.name, seed=result.seed,
-        state=_state(result, records), tags=result.trial.tags, overrides=result.trial.overrides,
+        state=_state(result, records), tags=tags, overrides=result.trial.overrides,
         model=summary.get("model") or _configured(result.config, "model"),
         data=summary.get("data") or _configured(result.config, "data"),
         params=summary.get("params"), multiply_adds=summary.get("multiply_adds"),

@@ -155,6 +155,18 @@ def test_two_number_tags_that_form_a_grid_are_a_heat_map(tmp_path):
     assert not (tmp_path / "report" / "accuracy_params.png").exists()  # They are all the same.
 
 
+def test_true_and_false_are_two_series_and_no_axis(tmp_path, no_figures):
+    trials = [Trial(f"lr_{lr}_{flip}", {}, {"lr": lr, "flip": flip})
+              for lr in (0.01, 0.1, 1.0) for flip in (False, True)]
+    synthetic.write_sweep(tmp_path, trials, [0], lambda *_: {"top1": 0.9})
+    report.run(config_lib.default(), tmp_path)
+    found = data_of(tmp_path)
+    assert (found["series"], found["numbers"], found["grid"]) == ("flip", ["lr"], None)
+    assert [t["series"] for t in found["trials"]] == ["False", "True"] * 3
+    assert lines_of(tmp_path)[1]["tag.flip"] == "True"
+    assert sweeps.read(tmp_path)[1][1].trial.tags["flip"] is True  # A search may ask for it.
+
+
 def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, no_figures, capsys):
     synthetic.write_run(tmp_path / "lenet5", 0.98, model="lenet5")
     synthetic.write_run(tmp_path / "more" / "resnet", 0.99, seed=3, params=5, macs=7)
