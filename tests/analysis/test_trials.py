@@ -153,6 +153,14 @@ def test_learning_curves_have_a_panel_a_family_with_the_base_in_each():
         "base", "depth2", "depth4"]
 
 
+def test_a_curve_of_one_point_is_seen():
+    curve = {"epoch": [1.0, 2.0], "train_top1": [0.5, 0.6], "eval_top1": [None, 0.7]}
+    trials = groups([row(curve=curve)])
+    axes, = curves_by_series(trials, lay_out(trials), "title").axes
+    assert {len(line.get_xdata()): line.get_marker() for line in axes.get_lines()} == {
+        2: "None", 1: "o"}
+
+
 def test_an_axis_is_a_number_that_series_share_not_one_that_comes_out_different_for_all():
     trials = groups([
         row(f"{f}{d}", tags={"family": f, "depth": d, "real": d + (f == "plain") / 10, "year": 1})

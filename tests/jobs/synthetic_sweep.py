@@ -12,7 +12,8 @@ RECORDS, EVALUATIONS = 50, 10
 
 
 def write_run(folder, top1, seed=0, model="simple_cnn", params=94_986, macs=3_000_000,
-              seconds=60.0, train_top1=None, status="done", epochs=10.0):
+              seconds=60.0, train_top1=None, status="done", epochs=10.0,
+              evaluations=EVALUATIONS):
     """Writes the files that an ordinary run leaves."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps({
@@ -27,7 +28,7 @@ def write_run(folder, top1, seed=0, model="simple_cnn", params=94_986, macs=3_00
             train = train_top1 if last else min(1.0, train_top1 * share + wobble)
             record = {"step": 20 * i, "epoch": epochs * i / RECORDS, "lr": 0.1,
                       "train_loss": 2.3 - 2 * share, "train_top1": train, "seconds": float(i)}
-            if i % (RECORDS // EVALUATIONS) == 0:
+            if i % (RECORDS // evaluations) == 0:
                 record |= {"eval_top1": top1 if last else min(1.0, top1 * share),
                            "eval_loss": 2.3 - 1.8 * share}
             file.write(json.dumps(record) + "\n")
@@ -100,4 +101,23 @@ def families(folder, sizes=50, seeds=(0,)):
 
     write_sweep(folder, trials, seeds, results,
                 experiment="experiments/sweeps/efficientnet_scaling.py:fashion_mnist")
+    return trials
+
+
+def search(folder, seeds=(0,)):
+    """Writes a base, two families that grow from it, and what a search has tried; one test each."""
+    sizes = [("base", "base", 1.0)] + [
+        (f"{family}_{factor:g}x", family, factor)
+        for family in ("depth", "width") for factor in (2.0, 4.0)] + [
+        (f"candidate_{i}", "candidate", 2.0) for i in range(4)]
+    trials = [Trial(name, {}, {"family": family, "cost_factor": factor})
+              for name, family, factor in sizes]
+
+    def results(trial, seed):
+        factor, number = trial.tags["cost_factor"], [t.name for t in trials].index(trial.name)
+        return dict(top1=0.8 + 0.02 * factor + 0.01 * (number % 3), macs=int(4e6 * factor) + number,
+                    evaluations=1)
+
+    write_sweep(folder, trials, seeds, results,
+                experiment="experiments/sweeps/efficientnet_scaling.py:search")
     return trials

@@ -167,6 +167,12 @@ def test_true_and_false_are_two_series_and_no_axis(tmp_path, no_figures):
     assert sweeps.read(tmp_path)[1][1].trial.tags["flip"] is True  # A search may ask for it.
 
 
+def test_the_page_joins_families_and_not_what_a_search_has_tried(tmp_path, no_figures):
+    synthetic.search(tmp_path)
+    report.run(config_lib.default(), tmp_path)
+    assert data_of(tmp_path)["joined"] == ["base", "depth", "width"]
+
+
 def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, no_figures, capsys):
     synthetic.write_run(tmp_path / "lenet5", 0.98, model="lenet5")
     synthetic.write_run(tmp_path / "more" / "resnet", 0.99, seed=3, params=5, macs=7)
@@ -218,7 +224,7 @@ def _natural(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", ["degradation", "grid", "families"])
+@pytest.mark.parametrize("make", ["degradation", "grid", "families", "search"])
 @pytest.mark.parametrize("width", [1200, 390])
 def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_path):
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -232,6 +238,10 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         assert browser.value("document.querySelectorAll('#table tr.trial').length") == len(trials)
         assert browser.value("document.documentElement.scrollWidth") <= width
         assert browser.value("document.querySelectorAll('#chart .point').length") == len(trials)
+        assert browser.value("[...document.querySelectorAll('#curves path:not(.train)')]"
+                             ".every(path => path.getTotalLength() > 0)")
+        joined = {"degradation": 2, "grid": 0, "families": 4, "search": 2}[make]
+        assert browser.value("document.querySelectorAll('#chart .family').length") == joined
         first = "document.querySelector('#table tr.trial td').textContent"
         browser.value("document.querySelector('#table th button').click()")
         names = sorted((t.name for t in trials), key=_natural)

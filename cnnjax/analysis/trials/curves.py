@@ -73,7 +73,10 @@ def _draw(axes, members: Sequence[Group], tag: str | None) -> None:
         for field, line, width in (("train_top1", (0, (3, 1.5)), 0.8), ("eval_top1", "-", 1.6)):
             x, y = mean_curve(trial, field)
             if len(x):
+                # A line of one point would not be seen.
                 axes.plot(x, 100 * (1 - y), color=colour, linestyle=line, linewidth=width,
+                          marker="o" if len(x) == 1 else None,
+                          markerfacecolor=colour if field == "eval_top1" else "white",
                           label=text.label(name) if field == "eval_top1" else None)
 
 

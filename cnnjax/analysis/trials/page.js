@@ -165,16 +165,16 @@ function drawChart() {
   for (const p of points) svg.append(drawPoint(p, x(p.x), y(p.y), y(clip(p.y - p.half)),
     y(clip(p.y + p.half))));
 }
-// A family is one network at several sizes: its points are joined.
+// A family that is one network at several sizes: its points are joined.
 function drawLines(svg, points, x, y) {
   const base = points.filter(p => p.t.tags.family === "base");
-  for (const name of values("family")) {
+  for (const name of sweep.joined) {
     const mine = points.filter(p => String(p.t.tags.family) === name).sort((p, q) => p.x - q.x);
     const colour = mine.length ? colourOf(mine[0].t) : null;
     if (base.length === 1 && name !== "base") mine.unshift(base[0]);
     if (mine.length > 1)
-      svg.append(element("path", {fill: "none", stroke: colour, "stroke-width": 1.3,
-        d: mine.map((p, i) => `${i ? "L" : "M"}${x(p.x)} ${y(p.y)}`).join("")}));
+      svg.append(element("path", {class: "family", stroke: colour, "stroke-width": 1.3,
+        fill: "none", d: mine.map((p, i) => `${i ? "L" : "M"}${x(p.x)} ${y(p.y)}`).join("")}));
   }
 }
 function drawPoint(p, x, y, low, high) {
@@ -232,9 +232,12 @@ function drawCurves() {
   const x = scaleOf([0, ...shown.flatMap(p => p.t.curve.epoch)], box.left, box.right);
   const y = scaleOf([0, ...shown.flatMap(p => errors(p.t.curve))], box.bottom, box.top);
   axes(svg, box, x, y, "epoch", "top-1 error (%)");
-  const line = (c, part) => c.epoch.map((e, k) => [e, c[part][k]]).filter(q => q[1] !== null)
-    .map(([e, v], k) => `${k ? "L" : "M"}${x(e).toFixed(1)} ${y(100 * (1 - v)).toFixed(1)}`)
-    .join("");
+  const line = (c, part) => {
+    const found = c.epoch.map((e, k) => [e, c[part][k]]).filter(q => q[1] !== null)
+      .map(([e, v]) => [x(e), y(100 * (1 - v))].map(p => +p.toFixed(1)));
+    if (found.length === 1) return shapePath("circle", ...found[0], 3);  // No line would be seen.
+    return found.map((p, k) => `${k ? "L" : "M"}${p.join(" ")}`).join("");
+  };
   for (const {t, i} of shown) {
     const colour = colourOf(t), full = line(t.curve, "eval");
     svg.append(pointing(element("g", {class: "point curve mark", "data-i": i},

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.analysis.trials.curves import mean_curve
-from cnnjax.analysis.trials.layout import COLOURS, lay_out, series_of
+from cnnjax.analysis.trials.layout import COLOURS, by_series, is_curve, lay_out, series_of
 from cnnjax.analysis.trials.rows import COSTS, Group, Row, fronts, tag_names
 
 _CURVE_POINTS = 40
@@ -45,9 +45,10 @@ def to_html(trials: Sequence[Group], title: str, about: str) -> str:
 
 def _data(trials: Sequence[Group], about: str) -> dict[str, Any]:
     layout, front = lay_out(trials), fronts(trials)
+    series = by_series([t for t in trials if t.finished], layout)
     return {"about": about, "colours": COLOURS, "costs": COSTS, "series": layout.series,
-            "numbers": layout.numbers, "grid": layout.grid,
-            "tags": tag_names(trials),
+            "numbers": layout.numbers, "grid": layout.grid, "tags": tag_names(trials),
+            "joined": [name for name, members in series.items() if is_curve(members)],
             "trials": [_trial(trial, series_of(trial, layout), [
                 field.replace("_", "-") for field in COSTS if i in front[field]])
                 for i, trial in enumerate(trials)]}
