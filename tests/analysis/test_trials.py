@@ -5,8 +5,10 @@ import io
 import itertools
 import json
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import stats
 
@@ -19,7 +21,13 @@ from cnnjax.analysis.trials import (
     to_markdown,
 )
 from cnnjax.analysis.trials.curves import curves_by_series, mean_curve
-from cnnjax.analysis.trials.figures import _scatter
+from cnnjax.analysis.trials.figures import (
+    _STYLE,
+    _drawn,
+    _equal_cost_bars,
+    _heat_map,
+    _scatter,
+)
 from cnnjax.analysis.trials.layout import equal_costs, is_dimension, lay_out
 
 TOP1 = (0.9125, 0.9031, 0.9188)
@@ -138,6 +146,44 @@ def test_what_a_search_has_tried_is_no_family_of_equal_cost():
              and line.get_linestyle() == "-"]
     # Of each family its own, and the one that comes from the base.
     assert len(lines) == 4
+
+
+def boxes(figure, artists):
+    """Returns where they are drawn, in pixels."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [artist.get_window_extent(canvas.get_renderer()) for artist in artists]
+
+
+@pytest.mark.filterwarnings("error")  # Matplotlib gives up with a warning.
+@matplotlib.rc_context(_STYLE)
+@pytest.mark.parametrize("names", [
+    ("depth", "width"),
+    ("resnet", "mobilenet_v2", "mobilenet_v3", "efficientnet", "convnext"),
+    [f"a family of a very long name, {i}" for i in range(8)]])
+def test_the_legend_of_equal_cost_stands_in_the_picture_above_the_bars(names):
+    trials = groups([row(f"{name}{c}", tags={"family": name, "cost_factor": c},
+                         multiply_adds=90 * c) for name in names for c in (1, 2)])
+    layout = lay_out(trials)
+    figure = _drawn("title", trials, _equal_cost_bars, layout, equal_costs(trials, layout))
+    axes, = figure.axes
+    legend = axes.get_legend()
+    assert len(legend.get_texts()) == len(names)
+    inside, around, *bars = boxes(figure, [legend, axes, *axes.patches])
+    assert around.x0 < inside.x0 and inside.x1 < around.x1 and inside.y1 < around.y1
+    assert inside.y0 > max(bar.y1 for bar in bars) > around.y0 + around.height / 2
+
+
+@pytest.mark.filterwarnings("error")
+@matplotlib.rc_context(_STYLE)
+@pytest.mark.parametrize(("columns", "lines"), [(3, 2), (10, 4), (20, 20)])
+def test_the_texts_of_a_heat_map_are_beside_one_another(columns, lines):
+    trials = groups([row(f"{i}_{k}", top1=1.0, tags={"lr": 1.1e-5 * 1.5**i, "decay": 1e-5 * 2**k})
+                     for i in range(columns) for k in range(lines)])
+    figure = _drawn("title", trials, _heat_map, lay_out(trials))
+    axes = figure.axes[0]
+    found = boxes(figure, [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts])
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(found))
 
 
 def test_learning_curves_have_a_panel_a_family_with_the_base_in_each():

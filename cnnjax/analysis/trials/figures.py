@@ -34,6 +34,7 @@ _STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "axes.spine
           "errorbar.capsize": 2.5}
 _MOST_NAMES = 12  # Of points in a figure, beyond which they would cover one another.
 _MOST_SETS = 5  # Of bars.
+_MOST_LETTERS, _LINE = 24, 60  # Of a name, and of a line, in a legend that stands in columns.
 
 
 def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]:
@@ -161,6 +162,10 @@ def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
              if across in t.tags and up in t.tags}
     columns, lines = (sorted({pair[k] for pair in known}) for k in (0, 1))
     values = np.array([[known.get((c, r), np.nan) for c in columns] for r in lines])
+    # A cell is at least as wide and as high as its number, and as a label of its line.
+    size = axes.figure.get_size_inches()
+    width, height = np.maximum(size, (1.7 + 0.36 * len(columns), 1.0 + 0.18 * len(lines)))
+    axes.figure.set_size_inches(width, height)
     picture = axes.imshow(values, origin="lower", aspect="auto", cmap="cividis")
     low, high = np.nanmin(values), np.nanmax(values)
     for (i, j), value in np.ndenumerate(values):
@@ -169,7 +174,9 @@ def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
             best = value == high
             axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7,
                       color="white" if dark else "black", weight="bold" if best else "normal")
-    axes.set_xticks(range(len(columns)), [f"{c:g}" for c in columns])
+    labels = [f"{c:g}" for c in columns]
+    narrow = (width - 1.7) / len(columns) < 0.1 * max(map(len, labels))  # A letter is 0.08" wide.
+    axes.set_xticks(range(len(columns)), labels, rotation=90 if narrow else 0)
     axes.set_yticks(range(len(lines)), [f"{r:g}" for r in lines])
     axes.set(xlabel=text.label(_words(across)), ylabel=text.label(_words(up)))
     axes.grid(False)
@@ -183,17 +190,16 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
     if len(sets) > _MOST_SETS:
         sets = [sets[i] for i in np.linspace(0, len(sets) - 1, _MOST_SETS).round().astype(int)]
     width = 0.8 / len(names)
-    lows, highs = [], []
+    lows, highs, shown = [], [], {}
     for place, members in enumerate(sets):
         for trial in members:
             i, found = names.index(series_of(trial, layout)), trial.spread("top1")
             x = place + (i - (len(names) - 1) / 2) * width
             mean, half = 100 * found.mean, 100 * (found.half or 0)
             low, high = max(0, mean - half), min(100, mean + half)
-            axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)],
-                     label=text.label(names[i]),
-                     yerr=[[mean - low], [high - mean]] if half else None,
-                     error_kw={"elinewidth": 0.9})
+            shown[names[i]] = axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)],
+                                       yerr=[[mean - low], [high - mean]] if half else None,
+                                       error_kw={"elinewidth": 0.9})
             lows.append(low)
             highs.append(high)
     axes.set_xticks(range(len(sets)), [_cost(members) for members in sets])
@@ -201,11 +207,14 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
              ylabel=_with_seeds("top-1 accuracy (%)", trials))
     # What is compared are differences, which an axis from 0 would hide.
     bottom = max(0, np.floor(min(lows) / 5) * 5 - 5) if min(lows) > 50 else 0
-    axes.set_ylim(bottom, bottom + 1.2 * (max(highs) - bottom))  # The legend stands above the bars.
-    handles, labels = axes.get_legend_handles_labels()
-    unique = dict(zip(labels, handles, strict=True))
-    axes.legend(unique.values(), unique.keys(), frameon=False, ncols=len(unique),
-                loc="upper left", columnspacing=1.2, handlelength=1.0)
+    labels = [text.label(name, _MOST_LETTERS) for name in shown]
+    # A handle and the space about it are as wide as six letters.
+    columns = min(len(labels), _LINE // (max(map(len, labels)) + 6))
+    # The legend stands above the bars, each of its lines as high as 6 % of the axes.
+    part = 0.89 - 0.06 * -(-len(labels) // columns)
+    axes.set_ylim(bottom, bottom + (max(highs) - bottom) / part)
+    axes.legend(shown.values(), labels, frameon=False, ncols=columns, loc="upper left",
+                columnspacing=1.2, handlelength=1.0)
     axes.grid(axis="x", visible=False)
 
 
