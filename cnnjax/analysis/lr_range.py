@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from cnnjax.analysis import text
 from cnnjax.types import UserError
+
+_DECAY = 0.9  # Of the average over steps.
+# An average of so many times its least is broken for good.
+_BROKEN = 4.0
 
 
 class RangeTest(NamedTuple):
@@ -26,7 +31,29 @@ class RangeTest(NamedTuple):
     suggestion: float
 
 
-def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: float = 0.9
+def until_broken(losses: Iterable[float]) -> list[float]:
+    """Returns the losses before the one with which their average breaks, or that is not finite.
+
+    The average is that of `read_range_test`: one hard batch is no break.
+    """
+    kept, least = [], math.inf
+    for loss, smooth in _smoothed(losses, _DECAY):
+        least = min(least, smooth)
+        if not math.isfinite(loss) or smooth > _BROKEN * least:
+            break
+        kept.append(loss)
+    return kept
+
+
+def _smoothed(losses: Iterable[float], decay: float) -> Iterator[tuple[float, float]]:
+    """Yields each loss with the average up to it, whose weights sum to 1 from the first on."""
+    average = 0.0
+    for i, loss in enumerate(losses, 1):
+        average = decay * average + (1 - decay) * loss
+        yield loss, average / (1 - decay ** i)
+
+
+def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: float = _DECAY
                     ) -> RangeTest:
     """Returns what the losses say.
 
@@ -38,11 +65,8 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: floa
     Raises:
       UserError: if the loss never fell.
     """
-    rates, losses = np.asarray(rates, float), np.asarray(losses, float)
-    average, smooth = 0.0, np.empty(len(losses))
-    for i, loss in enumerate(losses):
-        average = decay * average + (1 - decay) * loss
-        smooth[i] = average / (1 - decay ** (i + 1))
+    rates = np.asarray(rates, float)
+    smooth = np.array([average for _, average in _smoothed(losses, decay)])
     best = int(smooth.argmin())
     if not best:
         raise UserError(f"The loss was least at the first rate, {rates[0]:.3g}, and never fell: "
@@ -57,8 +81,8 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: floa
 
 
 def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: RangeTest, path: str,
-                    title: str) -> None:
-    """Writes a PNG of the losses over the rate, with the suggestion."""
+                    title: str, suggestion: str) -> None:
+    """Writes a PNG of the losses over the rate, with the suggestion and the words for it."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -68,7 +92,7 @@ def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: Rang
     axes.plot(rates, losses, linewidth=0.6, alpha=0.5, label="loss of a step")
     axes.plot(rates, found.smooth, label="smoothed")
     axes.axvline(found.suggestion, color="black", linestyle="--", linewidth=1,
-                 label=f"suggestion {found.suggestion:.3g}")
+                 label=f"suggestion {suggestion}")
     top = max(found.smooth[0], float(np.median(losses)))
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss (nats)", title=text.label(title),
              ylim=(0.9 * min(losses), 1.5 * top))

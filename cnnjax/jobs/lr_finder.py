@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.analysis.lr_range import plot_range_test, read_range_test
+from cnnjax.analysis.lr_range import plot_range_test, read_range_test, until_broken
 from cnnjax.durations import UNITS, join
 from cnnjax.jobs import backend, console, workdir
 from cnnjax.jobs import experiment as experiment_lib
@@ -19,8 +19,6 @@ from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 
 RESULT, PICTURE = "lr_finder.json", "lr_finder.png"
-# A loss of so many times the best one is broken for good.
-_BROKEN = 4.0
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -35,23 +33,30 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
               f"from {config.lr_finder.lowest:g} to {config.lr_finder.highest:g}.")
         return 0
     workdir.check_writable(folder)
-    rates, losses = _train(experiment)
+    losses = until_broken(_losses(experiment))
+    rates = [experiment.learning_rate(step) for step in range(len(losses))]
     if len(losses) < 10:
         raise UserError(f"The loss broke after {len(losses)} steps: start lower, "
                         f"--config.lr_finder.lowest={config.lr_finder.lowest / 100:g}.")
     found = read_range_test(rates, losses)
-    # What the config holds is for the reference batch, if it names one.
-    scale = config.train.batch_size / (config.schedule.lr_batch_size or config.train.batch_size)
-    lr = float(f"{found.suggestion / scale:.2g}")
+    # What the config holds is for the reference batch, if it names one; all else is as it was here.
+    batch, rate = config.train.batch_size, f"{found.suggestion:.3g}"
+    reference = config.schedule.lr_batch_size or batch
+    lr = float(f"{found.suggestion * reference / batch:.2g}")
+    said, drawn = f"--config.schedule.lr={lr:g}", rate
+    if reference != batch:
+        said += f" (for a batch of {reference}; {rate} for {batch})"
+        drawn += f" (schedule.lr={lr:g} for a batch of {reference})"
     plot_range_test(rates, losses, found, str(folder / PICTURE),
                     f"{config.model.name} on {experiment.dataset.name}, {config.optimizer.name}, "
-                    f"batch {config.train.batch_size}")
+                    f"batch {batch}", drawn)
     workdir.write_json(folder / RESULT, {
-        "suggestion": lr, "lowest_loss_at": found.lowest, "rates": rates, "losses": losses})
+        "suggestion": lr, "suggested_rate": found.suggestion, "lowest_loss_at": found.lowest,
+        "rates": rates, "losses": losses})
     console.print_table("Learning rate", {
         "steps": f"{len(losses)}, rates from {rates[0]:.3g} to {rates[-1]:.3g}",
         "lowest loss": f"at {found.lowest:.3g}",
-        "suggestion": f"--config.schedule.lr={lr:g}",
+        "suggestion": said,
         "more": f"{folder / RESULT}, {folder / PICTURE}"})
     return 0
 
@@ -81,18 +86,13 @@ def range_test(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def _train(experiment: Experiment) -> tuple[list[float], list[float]]:
-    """Returns rates and losses, up to the step where the loss is broken."""
+def _losses(experiment: Experiment) -> Iterator[float]:
+    """Trains, and yields the loss of each step."""
     phase, state = experiment.phases[-1], new_state(experiment)
     inputs = make_inputs(experiment, phase, state)
     call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
                                     experiment.state_sharding(experiment.abstract_state))
-    losses: list[float] = []
     for _, batch in inputs.feed.batches(0, phase.stop,
                                         experiment_lib.steps_per_call(experiment.config)):
         state, new = call(state, inputs.constants, batch)
-        for loss in np.asarray(new).tolist():
-            if not math.isfinite(loss) or loss > _BROKEN * min([*losses, loss]):
-                return [experiment.learning_rate(i) for i in range(len(losses))], losses
-            losses.append(loss)
-    return [experiment.learning_rate(i) for i in range(len(losses))], losses
+        yield from np.asarray(new).tolist()

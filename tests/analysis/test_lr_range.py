@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cnnjax.analysis.lr_range import read_range_test
+from cnnjax.analysis.lr_range import read_range_test, until_broken
 from cnnjax.types import UserError
 
 
@@ -27,6 +27,12 @@ def test_the_suggestion_keeps_away_from_the_break():
 def test_a_loss_that_never_fell_suggests_nothing():
     with pytest.raises(UserError, match="never fell"):
         read_range_test(np.geomspace(1e-4, 1, 20), np.linspace(2, 3, 20))
+
+
+@pytest.mark.parametrize("end", [[100.0], [np.nan], [np.inf]])
+def test_the_test_ends_where_the_average_breaks_and_not_at_one_hard_batch(end):
+    losses = [1.0] * 50 + [10.0] + [1.0] * 50  # Of which the average is at most 0.9 + 0.1 * 10.
+    assert until_broken(iter(losses + end + [1.0] * 50)) == losses
 
 
 def test_no_rate_below_those_of_the_test_is_suggested():

@@ -12,7 +12,7 @@ import pytest
 
 import cnnjax
 from cnnjax import config as config_lib
-from cnnjax.analysis.lr_range import read_range_test
+from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import lr_finder, robustness
@@ -142,8 +142,10 @@ def test_an_evaluation_over_views_has_another_answer(plain):
         evaluated(folder)["eval_loss"], rel=1e-3)
 
 
-def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys):
-    folder = tmp_path / "run"
+def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys, monkeypatch):
+    folder, words = tmp_path / "run", []
+    monkeypatch.setattr(lr_finder, "plot_range_test",
+                        lambda *given: words.append(given[-1]) or plot_range_test(*given))
     assert main([*RUN, f"--workdir={folder}", "--job=lr_finder",
                  "--config.lr_finder.highest=1000.0", "--config.lr_finder.steps=60",
                  "--config.schedule.lr_batch_size=24"]) == 0
@@ -154,7 +156,10 @@ def test_the_range_test_breaks_and_suggests_a_rate_below(tmp_path, capsys):
     # What the config says is for batches of 24, and the test's are of 48.
     of_the_test = read_range_test(found["rates"], found["losses"]).suggestion
     assert found["suggestion"] == pytest.approx(of_the_test / 2, rel=0.05)
-    assert f"--config.schedule.lr={found['suggestion']:g}" in capsys.readouterr().out
+    assert found["suggested_rate"] == of_the_test
+    assert words == [f"{of_the_test:.3g} (schedule.lr={found['suggestion']:g} for a batch of 24)"]
+    assert (f"--config.schedule.lr={found['suggestion']:g} (for a batch of 24; {of_the_test:.3g} "
+            "for 48)") in capsys.readouterr().out
 
 
 def test_the_range_test_rises_from_the_first_step_whatever_the_schedule_of_the_recipe():
