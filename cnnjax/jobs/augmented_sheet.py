@@ -14,7 +14,7 @@ from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 
-# More rows of a batch than these need not be augmented to show a few of them.
+# More rows of a batch that is not mixed need not be augmented to show a few of them.
 _ROWS = 64
 
 
@@ -36,8 +36,9 @@ def draw(experiment: Experiment, readable: np.ndarray | None = None) -> bytes:
     feed = experiment_lib.make_train_feed(experiment, phase)
     _, batch = next(iter(feed.batches(0, 1)))
     batch = {name: np.asarray(array)[0] for name, array in batch.items()}
-    rows = min(len(batch["label"]), -(-_ROWS // experiment.mesh.size) * experiment.mesh.size)
-    batch = {name: array[:rows] for name, array in batch.items()}
+    if phase.task.mix is None:  # A row's partner may be anywhere, and its draws are by its place.
+        rows = -(-_ROWS // experiment.mesh.size) * experiment.mesh.size
+        batch = {name: array[:rows] for name, array in batch.items()}
     _, different = np.unique(batch["index"], return_index=True)  # Not the repeated ones.
     shown = [row for row in sorted(different.tolist())
              if readable is None or readable[batch["index"][row]]][:section.images]

@@ -113,6 +113,28 @@ def test_the_page_shows_what_the_first_steps_are_given(photos, mix, monkeypatch)
             assert weight > 0.995 or first[1] == f"{weight:.2f} {label}"
 
 
+@pytest.mark.parametrize("mix", [[], ["--config.augment.mixup=1.0"]])
+def test_the_page_shows_few_images_of_a_large_batch_as_they_are_in_it(mix, monkeypatch):
+    command = parse([*CONFIG, "--config.train.batch_size=24", "--config.augment.pad_crop=2",
+                     "--config.data.placement=stream", "--config.summarize.images=4",
+                     "--config.summarize.draws=1", *mix])
+    cells = []
+    monkeypatch.setattr(contact_sheet, "draw", lambda images, columns: cells.extend(images) or b"")
+    monkeypatch.setattr(augmented_sheet, "_ROWS", 8)
+    experiment = experiment_lib.build(command.config)
+    augmented_sheet.draw(experiment)
+    phase = experiment.phases[-1]
+    _, batch = next(iter(experiment_lib.make_train_feed(experiment, phase).batches(0, 1)))
+    images, _ = jax.jit(functools.partial(step_lib.augmented, phase.task))(
+        0, {k: v[0] for k, v in batch.items()})
+    for row, (pixels, *_) in enumerate(cells[4:]):
+        expected = augmented_sheet._pixels(np.asarray(images[row]), experiment)
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+    if mix:  # With the row that is as far from the end.
+        names = [experiment.dataset.class_names[int(batch["label"][0, i])] for i in (0, 23)]
+        assert [line.split(" ", 1)[1] for line in cells[4][1:]] == names
+
+
 def test_a_first_batch_of_nothing_but_bad_files_is_explained():
     experiment = experiment_lib.build(parse([*CONFIG, "--config.data.placement=stream"]).config)
     readable = np.zeros(len(experiment.dataset.train), bool)
