@@ -1,4 +1,5 @@
-"""A convolution of stride 1 by Winograd's minimal filtering: F(2x2, 3x3), F(4x4, 3x3), F(2x2, 5x5).
+"""A convolution of stride 1 by Winograd's minimal filtering: F(2x2, 3x3), F(4x4, 3x3), F(3x3, 4x4),
+F(2x2, 5x5).
 
 The output is cut into tiles of m x m, which see tiles of a x a pixels, a = m + r - 1 for a kernel
 of r x r. Along one axis, m outputs of a filter with r taps are
@@ -10,16 +11,16 @@ with the matrices below, so a products do the work of r m. Applied to both axes,
     Y = A^T [ sum over channels (G w G^T) * (B^T x B^T^T) ] A
 
 where the sum over channels makes each of the a x a elements a matrix product over all tiles: for
-3x3, 16 products instead of 36 for m = 2 and 36 instead of 144 for m = 4; for 5x5, 36 instead of
-100. The input gradient is the same operation on dy with the taps reversed. The weight gradient is
-the transpose:
+3x3, 16 products instead of 36 for m = 2 and 36 instead of 144 for m = 4; for 4x4 and 5x5, 36
+instead of 144 and of 100. The input gradient is the same operation on dy with the taps reversed.
+The weight gradient is the transpose:
 
     dw = G^T [ sum over tiles (B^T x B^T^T)^T * (A dy A^T) ] G
 
 Source: Lavin & Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308, sections
 4.1 and 4.2; the matrices for 3x3 are theirs. A tile of 6 evaluates polynomials at 0, 1, -1, 2, -2
-and infinity, whatever the kernel's size: for 5x5 the input's matrix is the same, the kernel's has
-two more powers and the output's two less.
+and infinity, whatever the kernel's size: the input's matrix is the same, and for 4x4 and 5x5 the
+kernel's has one and two more powers, the output's as many less.
 
 Exactness: equal to the definition on paper. In float32 the transforms' sums and differences lose up
 to one decimal digit with tiles of 4 and two with tiles of 6, so `train=False` does without.
@@ -55,12 +56,15 @@ _KERNEL = {
     (2, 3): np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
     (4, 3): np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4],
                       [0, 0, 24]]) / 24,
+    (3, 4): np.array([[6, 0, 0, 0], [-4, -4, -4, -4], [-4, 4, -4, 4], [1, 2, 4, 8],
+                      [1, -2, 4, -8], [0, 0, 0, 24]]) / 24,
     (2, 5): np.array([[6, 0, 0, 0, 0], [-4, -4, -4, -4, -4], [-4, 4, -4, 4, -4],
                       [1, 2, 4, 8, 16], [1, -2, 4, -8, 16], [0, 0, 0, 0, 24]]) / 24}
 _OUTPUT = {
     (2, 3): np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
     (4, 3): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
                       [0, 1, -1, 8, -8, 1]]),
+    (3, 4): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 1]]),
     (2, 5): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 1]])}
 
 # With fewer channels the transforms cost more than the products save, on smaller maps the tiles'
@@ -129,8 +133,8 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
 
 def _tile(batch: int, out: Pair, r: int) -> int:
     """The m of F(m x m, r x r)."""
-    if r == 5:
-        return 2
+    if r > 3:
+        return 7 - r
     return 4 if batch * -(-out[0] // 4) * -(-out[1] // 4) >= MIN_TILES else 2
 
 
