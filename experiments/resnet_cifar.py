@@ -20,7 +20,8 @@ Measured on 2 CPU cores (shared virtual machine), float32, top-1 on the test spl
   Published: 96.3 % with WRN-28-10 and random erasing (arXiv 1708.04896).
 - cifar10, plain_cifar10: not run. Published (Table 6 of the paper): 91.25, 92.49, 92.83, 93.03 and
   93.57 % for 20, 32, 44, 56 and 110 layers; plain nets of 20 and 56 layers about 91 and 87 %
-  (Fig. 6).
+  (Fig. 6). The paper trained 110 layers at 0.01 for the first 400 steps or so (section 4.2). The
+  preset has no warm-up: add --config.schedule.warmup_steps=400, which rises linearly instead.
 """
 
 from cnnjax import config as config_lib

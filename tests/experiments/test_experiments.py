@@ -134,6 +134,15 @@ def test_the_procedures_of_timm_resize_to_the_side_that_timm_does():
         assert round(224 / get_config(preset).data.crop) == 235
 
 
+def test_on_cifar_10_the_stem_of_resnet50_keeps_the_32_pixels():
+    config = load(ROOT / "experiments" / "resnet50.py").get_config("cifar10")
+    model = models.create_model(config.model.name, **config_lib.model_overrides(config))
+    images = jax.ShapeDtypeStruct((2, 32, 32, 3), "float32")
+    _, found = jax.eval_shape(lambda variables, x: model.apply(variables, x, capture=(
+        "stem", "stage4")), models.variable_shapes(model, images.shape), images)
+    assert (found["stem"].shape[1:3], found["stage4"].shape[1:3]) == ((32, 32), (4, 4))
+
+
 def test_the_presets_of_efficientnet_scale_the_digits_or_imagenet():
     get_config = load(ROOT / "experiments" / "efficientnet.py").get_config
     b4, phi = get_config("imagenet,b4"), get_config("imagenet,phi=1")
