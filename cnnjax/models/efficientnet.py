@@ -86,7 +86,8 @@ class EfficientNet(nn.Module):
         "fan_out" in torchvision, which does not divide it by the groups; "fan_in", k², is what it
         is when divided, as in TensorFlow and timm.
       dropout_rate: before the head.
-      drop_path_rate: of stochastic depth; rises linearly from 0 at the first block.
+      drop_path_rate: of stochastic depth; block i of n has i / n of it (`drop_path_rates`), so
+        the last a little less than all.
       bn_momentum: decay of the running statistics; 0.9 is torch's momentum=0.1.
       bn_epsilon: added to the variance.
       dtype: of the computation; parameters, statistics and logits are float32.

@@ -32,7 +32,7 @@ class MobileNetV2(nn.Module):
         convolution has 1280 at least.
       repeats: blocks of each of the seven stages.
       dropout_rate: before the head.
-      drop_path_rate: of stochastic depth, which the paper does without.
+      drop_path_rate: of stochastic depth (`drop_path_rates`), which the paper does without.
       bn_momentum: decay of the running statistics; 0.9 is torch's momentum=0.1.
       bn_epsilon: added to the variance.
       dtype: of the computation; parameters, statistics and logits are float32.

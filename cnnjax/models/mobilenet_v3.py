@@ -75,7 +75,7 @@ class MobileNetV3(nn.Module):
       size: "large" or "small".
       width: multiplies all channels, which are then rounded by `round_channels`.
       dropout_rate: before the head.
-      drop_path_rate: of stochastic depth, which the paper does without.
+      drop_path_rate: of stochastic depth (`drop_path_rates`), which the paper does without.
       bn_momentum: decay of the running statistics; 0.99 is torch's momentum=0.01.
       bn_epsilon: added to the variance.
       dtype: of the computation; parameters, statistics and logits are float32.

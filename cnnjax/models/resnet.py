@@ -53,6 +53,7 @@ class ResNet(nn.Module):
         torchvision, so that a default model is the one whose published accuracy it is held to.
       dropout_rate: before the head.
       drop_path_rate: of stochastic depth in the last block, falling linearly to 0 in the first.
+        (EfficientNet's and MobileNet's last block has a little less than their `drop_path_rate`.)
       bn_momentum: decay of the running statistics; 0.9 is torch's momentum=0.1.
       dtype: of the computation; parameters, statistics and logits are float32.
     """
