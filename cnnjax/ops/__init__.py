@@ -3,7 +3,7 @@
 Each operation is one function of arrays in NHWC layout. Behind it stand several formulations of
 the same sum, one small file each with its maths; `conv.FORMULATIONS` says which convolution takes
 which. On CPU some are an order of magnitude faster than XLA's own, on GPU a few are faster; on TPU
-all are XLA's.
+all but the batch norm's are XLA's.
 
     ops.conv2d(x, kernel, stride=1, padding="SAME", groups=1)
     with ops.using("xla"): …      # the plain definitions, to compare with
