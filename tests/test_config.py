@@ -1,9 +1,19 @@
 """Durations, overrides and validation."""
 
+import re
+
 import pytest
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
+from cnnjax import ops
+from cnnjax.data.augment import make_policy
+from cnnjax.data.feed import is_resident, make_stream
+from cnnjax.data.host import HostTransform
+from cnnjax.train.losses import loss_of
+from cnnjax.train.optimizer import make_optimizer
+from cnnjax.train.schedule import make_schedule
+from cnnjax.train.views import views_of
 from cnnjax.types import UserError
 from cnnjax.validation import validate
 
@@ -114,10 +124,47 @@ def test_a_wrong_config_is_one_message_that_names_the_key_and_the_fix(key, value
         validate(config)
 
 
-@pytest.mark.parametrize("ops", ["exact", "xla"])
-def test_products_that_round_exclude_formulations_that_do_not(ops):
+def listed(function, *arguments, **keywords):
+    """The choices that are named by the message of a call with a wrong one."""
+    with pytest.raises(UserError) as error:
+        function(*arguments, **keywords)
+    text = re.search(r"(?:one of|there are) ([\w, ']+)\.", str(error.value), re.IGNORECASE)[1]
+    return re.findall(r"\w+", text.replace(" and ", ", "))
+
+
+def optimizer(name):
+    return make_optimizer(name, None, {}, decay=())
+
+
+def schedule(name):
+    return make_schedule(name, lr=1.0, total_steps=1)
+
+
+@pytest.mark.parametrize(("key", "call", "but"), [
+    ("optimizer.name", optimizer, ()),
+    ("head.optimizer", optimizer, ()),
+    ("schedule.name", schedule, ()),
+    ("head.schedule", schedule, ("step", "exponential", "range_test")),  # They need more keys.
+    ("augment.policy", make_policy, ("none",)),
+    ("data.interpolation", lambda name: HostTransform((8, 8), interpolation=name), ()),
+    ("data.placement", lambda name: is_resident(None, name, None), ()),
+    ("data.on_error", lambda name: make_stream(None, (8, 8), 1.0, None, "bilinear", 0, 0, name, 0),
+     ()),
+    ("train.loss", lambda name: loss_of(name, None, None, 0.0, None), ()),
+    ("eval.tta", lambda name: views_of(None, name), ()),
+    ("ops", ops.using, ("fast",)),  # It rounds more in evaluation too.
+])
+def test_the_choices_of_a_config_are_those_of_the_code(key, call, but):
     config = valid()
-    config.precision, config.ops = "bfloat16_products", ops
+    section, _, name = key.rpartition(".")
+    (config[section] if section else config)[name] = "?"
+    assert set(listed(validate, config)) ^ set(listed(call, "?")) == set(but)
+
+
+@pytest.mark.parametrize("choice", ["exact", "xla"])
+def test_products_that_round_exclude_formulations_that_do_not(choice):
+    config = valid()
+    config.precision, config.ops = "bfloat16_products", choice
     with pytest.raises(UserError, match="set --config.ops=auto"):
         validate(config)
 
