@@ -1,49 +1,94 @@
-"""The commands and code of the README, the guides and the experiments, as they stand."""
+"""The commands and code of the README, the guides, experiments and benchmarks, as they stand."""
 
+import argparse
+import contextlib
+import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from cnnjax.command_line import main, parse
-from cnnjax.jobs import JOBS
-from cnnjax.models import create_model
+from cnnjax.command_line import Command, Compare, main, parse
+from cnnjax.models import create_model, list_models
 from cnnjax.models.table import TABLE
+from cnnjax.types import UserError
 from cnnjax.validation import validate
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 BASH = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-DOCS = [file.read_text() for file in sorted(ROOT.glob("docs/*.md"))]
-DOCSTRINGS = [file.read_text().split('"""')[1]
-              for file in sorted(ROOT.glob("experiments/**/*.py"))]
+TEXT = "\n".join([README, *(file.read_text() for file in sorted(ROOT.glob("docs/*.md")))])
+DOCSTRINGS = [file.read_text().split('"""')[1] for folder in ("experiments", "benchmarks", "docs")
+              for file in sorted(ROOT.glob(f"{folder}/**/*.py"))]
 
 
-def commands():
-    guides = [block for text in DOCS for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)]
-    text = "\n".join([*BASH, *guides, *DOCSTRINGS]).replace("\\\n", " ")
-    found = re.findall(r"python launch\.py[^\n|&]*", text)
-    return sorted({line.partition("  #")[0].strip() for line in found})
+def commands(start):
+    """Commands in blocks of code, amid text (where they may wrap) and in docstrings, each once."""
+    blocks = re.findall(r"```bash\n(.*?)```", TEXT, re.DOTALL)
+    amid = [" ".join(words.split()) for words in re.findall(r"`(python [^`]+)`", TEXT)]
+    text = re.sub(r"\\\n\s*", " ", "\n".join([*blocks, *amid, *DOCSTRINGS]))
+    # Two spaces divide a command from what is said of it.
+    return sorted({re.split(r"\s\s", line)[0].strip()
+                   for line in re.findall(rf"{re.escape(start)}[^\n|&]*", text)})
 
 
 def code(start):
     return next(block for block in PYTHON if block.startswith(start))
 
 
-@pytest.mark.parametrize("command", commands())
-def test_every_documented_command_names_a_job_and_a_valid_config(command, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
-    words = shlex.split(command)[1:]
-    if any("wide.py" in word for word in words):
-        pytest.skip("the experiment that the README adds has a test of its own")
-    if not any(word.startswith("--config=") for word in words):
-        assert words[1].removeprefix("--job=") in JOBS
+LAUNCHES = [command for command in commands("python launch.py") if "wide.py" not in command]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """{workdir: its config} of the documented commands that name an experiment."""
+    found = {}
+    for command in LAUNCHES:
+        with contextlib.chdir(ROOT), contextlib.suppress(UserError):  # That has a test of its own.
+            if "--config=" in command:
+                parsed = parse(shlex.split(command)[1:])
+                found |= {parsed.workdir: parsed.config} if isinstance(parsed, Command) else {}
+    return found
+
+
+@pytest.mark.parametrize("command", LAUNCHES)
+def test_every_documented_command_is_a_job_of_a_valid_config(command, monkeypatch, tmp_path, runs):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    for folder, config in runs.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").write_text(config.to_json())
+    found = parse(shlex.split(command)[1:])
+    if isinstance(found, Compare):
+        assert found.config or list_models(found.models)
+    elif found.job == "report":
+        assert found.workdir.is_dir()
+    else:
+        validate(found.config)
+
+
+@pytest.mark.parametrize("command", commands("python -m "))
+def test_every_documented_module_takes_the_arguments(command, monkeypatch):
+    class Parsed(Exception):
+        pass
+
+    def parse_args(parser, *, parse=argparse.ArgumentParser.parse_args):
+        parse(parser)
+        raise Parsed
+
+    _, _, name, *arguments = shlex.split(command)
+    module = importlib.import_module(name)
+    if not arguments and module.main:  # Text may name one that needs some.
         return
-    validate(parse(words).config)
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_args)
+    with pytest.raises(Parsed):
+        module.main()
 
 
 def test_the_two_commands_that_do_everything_are_there():
@@ -63,7 +108,6 @@ def test_a_model_added_as_the_readme_says_works_with_capture_and_training(monkey
     row = eval("{" + code("# cnnjax/models/table.py").partition("\n")[2] + "}",
                names | {"Entry": Entry})
     # The dataclass of a module reads its annotations from its module's names.
-    import sys
     import types
 
     module = types.ModuleType("two_stage")
