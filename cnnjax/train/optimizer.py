@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,7 +22,7 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
                    decay: str | Sequence[str] = (r".*kernel",),
                    clip_norm: float = 0.0, multipliers: PyTree | None = None,
                    trainable: Collection[str] | None = None) -> optax.GradientTransformation:
-    """Returns clip → (L2) → the named rule → −learning rate, as one optax transformation.
+    """Returns clip → (L2) → the named rule → −learning rate → multipliers, as one transformation.
 
     Weight decay of sgd, adam and rmsprop is an L2 term of the gradient, as in the papers of the
     nets trained with them and in PyTorch; that of adamw, lars and lamb is the rule's own
@@ -35,11 +35,11 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
       name: sgd, adam, adamw, rmsprop, lars, lamb or muon.
       learning_rate: step -> rate.
       params: all parameters, or their shapes, from whose names `decay` selects.
-      momentum: of sgd, rmsprop, lars and of muon's convolutions.
+      momentum: of sgd and muon's convolutions, and of rmsprop and lars, whose comes last of all.
       nesterov: look-ahead momentum, for the same four.
       b1: decay of the first moment (adam, adamw, lamb, the rest of muon).
       b2: decay of the second moment (the same, and rmsprop).
-      eps: added to the root of the second moment.
+      eps: added to the root of the second moment, for rmsprop inside it.
       weight_decay: strength; 0 is off.
       decay: regular expressions of the whole names of the parameters that decay. The default,
         every kernel, leaves out biases and the scales of norms.
@@ -54,21 +54,17 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     mask = trees.regex_mask(params, decay, "optimizer.decay")
     if trainable is not None:
         params, mask = (trees.partition(tree, trainable)[0] for tree in (params, mask))
+    l2, velocity = _l2(weight_decay, mask), _momentum(momentum, nesterov)
     adam = optax.scale_by_adam(b1, b2, eps)
-    rules: dict[str, Callable[[PyTree], list[optax.GradientTransformation]]] = {
-        "sgd": lambda mask: [_l2(weight_decay, mask), _momentum(momentum, nesterov)],
-        "adam": lambda mask: [_l2(weight_decay, mask), adam],
-        "adamw": lambda mask: [adam, _l2(weight_decay, mask)],
-        # The epsilon stands inside the root, as in the TensorFlow code of the nets (Inception,
-        # MobileNet, EfficientNet) whose published recipes use RMSProp.
-        "rmsprop": lambda mask: [_l2(weight_decay, mask),
-                                 optax.scale_by_rms(b2, eps, initial_scale=1.0, eps_in_sqrt=True)],
-        "lars": lambda mask: [_l2(weight_decay, mask),
-                              optax.masked(optax.scale_by_trust_ratio(trust_coefficient=1e-3),
-                                           mask)],
-        "lamb": lambda mask: [adam, _l2(weight_decay, mask),
-                              optax.masked(optax.scale_by_trust_ratio(), mask)],
-        "muon": lambda mask: [_muon(params, momentum, nesterov, adam), _l2(weight_decay, mask)],
+    rules = {
+        "sgd": [l2, velocity],
+        "adam": [l2, adam],
+        "adamw": [adam, l2],
+        # As in TensorFlow, for which the recipes of Inception, MobileNet and EfficientNet are.
+        "rmsprop": [l2, optax.scale_by_rms(b2, eps, initial_scale=1.0, eps_in_sqrt=True)],
+        "lars": [l2, optax.masked(optax.scale_by_trust_ratio(trust_coefficient=1e-3), mask)],
+        "lamb": [adam, l2, optax.masked(optax.scale_by_trust_ratio(), mask)],
+        "muon": [_muon(params, momentum, nesterov, adam), l2],
     }
     if name not in rules:
         raise UserError(f"There is no optimizer {name!r}.{did_you_mean(name, rules)} "
@@ -76,10 +72,10 @@ def make_optimizer(name: str, learning_rate: optax.Schedule, params: PyTree, *,
     clip = [optax.clip_by_global_norm(clip_norm)] if clip_norm else []
     # LARS (its paper, algorithm 1) and TensorFlow's RMSProp keep their momentum over steps that
     # the rate has already scaled, so that a drop of the rate does not shrink what came before.
-    last = [_momentum(momentum, nesterov)] if name in ("lars", "rmsprop") else []
+    last = [velocity] if name in ("lars", "rmsprop") else []
     scale = [] if multipliers is None else [_times(multipliers)]
-    return optax.chain(*clip, *rules[name](mask), optax.scale_by_learning_rate(learning_rate),
-                       *scale, *last)
+    return optax.chain(*clip, *rules[name], optax.scale_by_learning_rate(learning_rate), *scale,
+                       *last)
 
 
 def rate_multipliers(params: PyTree, patterns: Sequence[tuple[str, float]],

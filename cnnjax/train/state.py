@@ -50,9 +50,9 @@ class TrainState:
 
 
 def empty_window() -> dict[str, jax.Array]:
-    """Returns the sums before the first example: loss and right answers in float32, counts int32.
+    """Returns the sums before the first example: the loss float32, right answers and count int32.
 
-    `bad_step` is the first step whose loss was not finite, or `NO_STEP`.
+    `bad_step`, int32, is the first step whose loss was not finite, or `NO_STEP`.
     """
     return {"loss": jnp.zeros((), jnp.float32), "top1": jnp.zeros((), jnp.int32),
             "count": jnp.zeros((), jnp.int32), "bad_step": jnp.full((), NO_STEP, jnp.int32)}
