@@ -23,9 +23,9 @@ class Failure(RuntimeError):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str], limit: int = 3) -> str:
+def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `word`, or ""."""
-    near = difflib.get_close_matches(word, list(known), n=limit, cutoff=0.6)
+    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

@@ -128,21 +128,3 @@ def rendered(coordinates: jax.Array, basis: jax.Array, height: int, width: int) 
     """
     image = fourier_image(coordinates, height, width) if coordinates.ndim == 5 else coordinates
     return jax.nn.sigmoid(image @ basis.T)
-
-
-def coordinates_of(images: Any, basis: np.ndarray, parameterisation: Parameterisation) -> jax.Array:
-    """Returns the coordinates of given images: the inverse of `rendered`.
-
-    Args:
-      images: (N, H, W, C) in [0, 1]; 0 and 1 themselves are at infinity and moved in by 1/512.
-      basis: as in `rendered`.
-      parameterisation: "fourier" or "pixels".
-    """
-    images = np.clip(np.asarray(images, np.float64), 1 / 512, 1 - 1 / 512)
-    logits = np.log(images / (1 - images)) @ np.linalg.inv(np.asarray(basis, np.float64)).T
-    if parameterisation == "pixels":
-        return jnp.asarray(logits, jnp.float32)
-    height, width = images.shape[1:3]
-    spectrum = np.fft.rfft2(logits.transpose(0, 3, 1, 2), norm="ortho")
-    spectrum = spectrum * DAMPING / fourier_scale(height, width)
-    return jnp.asarray(np.stack([spectrum.real, spectrum.imag]), jnp.float32)

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
+_WIDTH = 60  # Blocks of the learning-rate curve.
+
 
 def print_table(title: str, rows: Mapping[str, Any]) -> None:
     """Prints two columns, name and value."""
@@ -54,9 +56,9 @@ def size(count: float, unit: str = "B") -> str:
     return f"{count:.3g} {prefix}{unit}".strip()
 
 
-def sparkline(schedule: Callable[[int], float], total: int, width: int = 60) -> str:
+def sparkline(schedule: Callable[[int], float], total: int) -> str:
     """Returns the learning rate over the run as a line of blocks with its ends and its peak."""
-    steps = [round(i * (total - 1) / max(1, width - 1)) for i in range(width)]
+    steps = [round(i * (total - 1) / (_WIDTH - 1)) for i in range(_WIDTH)]
     values = [float(schedule(s)) for s in steps]
     top = max(values) or 1.0
     blocks = "▁▂▃▄▅▆▇█"

@@ -33,6 +33,7 @@ from cnnjax.types import Failure, UserError
 PATIENCE = "CNNJAX_JOIN_SECONDS"  # How long the processes may take to find one another.
 # A process that is silent for so long is taken for dead, and the others end.
 HEARTBEAT_SECONDS = 30
+_ARRIVES = 10  # Seconds that a file may take from one host to another.
 # What communication says when the other end is gone: over TCP, between GPUs, to process 0.
 _LOST = ("Gloo", "NCCL", "oordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 _EXPECTED = (exit_codes.DONE, exit_codes.PREEMPTED)  # With which all processes end alike.
@@ -115,12 +116,8 @@ def meet(name: str) -> None:
         multihost_utils.sync_global_devices(name)
 
 
-def meet_in(folder: Path, seconds: float = 10) -> None:
+def meet_in(folder: Path) -> None:
     """Returns when all processes are there and have seen that the folder is the same for all.
-
-    Args:
-      folder: exists.
-      seconds: that a file may take from one host to another.
 
     Raises:
       UserError: in all of them, if it is not.
@@ -130,7 +127,7 @@ def meet_in(folder: Path, seconds: float = 10) -> None:
     from jax.experimental import multihost_utils
 
     number = multihost_utils.broadcast_one_to_all(np.int32(random.SystemRandom().getrandbits(31)))
-    sign, until = folder / f".meeting-{number}", time.monotonic() + seconds
+    sign, until = folder / f".meeting-{number}", time.monotonic() + _ARRIVES
     if is_first():
         sign.touch()
     meet("meeting")

@@ -12,6 +12,7 @@ from cnnjax.types import UserError
 
 # Random images that an effective field is averaged over.
 _IMAGES = 8
+_SMALLEST = 7.0  # Side of a frame that leaves a few pixels of the picture inside.
 
 
 def section(subject: Subject, effective: dict[str, EffectiveField]) -> Section:
@@ -97,10 +98,10 @@ def _growth(subject: Subject, effective: dict[str, EffectiveField]) -> Figure:
         "image, only its part inside is drawn.", beside=True)
 
 
-def _visible(box: list[float], least: float = 7.0) -> tuple[float, float, float, float]:
-    """A frame around (top, left, height, width) that leaves a few pixels of the picture inside."""
+def _visible(box: list[float]) -> tuple[float, float, float, float]:
+    """A frame around (top, left, height, width) that is not too small to see into."""
     top, left, height, width = box
-    more = [max(0.0, least - size) for size in (height, width)]
+    more = [max(0.0, _SMALLEST - size) for size in (height, width)]
     return top - more[0] / 2, left - more[1] / 2, height + more[0], width + more[1]
 
 

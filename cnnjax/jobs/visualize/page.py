@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+_ABREAST = 7  # Tiles in a line of rows that stand beside one another.
+
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
@@ -104,11 +106,11 @@ def render(title: str, facts: Sequence[tuple[str, str]], remarks: Sequence[str],
             "</main></body></html>\n")
 
 
-def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
+def png_of(figure: Figure) -> bytes:
     """Returns a figure as one PNG, with its labels and captions."""
     from PIL import Image, ImageDraw
 
-    font, side = _font(), figure.side
+    font, side, gap, line = _font(), figure.side, 6, 15
     if figure.beside:
         figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
@@ -140,11 +142,11 @@ def png_of(figure: Figure, gap: int = 6, line: int = 15) -> bytes:
     return file.getvalue()
 
 
-def _in_lines(rows: Sequence[Row], length: int = 7) -> list[Row]:
+def _in_lines(rows: Sequence[Row]) -> list[Row]:
     """Rows that may stand beside one another, as full ones with their labels in the captions."""
     lines: list[list[Tile]] = [[]]
     for row in rows:
-        if lines[-1] and len(lines[-1]) + len(row.tiles) > length:
+        if lines[-1] and len(lines[-1]) + len(row.tiles) > _ABREAST:
             lines.append([])
         lines[-1] += [Tile(tile.picture, f"{row.label}\n{tile.caption}") for tile in row.tiles]
     return [Row("", tiles) for tiles in lines]
