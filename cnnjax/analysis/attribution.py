@@ -34,13 +34,13 @@ class Integrated(NamedTuple):
 
 def predict_classes(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """Returns (N,) the classes that the model puts first."""
-    return _logits(module, variables, images).argmax(-1)
+    return logits_of(module, variables, images).argmax(-1)
 
 
 def input_gradient(module: nn.Module, variables: Any, images: jax.Array,
                    classes: Any = None) -> jax.Array:
     """Returns (N, H, W, C), the derivative of each image's logit by its pixels."""
-    return _gradient(module, variables, images, _classes(module, variables, images, classes))
+    return _gradient(module, variables, images, classes_of(module, variables, images, classes))
 
 
 def saliency(module: nn.Module, variables: Any, images: jax.Array,
@@ -63,7 +63,7 @@ def smooth_grad(module: nn.Module, variables: Any, images: jax.Array, classes: A
     Source: Smilkov et al., "SmoothGrad", arXiv 1706.03825, section 3.1.
     """
     _at_least("smooth_grad", samples=samples)
-    classes = _classes(module, variables, images, classes)
+    classes = classes_of(module, variables, images, classes)
     spread = noise * (images.max((1, 2, 3)) - images.min((1, 2, 3)))[:, None, None, None]
     total = jnp.zeros_like(images)
     for key in jax.random.split(jax.random.key(seed), samples):
@@ -91,7 +91,7 @@ def integrated_gradients(module: nn.Module, variables: Any, images: jax.Array,
     Source: Sundararajan, Taly & Yan, arXiv 1703.01365, section 3.
     """
     _at_least("integrated_gradients", steps=steps)
-    classes = _classes(module, variables, images, classes)
+    classes = classes_of(module, variables, images, classes)
     baseline = jnp.broadcast_to(jnp.asarray(baseline, images.dtype), images.shape)
     points, weights = np.polynomial.legendre.leggauss(steps)
     total = jnp.zeros_like(images)
@@ -99,8 +99,8 @@ def integrated_gradients(module: nn.Module, variables: Any, images: jax.Array,
         between = baseline + jnp.asarray(point, images.dtype) * (images - baseline)
         total += jnp.asarray(weight, images.dtype) * _gradient(module, variables, between, classes)
     values = (images - baseline) * total
-    rise = (_chosen(_logits(module, variables, images), classes)
-            - _chosen(_logits(module, variables, baseline), classes))
+    rise = (chosen(logits_of(module, variables, images), classes)
+            - chosen(logits_of(module, variables, baseline), classes))
     return Integrated(values, jnp.abs(values.sum((1, 2, 3)) - rise) / jnp.abs(rise))
 
 
@@ -114,7 +114,7 @@ def guided_backprop(module: nn.Module, variables: Any, images: jax.Array,
 
     Source: Springenberg et al., arXiv 1412.6806, section 3.4.
     """
-    return _guided(module, variables, images, _classes(module, variables, images, classes))
+    return _guided(module, variables, images, classes_of(module, variables, images, classes))
 
 
 def grad_cam(module: nn.Module, variables: Any, images: jax.Array, endpoint: str,
@@ -161,6 +161,34 @@ def resized(maps: jax.Array, size: tuple[int, int]) -> jax.Array:
     return jax.image.resize(maps, (maps.shape[0], *size), "bilinear")
 
 
+def classes_of(module: nn.Module, variables: Any, images: jax.Array, classes: Any) -> jax.Array:
+    """Returns (N,) integers, `classes` or, for None, those that the model puts first.
+
+    Raises:
+      UserError: if they are not classes of the model, one for each image or one for all.
+    """
+    if classes is None:
+        return predict_classes(module, variables, images)
+    classes = jnp.broadcast_to(jnp.asarray(classes), (images.shape[0],))
+    outputs = jax.eval_shape(logits_of, module, variables, images).shape[-1]
+    if not jnp.issubdtype(classes.dtype, jnp.integer) or not (
+            (classes >= 0) & (classes < outputs)).all():
+        raise UserError(f"classes must be integers from 0 to {outputs - 1}, one for each of the "
+                        f"{images.shape[0]} images; got {classes}.")
+    return classes
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def logits_of(module: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
+    """Returns (N, K), the model's answer in evaluation."""
+    return module.apply(variables, images, train=False)
+
+
+def chosen(logits: jax.Array, classes: jax.Array) -> jax.Array:
+    """Returns (N,) of (N, K), the value of each row's class."""
+    return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
+
+
 def _map_and_gradient(module, variables, images, endpoint, classes):
     """An endpoint (N, h, w, C) and the derivative of the logit by it."""
     rewrite.check_endpoint(module, endpoint)
@@ -171,51 +199,29 @@ def _map_and_gradient(module, variables, images, endpoint, classes):
                         f"endpoints are: {', '.join(module.endpoints)}.")
     shift = jnp.zeros(shape.shape, shape.dtype)
     return _map_gradient(module, endpoint, variables, images, shift,
-                         _classes(module, variables, images, classes))
-
-
-def _classes(module, variables, images, classes) -> jax.Array:
-    """(N,) integers, those given or the predicted ones."""
-    if classes is None:
-        return predict_classes(module, variables, images)
-    classes = jnp.broadcast_to(jnp.asarray(classes), (images.shape[0],))
-    outputs = jax.eval_shape(_logits, module, variables, images).shape[-1]
-    if not jnp.issubdtype(classes.dtype, jnp.integer) or not (
-            (classes >= 0) & (classes < outputs)).all():
-        raise UserError(f"classes must be integers from 0 to {outputs - 1}, one for each of the "
-                        f"{images.shape[0]} images; got {classes}.")
-    return classes
-
-
-def _chosen(logits: jax.Array, classes: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(logits, classes[:, None], -1)[:, 0]
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _logits(module, variables, images):
-    return module.apply(variables, images, train=False)
+                         classes_of(module, variables, images, classes))
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(module, variables, images, classes):
     # Images don't influence one another in evaluation, so the sum has each one's own derivative.
-    return jax.grad(lambda x: _chosen(module.apply(variables, x, train=False), classes).sum())(
+    return jax.grad(lambda x: chosen(module.apply(variables, x, train=False), classes).sum())(
         images)
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _guided(module, variables, images, classes):
-    return jax.grad(lambda x: _chosen(rewrite.guided_logits(module, variables, x), classes).sum())(
+    return jax.grad(lambda x: chosen(rewrite.guided_logits(module, variables, x), classes).sum())(
         images)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _map_gradient(module, endpoint, variables, images, shift, classes):
-    def chosen(shift):
+    def summed(shift):
         logits, found = rewrite.logits_and_map(module, variables, images, endpoint, shift)
-        return _chosen(logits, classes).sum(), found
+        return chosen(logits, classes).sum(), found
 
-    gradient, found = jax.grad(chosen, has_aux=True)(shift)
+    gradient, found = jax.grad(summed, has_aux=True)(shift)
     return found, gradient
 
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.analysis.attribution import _chosen, _classes, _logits
+from cnnjax.analysis.attribution import chosen, classes_of, logits_of
 from cnnjax.analysis.formulas import conv_output_size
 from cnnjax.ops.geometry import Pair, pair
 from cnnjax.types import UserError
@@ -64,14 +64,14 @@ def occlusion(module: nn.Module, variables: Any, images: jax.Array, classes: Any
     if any(s > w for s, w in zip(stride, window, strict=True)):
         raise UserError(f"occlusion: a stride of {stride} leaves pixels between windows of "
                         f"{window}; make it the window's size or less.")
-    classes = _classes(module, variables, images, classes)
-    whole = _chosen(_logits(module, variables, images), classes)
+    classes = classes_of(module, variables, images, classes)
+    whole = chosen(logits_of(module, variables, images), classes)
     fallen = np.zeros(images.shape[:3], np.float64)
     covers = np.zeros(images.shape[1:3], np.float64)
     for rows in _windows(images.shape[1], window[0], stride[0]):
         for cols in _windows(images.shape[2], window[1], stride[1]):
-            logits = _logits(module, variables, images.at[:, rows, cols].set(fill))
-            fallen[:, rows, cols] += np.asarray(whole - _chosen(logits, classes))[:, None, None]
+            logits = logits_of(module, variables, images.at[:, rows, cols].set(fill))
+            fallen[:, rows, cols] += np.asarray(whole - chosen(logits, classes))[:, None, None]
             covers[rows, cols] += 1
     return (fallen / covers).astype(np.float32)
 
@@ -157,7 +157,7 @@ def _curve(module, variables, before, after, maps, classes, images, steps) -> Cu
                         f"got shape {maps.shape}. Sum over channels, or use `resized`.")
     if steps < 1:
         raise UserError(f"steps must be 1 or more, got {steps}.")
-    classes = _classes(module, variables, images, classes)
+    classes = classes_of(module, variables, images, classes)
     n, pixels = maps.shape[0], maps[0].size
     # Of equal pixels the first one in row-major order comes first.
     order = np.argsort(-maps.reshape(n, -1), axis=1, kind="stable")
@@ -172,7 +172,7 @@ def _curve(module, variables, before, after, maps, classes, images, steps) -> Cu
 
 @functools.partial(jax.jit, static_argnums=0)
 def _probability(module, variables, images, classes):
-    return _chosen(jax.nn.softmax(module.apply(variables, images, train=False)), classes)
+    return chosen(jax.nn.softmax(module.apply(variables, images, train=False)), classes)
 
 
 def _shuffled(params: Any, path: Sequence[str], rng: np.random.Generator) -> Any:

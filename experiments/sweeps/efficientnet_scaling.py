@@ -74,7 +74,7 @@ def fashion_mnist(config):
 
 
 def search(config):
-    """The same."""
+    """The base and the data of fashion_mnist, whose composition `sweep` searches for."""
     fashion_mnist(config)
 
 
