@@ -4,15 +4,15 @@ A checkpoint holds two items: `state`, the arrays, and `record`, JSON: config, m
 class names, data set and its fingerprint, versions, git commit, and the metrics at that step.
 
 What may go wrong, and what happens then: a checkpoint that was not finished has another name and is
-never seen; of one that is damaged the checksums tell (`checkpoint_files`), and the one before it is
-used; one that cannot be written is an entry in `errors`, and the run goes on.
+never seen (`checkpoint_folder`); of one that is damaged the checksums tell (`checkpoint_files`),
+and the one before it is used; one that cannot be written is an entry in `errors`, and the run goes
+on.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,17 +25,19 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as policies
 
 from cnnjax import checkpoint_files as files
+from cnnjax.checkpoint_folder import (
+    GOING,
+    REPLACED,
+    DamagedCheckpoint,
+    damage,
+    put_in_order,
+    remove_leftovers,
+    restore_replaced,
+)
 from cnnjax.types import UserError
 
 PyTree = Any
 _LOWER_IS_BETTER = ("loss",)
-_UNFINISHED = "*.orbax-checkpoint-tmp*"
-_REPLACED = "replaced"
-_GOING = "deleted"  # A rename into it is atomic, as the deletion of many files is not.
-
-
-class DamagedCheckpoint(UserError):
-    """A checkpoint's files are not those that were written."""
 
 
 def warn(message: str) -> None:
@@ -73,7 +75,7 @@ class Checkpoints:
         self.errors: list[dict[str, Any]] = []
         logging.getLogger("absl").addFilter(_drop_tracebacks)
         if not read_only:
-            self._put_in_order()
+            put_in_order(self._folder, tell)
         keep = [policies.LatestN(keep_last)]
         best = dict(get_metric_fn=lambda metrics: metrics[metric])
         if keep_best:
@@ -88,7 +90,7 @@ class Checkpoints:
                     # Without it the scores would not be written, and the best of the steps before
                     # a restart would be unknown, and deleted.
                     best_fn=best["get_metric_fn"] if keep_best and not read_only else None,
-                    todelete_subdir=None if read_only else _GOING,
+                    todelete_subdir=None if read_only else GOING,
                     lightweight_initialize=read_only,
                     create=not read_only, read_only=read_only,
                     async_options=None if read_only else ocp.AsyncOptions(
@@ -122,11 +124,11 @@ class Checkpoints:
         for step in candidates:
             if not (problem := files.problem(self._folder / str(step))):
                 if damaged:
-                    self._tell(_damage(self._folder, damaged) + f" Using step {step} instead.")
+                    self._tell(damage(self._folder, damaged) + f" Using step {step} instead.")
                 return step
             damaged[step] = problem
         if damaged:
-            raise DamagedCheckpoint(_damage(self._folder, damaged))
+            raise DamagedCheckpoint(damage(self._folder, damaged))
         raise UserError(f"There is no checkpoint {which!r} in {self._folder}. "
                         + (f"There are: last, {', '.join(map(str, steps))}, and best if "
                            f"{self._metric} was evaluated where it was saved."
@@ -181,8 +183,8 @@ class Checkpoints:
         if jax.process_count() > 1:
             raise OSError(f"the checkpoint at step {step} could not be saved: {said}") from error
         self.errors.append({"step": step, "error": said})
-        self._restore_replaced()
-        self._remove_leftovers()
+        restore_replaced(self._folder)
+        remove_leftovers(self._folder)
         self._manager.reload()
         steps = self.steps()
         self._tell(f"the checkpoint at step {step} could not be saved: {said}. "
@@ -196,22 +198,6 @@ class Checkpoints:
             return
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self.wait()
-
-    def _set_damaged_aside(self) -> None:
-        steps = sorted((int(p.name) for p in self._folder.glob("*") if p.name.isdecimal()),
-                       reverse=True)
-        problems = {step: files.problem(self._folder / str(step)) for step in steps}
-        damaged = {step: problem for step, problem in problems.items() if problem}
-        if not damaged:
-            return
-        if len(damaged) == len(steps):
-            raise DamagedCheckpoint(
-                _damage(self._folder, damaged) + " None is whole, and nothing was changed. Restore "
-                "the folder from a copy, or start anew: move it away, or give another --workdir.")
-        names = files.rename(self._folder, dict.fromkeys(damaged, "damaged"))
-        self._tell(_damage(self._folder, damaged) + " The last that is whole is at step "
-                   f"{max(problems.keys() - damaged)}; what is damaged is kept as "
-                   f"{', '.join(names)}.")
 
     def set_aside(self, steps: Mapping[int, str]) -> None:
         """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
@@ -231,38 +217,7 @@ class Checkpoints:
         """
         if step in self.steps():
             self.wait()
-            self.set_aside({step: _REPLACED})
-
-    def _put_in_order(self) -> None:
-        """Has process 0 remove what cannot be used; all return when that is done, or raise."""
-        damaged = None
-        if jax.process_index() == 0:
-            try:
-                self._restore_replaced()
-                self._set_damaged_aside()
-                self._remove_leftovers()
-            except DamagedCheckpoint as error:
-                damaged = error
-        if jax.process_count() > 1 and multihost_utils.process_allgather(
-                np.int32(damaged is not None)).any():
-            damaged = damaged or DamagedCheckpoint(
-                f"Process 0 has found no checkpoint in {self._folder} that is whole.")
-        if damaged:
-            raise damaged
-
-    def _restore_replaced(self) -> None:
-        for path in self._folder.glob(f"{_REPLACED}-*"):
-            target = self._folder / path.name.removeprefix(f"{_REPLACED}-")
-            if target.exists():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.rename(target)
-
-    def _remove_leftovers(self, unfinished: bool = True) -> None:
-        """Removes what is on its way out, or unfinished; what cannot be removed does no harm."""
-        for path in (*(self._folder.glob(_UNFINISHED) if unfinished else ()),
-                     self._folder / _GOING):
-            shutil.rmtree(path, ignore_errors=True)
+            self.set_aside({step: REPLACED})
 
     def record(self, step: int) -> dict[str, Any]:
         """Returns what was written beside the arrays."""
@@ -298,7 +253,7 @@ class Checkpoints:
             problem = files.problem(folder)
             if problem is None and (folder / files.NAME).exists():
                 raise  # The files are those that were written, so the mistake is in the program.
-            raise DamagedCheckpoint(_damage(
+            raise DamagedCheckpoint(damage(
                 self._folder, {step: problem or files.in_one_line(error)})) from error
 
     def restore_parts(self, step: int, parts: Sequence[str]) -> dict[str, PyTree]:
@@ -325,8 +280,8 @@ class Checkpoints:
         if self._saving is not None:
             self._saving = None
             if jax.process_index() == 0:
-                self._restore_replaced()
-                self._remove_leftovers(unfinished=False)
+                restore_replaced(self._folder)
+                remove_leftovers(self._folder, unfinished=False)
 
     def close(self) -> None:
         """Waits, and ends the threads."""
@@ -338,11 +293,6 @@ class Checkpoints:
 def _meet(name: str) -> None:
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
-
-
-def _damage(folder: Path, problems: dict[int, str]) -> str:
-    return " ".join(f"The checkpoint at step {step} in {folder} is damaged: {problem}."
-                    for step, problem in problems.items())
 
 
 def _drop_tracebacks(record: logging.LogRecord) -> bool:
