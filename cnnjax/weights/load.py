@@ -73,8 +73,9 @@ def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = No
       The module, its variables in float32 whatever the file has, and the preprocessing.
 
     Raises:
-      UserError: if the model, the file or the tag is not there, the file is refused, or its tensors
-        are not the model's; lists those that are missing, left over or of another shape.
+      UserError: if the model, the file or the tag is not there, the file is refused or says, as
+        timm's config.json does, that it is another model, or its tensors are not the model's; lists
+        those that are missing, left over or of another shape.
     """
     return load(name, path_or_id, num_classes, in_chans=in_chans, tag=tag, rng=rng,
                 **overrides)[:3]
@@ -101,8 +102,7 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
         arguments = {**naming.arguments_of(name), **arguments}
     found = matching.classes_of(naming, source.tensors, like)
     module = create_model(name, guess if found is None else found, **arguments)
-    hint = "" if source.model in (None, name) else f"The source says that it is {source.model}."
-    match = matching.fit(name, module, source.tensors, naming, size, channels, source.where, hint)
+    match = matching.fit(name, module, source.tensors, naming, size, channels, source.where)
     preprocess = source.preprocess
     if preprocess is None or tag is not None:
         preprocess = published.preprocess_of(name, source=naming.source, file=source.file, tag=tag)
@@ -127,8 +127,13 @@ def _name(name: str | None, source: sources.Source) -> str:
         raise UserError(f"{source.where} does not say which model it is: name it.")
     if name is not None and source.model not in (None, name) and not source.file:
         raise UserError(f"{source.where} is a run of {source.model}, not of {name}.")
-    if name is not None and source.model in set(list_models()) - {name}:
-        # Tensors that fit prove nothing: padding and epsilon don't show in them.
+    # Tensors that fit prove nothing: padding, epsilon and pooling don't show in them.
+    if source.model is not None and source.model not in list_models():
+        config = (" That is what the config.json beside it says: if it is wrong, give the path of "
+                  "the file without it." if source.num_classes is None else "")
+        raise UserError(f"{source.where} says that it is {source.model}, and there is no such "
+                        f"model here.{config}")
+    if name is not None and source.model not in (None, name):
         raise UserError(f"{source.where} says that it is {source.model}, not {name}: give that "
                         "name.")
     return name or source.model

@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 
 from cnnjax import trees
-from cnnjax.models import list_models
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import files, hub, published
 
 _CHECKPOINTS = "checkpoints"
+# What timm calls nets that have another name here, and their arguments of `create_model`. The
+# widths of its V3 are rounded otherwise.
+_TIMM = {**{f"mobilenetv2_{percent:03}": ("mobilenet_v2", {"width": percent / 100})
+            for percent in (35, 50, 75, 100, 140)},
+         "mobilenetv3_small_100": ("mobilenet_v3_small", {}),
+         "mobilenetv3_large_100": ("mobilenet_v3_large", {})}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Source:
       tensors: name -> array, of any dtype.
       where: what to call it in messages.
       file: the name of the file, by which published weights are known; "" for a run.
-      model: our name of the model, None if the source doesn't say.
+      model: that the source says it is, by our name if we have it; None if it doesn't say.
       arguments: of `create_model`.
       preprocess: None if the source doesn't say.
       num_classes: outputs, None if the source doesn't say.
@@ -79,7 +84,9 @@ def _read_file(path: Path, where: str, config: Path | None) -> Source:
 
 def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Returns what a safetensors file says about itself, as fields of a `Source`."""
-    found: dict[str, Any] = {"model": metadata.get("model")}
+    found: dict[str, Any] = {}
+    if "names" in metadata:  # Others' files may mean anything by "model".
+        found["model"] = metadata.get("model")
     if "arguments" in metadata:
         found["arguments"] = dict(json.loads(metadata["arguments"]))
     if "preprocess" in metadata:
@@ -99,10 +106,12 @@ def _with_timm_config(source: Source, path: Path) -> Source:
         config = None
     if not isinstance(config, dict) or "pretrained_cfg" not in config:
         return source
-    name = config.get("architecture")
     labels = config.get("label_names")
+    # None, or an architecture with or without its tag: "resnet50.a1_in1k".
+    name = str(config.get("architecture") or "").partition(".")[0] or None
+    name, arguments = _TIMM.get(name, (name, {}))
     return dataclasses.replace(
-        source, model=name if name in list_models() else None,
+        source, model=name, arguments=arguments,
         preprocess=published.from_timm(config, str(path)),
         class_names=tuple(map(str, labels)) if isinstance(labels, list) else None)
 

@@ -277,6 +277,53 @@ def test_a_file_that_says_it_is_another_model_is_not_loaded_though_its_tensors_f
     assert cnnjax.load_weights("tf_efficientnet_b0", path)[0].padding == "same"
 
 
+def timm_config(folder, **more):
+    """A config.json as timm writes it."""
+    (folder / "config.json").write_text(json.dumps({**more, "pretrained_cfg": {
+        "input_size": [3, 64, 64], "mean": [0.1] * 3, "std": [0.2] * 3}}))
+
+
+# As ours: tensors. Not as ours: padding and epsilon; pooling; epsilon.
+@pytest.mark.parametrize(("name", "theirs"), [
+    ("mobilenet_v3_small", "tf_mobilenetv3_small_100"), ("resnet18", "resnetblur18"),
+    (None, "resnetaa50")])
+def test_a_net_that_is_not_here_is_not_taken_for_one_that_is(name, theirs, tmp_path):
+    path, _, _ = tiny(tmp_path)
+    timm_config(tmp_path, architecture=theirs)
+    with pytest.raises(UserError, match=f"it is {theirs}, and there is no such .* without it"):
+        load(name, path)
+
+
+@pytest.mark.parametrize(("theirs", "name", "arguments"), [
+    ("mobilenetv2_100", "mobilenet_v2", {"width": 1}),
+    ("mobilenetv2_035.lamb_in1k", "mobilenet_v2", {"width": 0.35}),
+    ("mobilenetv3_small_100", "mobilenet_v3_small", {}),
+    ("mobilenetv3_large_100.ra_in1k", "mobilenet_v3_large", {}),
+    ("resnet50.a1_in1k", "resnet50", {})])
+def test_timms_names_of_our_nets_are_known(theirs, name, arguments, tmp_path):
+    path, _, _ = tiny(tmp_path)
+    timm_config(tmp_path, architecture=theirs)
+    found = sources.read(path)
+    assert (found.model, found.arguments) == (name, arguments)
+
+
+def test_timms_file_of_another_width_loads_by_either_name(tmp_path):
+    model = cnnjax.create_model("mobilenet_v2", 10, width=0.35)
+    naming = namings.of(model, "timm")
+    safetensors.numpy.save_file(to_torch(naming, jax.tree.map(
+        lambda a: np.zeros(a.shape, np.float32), matching.shapes(model, (64, 64), 3))),
+        tmp_path / "model.safetensors")
+    timm_config(tmp_path, architecture="mobilenetv2_035")
+    for name in (None, "mobilenet_v2"):
+        assert load(name, tmp_path / "model.safetensors").module == model
+
+
+def test_what_others_call_model_in_their_files_is_not_ours(tmp_path):
+    path, state, _ = tiny(tmp_path)
+    safetensors.numpy.save_file(state, path, {"model": "resnet50", "format": "pt"})
+    assert load("simple_cnn", path, **TINY).name == "simple_cnn"
+
+
 def test_a_damaged_safetensors_file_is_named(tmp_path):
     path, _, _ = tiny(tmp_path)
     path.write_bytes(path.read_bytes()[:-5])
