@@ -24,6 +24,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5,) * 3, (0.5,) * 3),
+    # Bytes less (123, 117, 104): the VGG that SSDs start from.
+    "vgg": ((0.48235, 0.45882, 0.40784), (1 / 255,) * 3),
     "127/128": ((127 / 255,) * 3, (128 / 255,) * 3),  # (x - 127) / 128, of bytes.
 }
 

@@ -241,14 +241,17 @@ def test_parameters_are_float32_whatever_the_file_has(dtype, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "source", "expected"), [
-    ("mobilenet_v3_small", "timm", {"bn_epsilon": 1e-5}),
-    ("mobilenet_v3_small", "torchvision", {"bn_epsilon": 1e-3}),
+    ("mobilenet_v3_small", "timm", {"bn_epsilon": 1e-5, "bn_momentum": 0.9}),
+    ("mobilenet_v3_small", "torchvision", {"bn_epsilon": 1e-3, "bn_momentum": 0.99}),
     ("efficientnet_b0", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
-    ("efficientnet_b5", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
-    ("efficientnet_b5", "torchvision", {"bn_epsilon": 1e-3, "padding": "symmetric"}),
+    ("efficientnet_b5", "timm",
+     {"bn_epsilon": 1e-5, "bn_momentum": 0.9, "padding": "symmetric"}),
+    ("efficientnet_b5", "torchvision",
+     {"bn_epsilon": 1e-3, "bn_momentum": 0.99, "padding": "symmetric"}),
     ("tf_efficientnet_b5", "timm", {"bn_epsilon": 1e-3, "padding": "same"}),
-    ("efficientnet_b0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"}),
-    ("efficientnet_lite0", "EfficientNet-PyTorch", {"bn_epsilon": 1e-3, "padding": "same"}),
+    *[(name, "EfficientNet-PyTorch",
+       {"bn_epsilon": 1e-3, "bn_momentum": 0.99, "padding": "same"})
+      for name in ("efficientnet_b0", "efficientnet_lite0", "tf_efficientnet_lite0")],
     ("efficientnet_lite0", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
     ("efficientnetv2_s", "timm", {"bn_epsilon": 1e-5, "padding": "symmetric"}),
     ("efficientnet_v2_s", "torchvision", {"bn_epsilon": 1e-3, "padding": "symmetric"})])
@@ -403,9 +406,19 @@ def test_the_lite_packages_are_normalised_as_they_were_trained_under_either_name
     assert found[0] == found[1] and found[0].mean == (127 / 255,) * 3
 
 
-def test_timms_mobilenet_v2_is_resized_as_timm_does(caplog):
-    assert published.preprocess_of("mobilenet_v2", source="timm").interpolation == "bicubic"
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large"])
+def test_timms_mobilenets_are_resized_as_timm_does(name, caplog):
+    assert published.preprocess_of(name, source="timm") == Preprocess(
+        (224, 224), published.IMAGENET_MEAN, published.IMAGENET_STD, 0.875, "bicubic")
     assert not caplog.text
+
+
+def test_the_vgg16_that_has_features_alone_is_normalised_as_it_was_trained():
+    found = published.preprocess_of("vgg16", file="vgg16_features-amdegroot-88682ab5.pth")
+    assert found == published.preprocess_of("vgg16", tag="IMAGENET1K_FEATURES")
+    # Bytes less the mean that amdegroot's SSD, which starts from them, takes away.
+    np.testing.assert_allclose(np.multiply(found.mean, 255), (123, 117, 104), atol=1e-2)
+    np.testing.assert_allclose(np.multiply(found.std, 255), 1)
 
 
 def test_the_thousand_class_names_are_in_torchvisions_order():

@@ -42,8 +42,10 @@ TIMM = Naming("timm", (
     (r"head_conv", "conv_head"),
     (r"head_norm", "bn2"),
     (r"head", "classifier"),
-    # torchvision's B5 to B7 and V2 have TensorFlow's 1e-3, timm's own the default of torch.
-), _LAYOUTS, arguments=((r"efficientnet_b[5-7]|efficientnetv2_[sml]", {"bn_epsilon": 1e-5}),))
+    # torchvision's B5 to B7 and V2 have TensorFlow's 1e-3, the former its 0.99 too, timm's own the
+    # defaults of torch.
+), _LAYOUTS, arguments=((r"efficientnet_b[5-7]|efficientnetv2_[sml]",
+                         {"bn_epsilon": 1e-5, "bn_momentum": 0.9}),))
 
 
 def _lukemelas(match: re.Match, layers: frozenset[str]) -> str:
@@ -64,5 +66,5 @@ PYTORCH = Naming("EfficientNet-PyTorch", (
     (r"head_conv", "_conv_head"),
     (r"head_norm", "_bn1"),
     (r"head", "_fc"),
-), _LAYOUTS, arguments=((r"efficientnet_(b|lite)\d",
-                          {"padding": "same", "bn_epsilon": 1e-3}),))
+), _LAYOUTS, arguments=((r"(tf_)?efficientnet_(b|lite)\d",
+                          {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.99}),))

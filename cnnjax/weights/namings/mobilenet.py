@@ -67,5 +67,5 @@ def _timm_end(match: re.Match, layers: frozenset[str]) -> str:
 TIMM_V2 = Naming("timm", (*_TIMM, (r"head_conv", "conv_head"), (r"head_norm", "bn2")))
 TIMM_V3 = Naming("timm", (*_TIMM, (r"head_(conv|norm)", _timm_end), (r"head_dense", "conv_head")),
                  (*_LAYOUTS, (r"head_dense", ONE_BY_ONE)),
-                 # torchvision's have TensorFlow's 1e-3.
-                 arguments=((r".*", {"bn_epsilon": 1e-5}),))
+                 # torchvision's have TensorFlow's 1e-3 and 0.99.
+                 arguments=((r".*", {"bn_epsilon": 1e-5, "bn_momentum": 0.9}),))
