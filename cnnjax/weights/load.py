@@ -59,7 +59,8 @@ def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = No
       path_or_id: a file; a cnnjax workdir, whose last checkpoint is taken, or one checkpoint in it;
         or a hub id, such as "timm/resnet50.a1_in1k", which needs huggingface_hub.
       num_classes: None takes as many as the weights have. Another number has a new head, drawn as
-        module.init(rng, …) does; 0 drops the head and gives features.
+        module.init(rng, …) does; 0 drops the head and gives features. A file that has no head, as
+        timm's of num_classes=0, needs one of the two.
       in_chans: channels of the images; None takes as many as the weights have. For others the first
         convolution is adapted as timm does (`matching.adapt_channels`).
       tag: which of several published sets these weights are, such as "IMAGENET1K_V2". It decides
@@ -100,13 +101,18 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     naming = matching.best_naming(module, source.tensors, like)
     if source.num_classes is None:  # Files that cnnjax has written say all of it.
         arguments = {**naming.arguments_of(name), **arguments}
-    found = matching.classes_of(naming, source.tensors, like)
+    found, hint = matching.classes_of(naming, source.tensors, like), ""
+    trunk = matching.lacks_head(naming, source.tensors, like)
+    if trunk and num_classes is None:
+        hint = "It has no head: num_classes=0 gives features, another number a new head."
+    elif trunk:
+        found = 0
     module = create_model(name, guess if found is None else found, **arguments)
-    match = matching.fit(name, module, source.tensors, naming, size, channels, source.where)
+    match = matching.fit(name, module, source.tensors, naming, size, channels, source.where, hint)
     preprocess = source.preprocess
     if preprocess is None or tag is not None:
         preprocess = published.preprocess_of(name, source=naming.source, file=source.file, tag=tag)
-    class_names = source.class_names
+    class_names = None if trunk else source.class_names
     if class_names is not None and len(class_names) != module.num_classes:
         raise UserError(f"{source.where} has names of {len(class_names)} classes and "
                         f"{module.num_classes} outputs.")

@@ -78,6 +78,13 @@ def classes_of(naming: Naming, tensors: Mapping[str, np.ndarray], like: PyTree) 
     return found.shape[-1] if naming is OWN else found.shape[0]
 
 
+def lacks_head(naming: Naming, tensors: Mapping[str, Any], like: PyTree) -> bool:
+    """Whether a model's head, and nothing else, is missing among the tensors."""
+    names = naming.names(like)
+    head = {key for path, key in names.items() if path.startswith("params/head/")}
+    return bool(head) and set(names.values()) - tensors.keys() == head
+
+
 def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming: Naming,
         size: tuple[int, int], channels: int, where: str, hint: str = "") -> Match:
     """Returns the variables of a module from a state dict that has exactly its tensors.

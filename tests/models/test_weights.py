@@ -500,6 +500,26 @@ def test_a_model_without_a_head_comes_back_and_can_get_one(tmp_path):
     assert module.num_classes == 5 and found["params"]["head"]["kernel"].shape == (8, 5)
 
 
+def test_others_trunks_without_a_head_give_features_or_get_a_head(tmp_path):
+    path, state, variables = tiny(tmp_path)
+    trunk = {key: array for key, array in state.items() if not key.startswith("fc")}
+    assert len(state) - len(trunk) == 2
+    safetensors.numpy.save_file(trunk, path)
+    timm_config(tmp_path, label_names=["cat", "dog"])  # Of the head that is gone.
+    module, found, _ = cnnjax.load_weights("simple_cnn", path, 0, **TINY)
+    assert module.num_classes == 0 and load("simple_cnn", path, 0, **TINY).class_names is None
+    variables["params"].pop("head")
+    assert_equal(found, variables)
+    module, found, _ = cnnjax.load_weights("simple_cnn", path, 5, **TINY)
+    assert module.num_classes == 5 and found["params"].pop("head")["kernel"].shape == (8, 5)
+    assert_equal(found, variables)
+    with pytest.raises(UserError, match=r"2 missing: fc[\s\S]*no head: num_classes=0 gives"):
+        cnnjax.load_weights("simple_cnn", path, **TINY)
+    safetensors.numpy.save_file({key: trunk[key] for key in list(trunk)[1:]}, path)
+    with pytest.raises(UserError, match="3 missing"):
+        cnnjax.load_weights("simple_cnn", path, 0, **TINY)
+
+
 @pytest.mark.parametrize("size", [(28, 28), (52, 52)])
 def test_lenets_dense_layer_is_laid_out_for_the_size_of_its_images(size, tmp_path):
     path, preprocess = tmp_path / "a.safetensors", Preprocess(size, (0.5,), (0.25,))
