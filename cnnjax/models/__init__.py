@@ -4,10 +4,11 @@
 states.
 """
 
-from cnnjax.models.create import create_model, list_models, lookup, model_arguments
+from cnnjax.models.create import create_model, identify, list_models, lookup, model_arguments
 from cnnjax.models.scaling import Scaling, compound_scaling, constraint_candidates
 from cnnjax.models.table import Entry
 from cnnjax.models.variables import init_variables, variable_shapes
 
 __all__ = ["Entry", "Scaling", "compound_scaling", "constraint_candidates", "create_model",
-           "init_variables", "list_models", "lookup", "model_arguments", "variable_shapes"]
+           "identify", "init_variables", "list_models", "lookup", "model_arguments",
+           "variable_shapes"]

@@ -91,6 +91,27 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     return entry.module(**{**entry.arguments, **given})
 
 
+def identify(module: nn.Module) -> tuple[str, dict[str, Any]]:
+    """Returns the name and the arguments, besides num_classes, of which a module can be created.
+
+    Of all names of the module's class, it is the one that needs the fewest arguments, and of these
+    the first whose row they change least.
+
+    Raises:
+      UserError: if no model is of the module's class.
+    """
+    found = []
+    for name, entry in TABLE.items():
+        if entry.module is type(module):
+            found.append((name, {key: value for key, own in model_arguments(name).items()
+                                 if (value := getattr(module, key)) != own}))
+    if not found:
+        raise UserError(f"No model of the table is a {type(module).__name__}. Give a module that "
+                        "create_model or load_weights returns.")
+    return min(found, key=lambda pair: (
+        len(pair[1]), len(pair[1].keys() & TABLE[pair[0]].arguments.keys())))
+
+
 def _converted(where: str, key: str, value: Any, kind: Any) -> Any:
     """Returns an argument's value in the type that its field declares."""
     try:

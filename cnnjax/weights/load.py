@@ -129,20 +129,25 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
 
 
 def _name(name: str | None, source: sources.Source) -> str:
-    if name is None and source.model is None:
+    said = source.model
+    if name is None and said is None:
         raise UserError(f"{source.where} does not say which model it is: name it.")
-    if name is not None and source.model not in (None, name) and not source.file:
-        raise UserError(f"{source.where} is a run of {source.model}, not of {name}.")
+    if said in (None, name):
+        return name
+    if name is not None and not source.file:
+        raise UserError(f"{source.where} is a run of {said}, not of {name}.")
     # Tensors that fit prove nothing: padding, epsilon and pooling don't show in them.
-    if source.model is not None and source.model not in list_models():
+    if said not in list_models():
         config = (" That is what the config.json beside it says: if it is wrong, give the path of "
                   "the file without it." if source.num_classes is None else "")
-        raise UserError(f"{source.where} says that it is {source.model}, and there is no such "
-                        f"model here.{config}")
-    if name is not None and source.model not in (None, name):
-        raise UserError(f"{source.where} says that it is {source.model}, not {name}: give that "
-                        "name.")
-    return name or source.model
+        raise UserError(f"{source.where} says that it is {said}, and there is no such model here."
+                        f"{config}")
+    if name is None:
+        return said
+    # Two names may have one row; a file that cnnjax has written brings the arguments.
+    if source.num_classes is None or lookup(said) != lookup(name):
+        raise UserError(f"{source.where} says that it is {said}, not {name}: give that name.")
+    return name
 
 
 def _input_size(name: str, source: sources.Source) -> tuple[tuple[int, int], int]:

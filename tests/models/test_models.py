@@ -10,7 +10,7 @@ import pytest
 import test_torch_models
 
 from cnnjax import ops, trees
-from cnnjax.models import create_model, list_models, lookup, model_arguments
+from cnnjax.models import create_model, identify, list_models, lookup, model_arguments
 from cnnjax.models.parts import DropPath
 from cnnjax.types import UserError
 
@@ -341,3 +341,21 @@ def test_images_that_the_parameters_were_not_made_for_are_a_user_error(shape, la
 def test_an_image_too_small_is_a_user_error():
     with pytest.raises(UserError, match="does not fit a .* map .* input image is too small"):
         shapes(create_model("lenet5", 10), jax.ShapeDtypeStruct((1, 8, 8, 1), jnp.float32))
+
+
+def test_every_module_is_known_by_the_name_and_arguments_that_create_it():
+    for name in list_models():
+        module = create_model(name, 7, dtype="bfloat16")
+        found, arguments = identify(module)
+        assert create_model(found, 7, **arguments) == module
+        assert lookup(found) == lookup(name) and set(arguments) == {"dtype"}
+    assert identify(create_model("resnet50", 7, zero_init_residual=True)) == (
+        "resnet50", {"zero_init_residual": True})
+    # efficientnet_b0 with another trunk needs as many, two of which its row has.
+    small = dict(width=0.5, depth=0.5, bn_epsilon=1e-5)
+    assert identify(create_model("efficientnet_v2_s", 7, **small)) == ("efficientnet_v2_s", small)
+
+
+def test_a_module_of_no_row_has_no_name():
+    with pytest.raises(UserError, match="No model of the table is a Dense"):
+        identify(nn.Dense(3))

@@ -157,7 +157,7 @@ def test_what_is_not_the_models_is_not_saved(tmp_path):
     save = cnnjax.save_weights
     with pytest.raises(UserError, match="Did you mean 'simple_cnn'"):
         save(tmp_path / "a.safetensors", "simple_cn", variables)
-    with pytest.raises(UserError, match=r"of another shape: [\s\S]*Give the arguments"):
+    with pytest.raises(UserError, match=r"of another shape: [\s\S]*all arguments that"):
         save(tmp_path / "a.safetensors", "simple_cnn", variables)
     with pytest.raises(UserError, match="safetensors"):
         save(tmp_path / "a.pth", "simple_cnn", variables, **TINY)
@@ -267,6 +267,25 @@ def test_the_model_computes_as_where_its_weights_are_from(name, source, expected
     found = cnnjax.load_weights(name, path, **small)[0]
     assert {key: getattr(found, key) for key in expected} == expected
     assert cnnjax.load_weights(name, path, bn_epsilon=0.5, **small)[0].bn_epsilon == 0.5
+
+
+# From EfficientNet-PyTorch, which is tf_efficientnet here, and from timm.
+@pytest.mark.parametrize(("name", "source", "again"), [
+    ("mobilenet_v3_small", "timm", None), ("efficientnetv2_s", "timm", "efficientnetv2_s"),
+    ("efficientnet_lite0", "EfficientNet-PyTorch", None)])
+def test_a_module_is_saved_with_all_that_loading_has_found_of_it(name, source, again, tmp_path):
+    small = dict(width=0.25) if "mobilenet" in name else dict(width=0.125, depth=0.1)
+    model, path = cnnjax.create_model(name, 10, **small), tmp_path / "a.safetensors"
+    safetensors.numpy.save_file(to_torch(namings.of(model, source), jax.tree.map(
+        lambda a: np.zeros(a.shape, np.float32), matching.shapes(model, (64, 64), 3))), path)
+    module, variables, preprocess = cnnjax.load_weights(name, path, dtype="bfloat16", **small)
+    cnnjax.save_weights(path, module, variables, preprocess=preprocess)
+    found = load(again, path, dtype="bfloat16")
+    assert found.module == module and found.preprocess == preprocess
+    with pytest.raises(UserError, match="brings its arguments; leave out width"):
+        cnnjax.save_weights(path, module, variables, width=0.5)
+    with pytest.raises(UserError, match="not in the model: params/head/bias"):
+        cnnjax.save_weights(path, module.clone(num_classes=0), variables)
 
 
 def test_a_file_that_says_it_is_another_model_is_not_loaded_though_its_tensors_fit(tmp_path):
