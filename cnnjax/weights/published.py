@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from cnnjax.models import lookup
 from cnnjax.types import Preprocess, UserError, did_you_mean
+from cnnjax.weights import namings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NORMALISATIONS = {
@@ -66,8 +67,8 @@ def preprocess_of(name: str, *, source: str = "", file: str = "", tag: str | Non
     """Returns the preprocessing of a model's published weights.
 
     In this order: the set that `tag` names; the set whose file has this name; the first set of the
-    source whose names the tensors have, saying so if there are several; else the model's own input
-    size with ImageNet's statistics.
+    source whose names the tensors have, saying so if there are others, as another source's with the
+    same names; else the model's own input size with ImageNet's statistics.
 
     Raises:
       UserError: if there is no such tag; the message lists those there are.
@@ -83,8 +84,8 @@ def preprocess_of(name: str, *, source: str = "", file: str = "", tag: str | Non
     for row in rows:
         if file and row.file == file:
             return row.preprocess
-    rows = [row for row in rows if row.source == source] or [
-        row for row in rows if row.source == "timm"][:1]
+    rows = [row for whose in namings.sources(lookup(name).module, source) for row in rows
+            if row.source == whose] or [row for row in rows if row.source == "timm"][:1]
     if not rows:
         height, width, channels = lookup(name).input_size
         logging.getLogger("cnnjax").warning(
@@ -92,10 +93,11 @@ def preprocess_of(name: str, *, source: str = "", file: str = "", tag: str | Non
         # The small images of CIFAR and MNIST are taken whole.
         return for_channels(Preprocess((height, width), IMAGENET_MEAN, IMAGENET_STD,
                                        crop=0.875 if height >= 224 else 1.0), channels)
-    if len(rows) > 1:
+    others = [row.tag for row in rows if row.preprocess != rows[0].preprocess]
+    if others:
         logging.getLogger("cnnjax").warning(
             "%s: preprocessing of %s taken; if these are %s, say tag=%r.", name, rows[0].tag,
-            " or ".join(row.tag for row in rows[1:]), rows[1].tag)
+            " or ".join(others), others[0])
     return rows[0].preprocess
 
 

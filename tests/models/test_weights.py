@@ -392,6 +392,23 @@ def test_preprocessing_comes_from_the_files_name_the_tag_or_the_first_set(caplog
         of("resnet50", tag="IMAGENET1K_V3")
 
 
+@pytest.mark.parametrize(("name", "source", "said"), [
+    ("resnet18", "torchvision", "IMAGENET1K_V1 taken; if these are a1_in1k, say tag='a1_in1k'"),
+    ("resnet50", "torchvision", "if these are IMAGENET1K_V2 or a1_in1k"),
+    ("resnext101_32x8d", "torchvision", "if these are IMAGENET1K_V2, say"),  # timm's is V1.
+    ("vgg16_bn", "torchvision", ""), ("seresnet50", "torchvision", "")])
+def test_sets_of_another_library_with_the_same_names_are_said(name, source, said, caplog):
+    found = published.preprocess_of(name, source=source, file="model.safetensors")
+    assert found == next(row for row in published.table() if row.model == name).preprocess
+    assert said in caplog.text and bool(said) == bool(caplog.text)
+
+
+def test_torchvisions_old_names_are_preprocessed_as_torchvisions(caplog):
+    found = published.preprocess_of("densenet121", source=namings.densenet.PUBLISHED.source)
+    assert found == published.preprocess_of("densenet121", tag="IMAGENET1K_V1")
+    assert not caplog.text  # timm has none of these names.
+
+
 def test_a_config_of_timm_beside_the_file_gives_preprocessing_and_class_names(tmp_path):
     path, _, _ = tiny(tmp_path, num_classes=2)
     (tmp_path / "config.json").write_text(json.dumps({

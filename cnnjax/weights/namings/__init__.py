@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fnmatch
 from typing import Any
 
@@ -79,6 +80,15 @@ def to_save(name: str, module: nn.Module) -> Naming:
     """Returns the naming that a model's weights are saved in: of the code base that has it."""
     return of(module, next((source for pattern, source in _ELSEWHERE
                             if fnmatch.fnmatch(name, pattern)), None))
+
+
+def sources(family: type[nn.Module], source: str) -> list[str]:
+    """Returns whose a family's tensors may be when they have the names of a source, it first."""
+    namings = NAMINGS.get(family, ())
+    same = [naming for naming in namings if naming.source == source]
+    # "torchvision's published files" are torchvision's.
+    return [source.partition("'s ")[0], *(naming.source for naming in namings if naming not in same
+            and dataclasses.replace(naming, source=source) in same)]
 
 
 def of(module: nn.Module, source: str | None = None) -> Naming:
