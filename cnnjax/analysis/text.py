@@ -22,9 +22,11 @@ def aligned(cells: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> st
 def label(name: str, most: int | None = None) -> str:
     """Returns a name for Matplotlib to draw as it stands, cut to `most` letters.
 
-    Matplotlib takes what is between two dollars for mathematics, and leaves a name that begins with
-    an underscore out of a legend.
+    Matplotlib takes what is between two dollars for mathematics, leaves a name that begins with an
+    underscore out of a legend, and draws no name of a file that is not UTF-8: of that each byte
+    stands as it is printed, such as \\udce9.
     """
+    name = name.encode(errors="backslashreplace").decode()
     if most is not None and len(name) > most:
         name = name[:most - 1] + "…"
     name = name.replace("$", r"\$")

@@ -55,13 +55,14 @@ def test_a_chart_is_the_same_png_every_time(chart):
     assert picture.shape[1] == round(charts.WIDTH * charts.DPI) and picture.std() > 0.01
 
 
-ODD = ["_background", "US$5 to US$10", r"$\male$", "a very long name of a class"]
+ODD = ["_background", "US$5 to US$10", r"$\male$", "a very long name of a class",
+       "caf\udce9"]  # Its last byte is not UTF-8.
 
 
 @pytest.mark.parametrize("draw", [
     lambda names: charts.line_chart({n: ([0, 1], [0, i]) for i, n in enumerate(names)}, "x", "y"),
-    lambda names: charts.matrix_chart(np.eye(4), names, names),
-    lambda names: charts.scatter_chart(np.eye(4)[:, :2], np.arange(4), names)])
+    lambda names: charts.matrix_chart(np.eye(5), names, names),
+    lambda names: charts.scatter_chart(np.eye(5)[:, :2], np.arange(5), names)])
 def test_names_are_drawn_as_they_stand(draw, monkeypatch):
     drawn, png = [], charts._png
 
@@ -78,6 +79,7 @@ def test_names_are_drawn_as_they_stand(draw, monkeypatch):
     assert not any(mathematics for _, mathematics in plain)
     assert [name.strip("\u200b") for name, _ in plain][:3] == ODD[:3]
     assert plain[3][0] in (ODD[3], "a very long name …")
+    assert plain[4][0] == r"caf\udce9"
 
 
 def test_groups_without_points_take_no_colours(monkeypatch):
