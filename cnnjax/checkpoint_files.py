@@ -8,15 +8,26 @@ become visible with it, in one rename, so a finished checkpoint always has them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from cnnjax.types import UserError
+
 NAME = "checksums.json"
 _ALWAYS = ("record/metadata", "state/_METADATA")
 _CHUNK = 1 << 20
+
+
+def check_name(folder: Path) -> None:
+    """Raises a UserError if the name is not UTF-8, for which TensorStore takes every name."""
+    folder = folder.absolute()
+    if os.fsencode(folder) != str(folder).encode(errors="replace"):
+        raise UserError(f"The name of {folder} is not UTF-8, so it can hold no checkpoints. Rename "
+                        "it, or give another --workdir.")
 
 
 def write_checksums(folder: str | Path) -> None:

@@ -1,5 +1,7 @@
 """The command line: every mistake is one message with the fix, and exit code 2."""
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -102,6 +104,18 @@ def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, t
         argv = [*argv, f"--workdir={tmp_path / 'run'}"] if LENET in argv else argv
     assert said in bad(argv, capsys)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words", [[], ["--config.seeds=2"]])
+def test_a_workdir_that_can_hold_no_checkpoints_is_refused_before_the_first_step(
+        words, tmp_path, capsys):
+    # Of the Latin-1 for "größe" Python makes this, and TensorStore's C++ makes nothing.
+    folder = tmp_path / os.fsdecode(b"gr\xf6\xdfe")
+    run = [LENET, "--config.train.steps=1", f"--workdir={folder}", *words]
+    with contextlib.redirect_stderr(io.StringIO()) as said:  # Which takes such a name, too.
+        assert main(["launch.py", *run]) == 2
+    assert "not UTF-8" in said.getvalue() and "another --workdir" in said.getvalue()
+    assert not capsys.readouterr().out and not list(folder.glob("*/"))
 
 
 def test_experiments_are_listed_once(capsys):

@@ -14,8 +14,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cnnjax import checkpoint_files, exit_codes, sweeps
 from cnnjax import config as config_lib
-from cnnjax import exit_codes, sweeps
 from cnnjax.config_errors import explain
 from cnnjax.jobs import console, signals, workdir
 from cnnjax.jobs.lock import Lock
@@ -126,6 +126,7 @@ class _Sweep:
         if (self._folder / workdir.CONFIG).exists():
             raise UserError(f"{self._folder} holds a run, and a sweep needs a folder of its own: "
                             "give another --workdir.")
+        checkpoint_files.check_name(self._folder)
         workdir.check_writable(self._folder)
         saved = workdir.read_json(self._folder / sweeps.SWEEP)
         if saved and saved.get("experiment") != self._experiment:
