@@ -15,11 +15,13 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from cnnjax import exit_codes
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+# What schedulers send before they kill (SLURM can send USR1 early), Ctrl-C, and the end of a shell.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 _held = threading.Event()
 
 
@@ -28,21 +30,32 @@ def hold(there_is_something_to_save: bool = True) -> None:
     (_held.set if there_is_something_to_save else _held.clear)()
 
 
+def listen(handler: Callable[[int, Any], None], numbers: Sequence[signal.Signals] = SIGNALS
+           ) -> dict[signal.Signals, Any]:
+    """Sets a handler, but of a SIGHUP that is ignored (nohup), and returns those before it."""
+    return {number: signal.signal(number, handler) for number in numbers
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN}
+
+
 @contextlib.contextmanager
 def leave_when_asked() -> Iterator[None]:
-    """Ends the process on SIGTERM, SIGUSR1 and Ctrl-C, unless on hold. For the main thread."""
+    """Ends the process on one of SIGNALS, unless on hold. For the main thread.
+
+    After the block they are ignored: all is written, and what Python and JAX take down for a second
+    more must not change the exit code.
+    """
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # A handler of Python's must be there for the number of the signal to be written to the pipe.
-    before = {number: signal.signal(number, _leave_it_to_the_thread) for number in SIGNALS}
+    listen(_leave_it_to_the_thread)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reader,), name="interrupts", daemon=True).start()
     try:
         yield
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(wakeup)
-        for number, handler in before.items():
-            signal.signal(number, handler)
         os.close(writer)  # Ends the thread.
 
 

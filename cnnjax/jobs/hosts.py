@@ -74,7 +74,7 @@ def join(launch: Launch, stops_together: bool) -> None:
         # From here on a signal is for all, whatever this process is doing.
         interrupts.hold(several())
         if several() and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGUSR1, _stop_all)
+            interrupts.listen(_stop_all, (signal.SIGUSR1, signal.SIGHUP))
 
 
 def _give_up(launch: Launch, seconds: int) -> NoReturn:
@@ -210,9 +210,9 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     calls = itertools.count()
     from jax.experimental import multihost_utils
 
-    others, before = (signal.SIGUSR1, signal.SIGINT), {}
+    before = {}
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, _stop_all) for number in others}
+        before = interrupts.listen(_stop_all, (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP))
     try:
         yield lambda: multihost_utils.reached_preemption_sync_point(next(calls))
     finally:

@@ -10,9 +10,6 @@ from collections.abc import Callable, Iterator
 from cnnjax import interrupts
 from cnnjax.jobs import hosts
 
-# What schedulers send before they kill (SLURM can send USR1 early), and Ctrl-C.
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
-
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
@@ -34,7 +31,7 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         asked.set()
 
     if threading.current_thread() is threading.main_thread():
-        before = {number: signal.signal(number, ask) for number in STOP_SIGNALS}
+        before = interrupts.listen(ask)
     interrupts.hold()
     try:
         yield asked.is_set

@@ -286,7 +286,7 @@ def asked_to_stop(root, number, first="", rounds=200_000_000):
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_a_signal_ends_a_process_that_has_nothing_to_save_at_once_though_it_compiles(root, number):
     code, out, err = asked_to_stop(root, number)
     assert code == 75 and out == "" and "Run the same command" in err and "Traceback" not in err
@@ -295,6 +295,38 @@ def test_a_signal_ends_a_process_that_has_nothing_to_save_at_once_though_it_comp
 def test_a_signal_does_not_end_a_process_that_has_something_to_save(root):
     code, out, _ = asked_to_stop(root, signal.SIGTERM, "interrupts.hold()", 1_000_000)
     assert code == 0 and "went on" in out
+
+
+def test_a_signal_does_not_change_the_exit_code_of_what_is_over(root):
+    code = """
+import atexit, signal, sys
+from cnnjax import interrupts
+
+def tear_down():  # Which takes JAX a second.
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
+        signal.raise_signal(number)
+
+atexit.register(tear_down)
+with interrupts.leave_when_asked():
+    sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True)
+    assert (done.returncode, done.stderr) == (3, b"")
+
+
+def test_a_lost_terminal_stops_a_run_but_under_nohup(root):
+    code = """
+import signal
+from cnnjax import interrupts
+from cnnjax.jobs import signals
+with interrupts.leave_when_asked(), signals.stop_requests() as should_stop:
+    signal.raise_signal(signal.SIGHUP)
+    print(should_stop())
+"""
+    for before, asked in (("", "True\n"), ("trap '' HUP; ", "False\n")):
+        done = subprocess.run(["sh", "-c", before + 'exec "$@"', "sh", sys.executable, "-c", code],
+                              cwd=root, capture_output=True, text=True)
+        assert (done.returncode, done.stdout) == (0, asked), done.stderr
 
 
 def test_a_lower_rate_after_a_rollback_is_that_of_every_phase():

@@ -227,7 +227,8 @@ def test_streamed_slices_make_the_same_batches_in_any_division(count, devices, r
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "to"), [(signal.SIGTERM, (1,)), (signal.SIGUSR1, (0,)),
-                                            (signal.SIGTERM, (0, 1)), (signal.SIGINT, (1,))])
+                                            (signal.SIGTERM, (0, 1)), (signal.SIGINT, (1,)),
+                                            (signal.SIGHUP, (0,))])
 def test_a_signal_at_one_stops_all_at_one_step_and_the_end_is_the_same(number, to, whole, root,
                                                                       tmp_path):
     folder = tmp_path / "run"

@@ -76,11 +76,12 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_ends(whole, seed, kills, t
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_exits_75_and_the_same_command_goes_on(whole, tmp_path, root):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_saves_and_exits_75_and_the_same_command_goes_on(number, whole, tmp_path, root):
     folder = tmp_path / "run"
     process = start(folder, root)
     wait_for_step(process, 1)
-    process.terminate()
+    process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 75 and "Run the same command" in output
     assert "resumed at step" in finish(folder, root)
