@@ -1,4 +1,7 @@
-"""Files that are either whole or not there. Imports nothing of size: sweeps need no JAX."""
+"""Files that are either whole or not there, and where caches lie.
+
+Imports nothing of size: sweeps need no JAX.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,14 @@ from typing import Any
 
 # What a write fails with that may succeed when somebody has made room.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def cache(name: str) -> Path | None:
+    """Returns ~/.cache/cnnjax/NAME, or None for a user without a home, as containers have them."""
+    try:
+        return Path.home() / ".cache" / "cnnjax" / name
+    except RuntimeError:
+        return None
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

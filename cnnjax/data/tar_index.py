@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cnnjax import files
 from cnnjax.data import dataset
 from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
@@ -213,8 +214,10 @@ def _index_places(paths: Sequence[str], kind: str) -> list[Path]:
     # A folder that is moved keeps its index.
     beside = dataset.digest(kind, [os.path.relpath(path, folder) for path in paths])
     cached = dataset.digest(kind, [os.path.abspath(path) for path in paths])
-    return [Path(folder) / f".cnnjax-index-{beside}.npz",
-            Path.home() / ".cache" / "cnnjax" / "index" / f"{cached}.npz"]
+    places = [Path(folder) / f".cnnjax-index-{beside}.npz"]
+    if cache := files.cache("index"):
+        places.append(cache / f"{cached}.npz")
+    return places
 
 
 def _read_index(place: Path, paths: Sequence[str]) -> dict[str, Shard]:

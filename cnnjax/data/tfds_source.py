@@ -95,7 +95,7 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Returns where TFDS keeps data: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(given).expanduser()
+    return Path(os.path.expanduser(given))  # Path's own fails for a user without a home.
 
 
 def find_prepared(text: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import filelock
 import jax
 
+from cnnjax import files
 from cnnjax.types import UserError
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -29,16 +30,21 @@ def use_compilation_cache() -> None:
     The folder is JAX_COMPILATION_CACHE_DIR, or ~/.cache/cnnjax/xla, at most 2 GB; the least
     recently used entries go first. Set the variable to nothing to have no cache.
     """
-    folder = os.environ.get(CACHE_VARIABLE, str(Path.home() / ".cache" / "cnnjax" / "xla"))
+    folder = os.environ.get(CACHE_VARIABLE, files.cache("xla"))
+    if folder is None:
+        warnings.warn(f"No compilation cache: this user has no home. Set {CACHE_VARIABLE} to a "
+                      "folder that can be written.", stacklevel=2)
     if not folder:
         return
     try:
         _drop_interrupted_entries(Path(folder))
     except OSError as error:
-        warnings.warn(f"No compilation cache in {folder}: {error.strerror}. Set {CACHE_VARIABLE} "
-                      "to a folder that can be written.", stacklevel=2)
+        warnings.warn(f"No compilation cache in {folder}: {error.filename}: {error.strerror}. Set "
+                      f"{CACHE_VARIABLE} to a folder of your own.", stacklevel=2)
+        # JAX has read the variable, too, and would fail to write every program.
+        jax.config.update("jax_compilation_cache_dir", None)
         return
-    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", 2_000_000_000)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -391,6 +391,21 @@ def test_where_nothing_can_be_written_the_index_is_in_the_cache(
     assert contents(open_dataset(f"wds:{shards}").train) == contents(first.train)
 
 
+def test_a_user_without_a_home_has_the_index_beside_the_shards_or_none(
+        shards, read_only, monkeypatch):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(tar_index.Path, "home", no_home)
+    first = contents(open_dataset(f"wds:{shards}").train)
+    indices = list(shards.glob(".cnnjax*"))
+    assert len(indices) == 2
+    for index in indices:
+        index.unlink()
+    read_only()
+    assert contents(open_dataset(f"wds:{shards}").train) == first
+
+
 def test_an_index_that_is_out_of_date_and_cannot_be_written_does_not_hide_the_one_in_the_cache(
         shards, read_only, monkeypatch):
     open_dataset(f"wds:{shards}")

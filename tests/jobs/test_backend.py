@@ -28,10 +28,44 @@ def test_compiled_steps_are_kept_in_the_folder_that_the_variable_names(root, tmp
     assert list((tmp_path / "cache").glob("*-cache"))
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning_and_no_more(monkeypatch, recwarn):
-    monkeypatch.setenv(backend.CACHE_VARIABLE, "/proc/nowhere")
+@pytest.fixture
+def folder_of_jax():
+    """The folder that JAX itself has read from the variable; it is put back."""
+    before = jax.config.jax_compilation_cache_dir
+    yield lambda folder: jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.mark.parametrize("inaccessible", [None, ".lockfile"])
+def test_a_cache_that_cannot_be_written_is_a_warning_and_not_used(
+        inaccessible, tmp_path, folder_of_jax, monkeypatch, recwarn):
+    if inaccessible:  # As another user's, of whom all else can be read and added to.
+        (tmp_path / inaccessible).mkdir()
+    folder, named = ((tmp_path, tmp_path / inaccessible) if inaccessible else
+                     ("/proc/nowhere", "/proc/nowhere"))
+    monkeypatch.setenv(backend.CACHE_VARIABLE, str(folder))
+    folder_of_jax(str(folder))
     backend.use_compilation_cache()
-    assert "/proc/nowhere" in str(recwarn.pop().message)
+    assert f"{folder}: {named}: " in str(recwarn.pop().message)
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_a_user_without_a_home_has_no_cache_unless_the_variable_names_one(
+        tmp_path, folder_of_jax, monkeypatch, recwarn):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(backend.files.Path, "home", no_home)
+    folder_of_jax(None)
+    for folder in ("", str(tmp_path)):
+        monkeypatch.setenv(backend.CACHE_VARIABLE, folder)
+        backend.use_compilation_cache()
+        assert not recwarn and jax.config.jax_compilation_cache_dir == (folder or None)
+    folder_of_jax(None)
+    monkeypatch.delenv(backend.CACHE_VARIABLE)
+    backend.use_compilation_cache()
+    assert "no home" in str(recwarn.pop().message)
+    assert jax.config.jax_compilation_cache_dir is None
 
 
 def test_the_versions_that_decide_the_numbers_are_named():
