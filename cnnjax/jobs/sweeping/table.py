@@ -46,7 +46,9 @@ class Row:
     @property
     def elapsed(self) -> float:
         """Seconds, with those of an attempt under way."""
-        return self.seconds + (time.time() - self.started if self.state == "running" else 0.0)
+        if self.state != "running":
+            return self.seconds
+        return self.seconds + max(0.0, time.time() - self.started)  # A clock may be set back.
 
     @property
     def eta(self) -> float | None:

@@ -109,7 +109,7 @@ class _Runner:
 
     def __init__(self, task: Task):
         self._task, self._process, self._asked = task, None, False
-        self._began, self._seconds = time.time(), 0.0  # Of the attempt; of those before it.
+        self._began, self._seconds = time.monotonic(), 0.0  # Of the attempt; of those before it.
 
     def run(self) -> str:
         task, lock = self._task, Lock(self._task.folder / LOCK)
@@ -137,7 +137,7 @@ class _Runner:
                 os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG):
             time.sleep(0.05)
         self._note(state="waiting", pid=None, message="out of time, and requeued",
-                   seconds=round(self._seconds + time.time() - self._began, 3))
+                   seconds=round(self._seconds + time.monotonic() - self._began, 3))
 
     def _ask(self) -> None:
         self._asked = True
@@ -178,11 +178,11 @@ class _Runner:
 
     def _attempt(self, lock: Lock, state: Mapping[str, Any]) -> tuple[int, float, str]:
         """Returns exit code, seconds, and the end of what the trial said on stderr."""
-        task, began = self._task, time.time()
+        task, began = self._task, time.monotonic()
         self._began, self._seconds = began, state.get("seconds", 0.0)
         self._note(state="running", attempts=state.get("attempts", 0) + 1,
                    command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
-                   started=round(began, 3), message="")
+                   started=round(time.time(), 3), message="")
         with (task.folder / STDOUT).open("ab") as out, (task.folder / STDERR).open("ab") as err:
             said = err.tell()
             self._process = subprocess.Popen(
@@ -199,7 +199,7 @@ class _Runner:
                 except subprocess.TimeoutExpired:
                     if task.watch and not self._asked and not held(task.watch):
                         self._ask()
-        return code, time.time() - began, tail(task.folder / STDERR, said) or _silent(code)
+        return code, time.monotonic() - began, tail(task.folder / STDERR, said) or _silent(code)
 
     @contextlib.contextmanager
     def _stop_signals(self) -> Iterator[None]:

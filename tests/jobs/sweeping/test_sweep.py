@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import json
 import os
+import sys
 import threading
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from cnnjax.command_line import main
 from cnnjax.jobs import report
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.lock import Lock, held
-from cnnjax.jobs.sweeping import executors, outcome, trial
+from cnnjax.jobs.sweeping import executors, outcome, table, trial
 from cnnjax.jobs.sweeping.engine import Engine, Run
 from cnnjax.jobs.sweeping.halving import Halving
 from cnnjax.sweeps import Trial
@@ -134,6 +135,15 @@ def test_a_trial_that_is_told_to_stop_does_not_wait_for_room(tmp_path, monkeypat
     threading.Timer(0.5, lambda: trial._Runner.current._ask()).start()
     assert trial.Task(("sleep", "60"), tmp_path / "t", tmp_path)() == "waiting"
     assert trial.read(tmp_path / "t")["state"] == "running"  # As after a kill: it is tried again.
+
+
+def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path, monkeypatch):
+    hours = itertools.count(100, -1)
+    monkeypatch.setattr(trial.time, "time", lambda: 3600.0 * next(hours))
+    task = trial.Task((sys.executable, "-c", ""), tmp_path, tmp_path)
+    assert task() == "done" and 0 < trial.read(tmp_path)["seconds"] < 600
+    trial.update(tmp_path, state="running", seconds=2.0)
+    assert table.read_row(Run(Trial("a"), 0, tmp_path, ())).elapsed == 2
 
 
 def test_a_sweep_whose_disk_is_full_when_a_trial_is_lost_says_so_and_goes_on_with_room(
