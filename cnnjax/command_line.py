@@ -163,7 +163,8 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
         backend.make_deterministic()  # XLA reads its flags when the backend starts.
     if launch:
         hosts.join(launch, stops_together=command.job == "train")
-    with hosts.or_all_end(message_of), hosts.one_voice():
+    with (hosts.or_all_end(message_of), hosts.one_voice(),
+          backend.explaining_no_memory(command.job)):
         if command.job != "prepare":  # It computes nothing, and needs no accelerator.
             if not command.dry_run:
                 backend.use_compilation_cache()

@@ -14,7 +14,7 @@ import filelock
 import jax
 
 from cnnjax import files
-from cnnjax.types import UserError
+from cnnjax.types import Failure, UserError
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 # The precision that rounds the factors of products, and what a processor has that gains by it.
@@ -22,6 +22,14 @@ PRODUCTS = "bfloat16_products"
 _INSTRUCTIONS = {"avx512_bf16", "amx_bf16"}  # One or the other.
 # It implies --xla_gpu_exclude_nondeterministic_ops, and no choice of kernels by measuring.
 DETERMINISTIC = "--xla_gpu_deterministic_ops=true"
+# What helps where there is no memory; `memory` says the like of what can be known before.
+_HELP = {
+    **dict.fromkeys(("train", "lr_finder", "benchmark"), (
+        "Set a smaller --config.train.batch_size, --config.eval.batch_size or "
+        "--config.data.image_size, or take the batch in --config.train.accumulate parts.")),
+    "evaluate": "Set a smaller --config.eval.batch_size.",
+    "predict": "Set a smaller --config.predict.batch_size.",
+    "visualize": "Set a smaller --config.visualize.batch_size."}
 
 
 def use_compilation_cache() -> None:
@@ -62,6 +70,20 @@ def without_compilation_cache() -> Iterator[None]:
     finally:
         jax.config.update("jax_enable_compilation_cache", before)
         compilation_cache.reset_cache()
+
+
+@contextlib.contextmanager
+def explaining_no_memory(job: str) -> Iterator[None]:
+    """A context in which JAX's error of no memory is a Failure that says what helps."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).partition("\n")[0]
+        # Messages between processes may exhaust another resource.
+        if not (said.startswith("RESOURCE_EXHAUSTED") and "memory" in said):
+            raise
+        said = said.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
+        raise Failure(f"{said}. {_HELP.get(job, 'It takes a device with more.')}") from error
 
 
 def product_type(precision: str) -> str:

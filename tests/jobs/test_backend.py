@@ -1,12 +1,16 @@
 """What is set before the first computation."""
 
 import os
+import re
 import subprocess
 import sys
 
 import jax
 import pytest
 
+from cnnjax import config as config_lib
+from cnnjax import jobs
+from cnnjax.command_line import main
 from cnnjax.jobs import backend
 
 
@@ -66,6 +70,28 @@ def test_a_user_without_a_home_has_no_cache_unless_the_variable_names_one(
     backend.use_compilation_cache()
     assert "no home" in str(recwarn.pop().message)
     assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize(("job", "keys"), [
+    ("train", {"train.batch_size", "eval.batch_size", "data.image_size", "train.accumulate"}),
+    ("evaluate", {"eval.batch_size"}), ("predict", {"predict.batch_size"}), ("export", set())])
+def test_no_memory_is_one_message_with_the_keys_that_it_hangs_on(
+        job, keys, root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    monkeypatch.setattr(jobs, "run", lambda *arguments: jax.numpy.zeros(
+        (1 << 20, 1 << 20, 1 << 12), "uint8").block_until_ready())
+    assert main(["launch.py", "--config=experiments/lenet5.py", f"--job={job}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("launch.py: Out of memory allocating 4503599627370496 bytes. ")
+    assert set(re.findall(r"--config\.([\w.]+\w)", said)) == keys and said.count("\n") == 1
+    assert keys <= config_lib.flatten(config_lib.default()).keys()
+
+
+def test_an_error_of_jax_about_something_else_stays_what_it_is():
+    for said in ("INTERNAL: memory", "RESOURCE_EXHAUSTED: Received message larger than max"):
+        with pytest.raises(jax.errors.JaxRuntimeError, match=said), \
+                backend.explaining_no_memory("train"):
+            raise jax.errors.JaxRuntimeError(said)
 
 
 def test_the_versions_that_decide_the_numbers_are_named():
