@@ -74,7 +74,7 @@ MIN_CHANNELS, MIN_SIZE = 32, 4
 MIN_TILES = 128
 # Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
 # With more channels the products weigh more than the transforms.
-LARGE, FEW_CHANNELS, PIXELS = 14, 128, 8 * 1024
+LARGE, FEW_CHANNELS, PIXELS = 14, 128, 4 * 1024
 
 
 def applies(g: ConvGeometry) -> bool:
