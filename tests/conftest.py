@@ -4,6 +4,7 @@ import contextlib
 import gc
 import hashlib
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -17,6 +18,11 @@ os.environ.pop("TFDS_DATA_DIR", None)
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # As in launch.py: the collector goes over all that JAX made of a program for each one traced.
 gc.set_threshold(50_000)
+# Programs that tests start would inherit what nohup or a shell in the background has ignored, and
+# do not inherit a handler.
+for _number in (signal.SIGHUP, signal.SIGINT):
+    if signal.getsignal(_number) == signal.SIG_IGN:
+        signal.signal(_number, lambda *_: None)
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGAN = time.monotonic()
