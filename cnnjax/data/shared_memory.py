@@ -64,8 +64,10 @@ class SharedMemory:
                     if start <= address < start + length)
 
     def close(self) -> None:
-        """Closes the file; arrays stay."""
-        os.close(self.descriptor)
+        """Closes the file; arrays stay. From then on there are no new ones."""
+        with self._lock:  # A late thread may still ask, when the number is another file's.
+            os.close(self.descriptor)
+            self.descriptor = -1
 
 
 class View:

@@ -80,7 +80,8 @@ def explaining_no_memory(job: str) -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         said = str(error).partition("\n")[0]
         # Messages between processes may exhaust another resource.
-        if not (said.startswith("RESOURCE_EXHAUSTED") and "memory" in said):
+        of_memory = any(word in said for word in ("memory", "HBM", "llocat"))
+        if not (said.startswith("RESOURCE_EXHAUSTED") and of_memory):
             raise
         said = said.removeprefix("RESOURCE_EXHAUSTED: ").rstrip(".")
         raise Failure(f"{said}. {_HELP.get(job, 'It takes a device with more.')}") from error

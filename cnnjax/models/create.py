@@ -91,11 +91,17 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     return entry.module(**{**entry.arguments, **given})
 
 
+# Arguments that change nothing about the function that a trained net is.
+_OF_TRAINING = {"dropout_rate", "drop_path_rate", "bn_momentum", "zero_init_residual",
+                "depthwise_init", "dtype"}
+
+
 def identify(module: nn.Module) -> tuple[str, dict[str, Any]]:
     """Returns the name and the arguments, besides num_classes, of which a module can be created.
 
-    Of all names of the module's class, it is the one that needs the fewest arguments, and of these
-    the first whose row they change least.
+    Of all names of the module's class, it is the one that needs the fewest arguments which change
+    what the net computes in evaluation, then the fewest at all, and of these the first whose row
+    they change least.
 
     Raises:
       UserError: if no model is of the module's class.
@@ -109,7 +115,8 @@ def identify(module: nn.Module) -> tuple[str, dict[str, Any]]:
         raise UserError(f"No model of the table is a {type(module).__name__}. Give a module that "
                         "create_model or load_weights returns.")
     return min(found, key=lambda pair: (
-        len(pair[1]), len(pair[1].keys() & TABLE[pair[0]].arguments.keys())))
+        len(pair[1].keys() - _OF_TRAINING), len(pair[1]),
+        len(pair[1].keys() & TABLE[pair[0]].arguments.keys())))
 
 
 def _converted(where: str, key: str, value: Any, kind: Any) -> Any:

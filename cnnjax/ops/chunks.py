@@ -10,11 +10,19 @@ over devices is sharded alike. A batch that n does not divide is filled up with 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+
+def images_of(pixels: int, size: Sequence[int]) -> int:
+    """Returns how many images of (height, width) have about so many pixels on each device.
+
+    At least one a device: XLA would gather a part of a sharded batch that has fewer.
+    """
+    return max(1, pixels // (size[0] * size[1])) * jax.device_count()
 
 
 def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...],

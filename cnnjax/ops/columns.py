@@ -18,7 +18,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cnnjax.ops.chunks import map_images, map_sum
+from cnnjax.ops.chunks import images_of, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, overlap_add, windows
 from cnnjax.ops.product import wide
 
@@ -73,4 +73,4 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
 
 
 def _images(g: ConvGeometry) -> int:
-    return max(1, PIXELS // (g.out[0] * g.out[1]))
+    return images_of(PIXELS, g.out)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cnnjax.ops.chunks import map_sum
+from cnnjax.ops.chunks import images_of, map_sum
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.ops.product import contract
 
@@ -46,7 +46,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         dw = contract(seen.reshape(-1, seen.shape[-1]), dy.reshape(-1, g.out_channels), 0, 0)
         return dw.reshape(shape)[:, :g.window[1]]
 
-    return map_sum(part, (x, dy), PIXELS // (g.out[0] * g.out[1]))
+    return map_sum(part, (x, dy), images_of(PIXELS, g.out))
 
 
 def _patches(x: jax.Array, g: ConvGeometry, blocks: int) -> jax.Array:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from cnnjax.ops.chunks import map_sum
+from cnnjax.ops.chunks import images_of, map_sum
 from cnnjax.ops.geometry import ConvGeometry, windows
 from cnnjax.ops.product import contract
 
@@ -36,4 +36,4 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         products = [contract(seen.reshape(-1, g.in_channels), dy, 0, 0) for seen in windows(x, g)]
         return jnp.stack(products).reshape(*g.window, g.in_channels, g.out_channels)
 
-    return map_sum(part, (x, dy), PIXELS // (g.out[0] * g.out[1]))
+    return map_sum(part, (x, dy), images_of(PIXELS, g.out))

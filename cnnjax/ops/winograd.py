@@ -44,7 +44,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cnnjax.ops.chunks import map_images, map_sum
+from cnnjax.ops.chunks import images_of, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, Pair
 
 # B^T (a x a) of each a; G (a x r) and A^T (m x a) of each (m, r).
@@ -142,7 +142,7 @@ def _images(batch: int, out: Pair, channels: Sequence[int]) -> int:
     """How many images to take at a time."""
     if max(channels) > FEW_CHANNELS or min(out) < LARGE:
         return batch
-    return max(1, PIXELS // (out[0] * out[1]))
+    return images_of(PIXELS, out)
 
 
 def _input_tiles(x, padding, out: Pair, m: int, r: int) -> list[jax.Array]:

@@ -58,6 +58,17 @@ def test_a_view_follows_the_file_as_it_grows(memory, monkeypatch):
     assert len({memory.offset(array) for array in arrays}) == len(arrays)
 
 
+def test_once_closed_it_touches_no_file_that_has_its_number_then(tmp_path):
+    memory = SharedMemory()
+    number = memory.descriptor
+    memory.close()
+    with open(tmp_path / "other", "wb") as other:
+        assert other.fileno() == number
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            memory.empty((10,), np.uint8)
+    assert not (tmp_path / "other").stat().st_size
+
+
 def test_without_memory_files_a_temporary_one_is_shared(monkeypatch):
     monkeypatch.delattr(shared_memory.os, "memfd_create", raising=False)
     memory = SharedMemory()

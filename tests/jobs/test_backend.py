@@ -12,6 +12,7 @@ from cnnjax import config as config_lib
 from cnnjax import jobs
 from cnnjax.command_line import main
 from cnnjax.jobs import backend
+from cnnjax.types import Failure
 
 
 def test_an_entry_of_the_cache_that_a_kill_left_half_written_is_dropped(tmp_path):
@@ -85,6 +86,14 @@ def test_no_memory_is_one_message_with_the_keys_that_it_hangs_on(
     assert said.startswith("launch.py: Out of memory allocating 4503599627370496 bytes. ")
     assert set(re.findall(r"--config\.([\w.]+\w)", said)) == keys and said.count("\n") == 1
     assert keys <= config_lib.flatten(config_lib.default()).keys()
+
+
+def test_a_tpu_without_memory_is_a_failure_too():
+    said = ("RESOURCE_EXHAUSTED: Error allocating device buffer: Attempting to allocate 4.39G. "
+            "That was not possible. There are 2.30G free.; (0x0x0_HBM0)")
+    with pytest.raises(Failure, match="Attempting.*train.batch_size"), \
+            backend.explaining_no_memory("train"):
+        raise jax.errors.JaxRuntimeError(said)
 
 
 def test_an_error_of_jax_about_something_else_stays_what_it_is():

@@ -356,6 +356,12 @@ def test_every_module_is_known_by_the_name_and_arguments_that_create_it():
     assert identify(create_model("efficientnet_v2_s", 7, **small)) == ("efficientnet_v2_s", small)
 
 
+@pytest.mark.parametrize("name", ["efficientnet_v2_l", "tf_efficientnetv2_m", "seresnet50"])
+def test_how_a_module_trains_does_not_make_it_another_net(name):
+    changes = {"zero_init_residual": False} if name == "seresnet50" else {"dropout_rate": 0.17}
+    assert identify(create_model(name, 5, **changes)) == (name, changes)
+
+
 def test_a_module_of_no_row_has_no_name():
     with pytest.raises(UserError, match="No model of the table is a Dense"):
         identify(nn.Dense(3))

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnjax import exit_codes, files
+from cnnjax import exit_codes, files, interrupts
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.sweeps import TRIAL
 
@@ -203,11 +203,9 @@ class _Runner:
 
     @contextlib.contextmanager
     def _stop_signals(self) -> Iterator[None]:
-        numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-        if threading.current_thread() is not threading.main_thread():
-            numbers = ()
-        before = {number: signal.signal(number, lambda number, frame: self._ask())
-                  for number in numbers}
+        before = {}
+        if threading.current_thread() is threading.main_thread():
+            before = interrupts.listen(lambda number, frame: self._ask())
         try:
             yield
         finally:
