@@ -32,9 +32,26 @@ def hold(there_is_something_to_save: bool = True) -> None:
 
 def listen(handler: Callable[[int, Any], None], numbers: Sequence[signal.Signals] = SIGNALS
            ) -> dict[signal.Signals, Any]:
-    """Sets a handler, but of a SIGHUP that is ignored (nohup), and returns those before it."""
+    """Sets a handler, but of a SIGHUP that is ignored (nohup), and returns those before it.
+
+    Outside the main thread, where Python delivers no signals, it does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
     return {number: signal.signal(number, handler) for number in numbers
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN}
+
+
+@contextlib.contextmanager
+def listening(handler: Callable[[int, Any], None], numbers: Sequence[signal.Signals] = SIGNALS
+              ) -> Iterator[None]:
+    """A context in which `listen` has set a handler."""
+    before = listen(handler, numbers)
+    try:
+        yield
+    finally:
+        for number, own in before.items():
+            signal.signal(number, own)
 
 
 @contextlib.contextmanager

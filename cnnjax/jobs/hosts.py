@@ -73,7 +73,7 @@ def join(launch: Launch, stops_together: bool) -> None:
     if stops_together:
         # From here on a signal is for all, whatever this process is doing.
         interrupts.hold(several())
-        if several() and threading.current_thread() is threading.main_thread():
+        if several():
             interrupts.listen(_stop_all, (signal.SIGUSR1, signal.SIGHUP))
 
 
@@ -210,14 +210,8 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
     calls = itertools.count()
     from jax.experimental import multihost_utils
 
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = interrupts.listen(_stop_all, (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP))
-    try:
+    with interrupts.listening(_stop_all, (signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)):
         yield lambda: multihost_utils.reached_preemption_sync_point(next(calls))
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -23,19 +23,16 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
         with hosts.stop_requests() as should_stop:
             yield should_stop
         return
-    asked, before = threading.Event(), {}
+    asked = threading.Event()
 
     def ask(number, frame):
         if asked.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         asked.set()
 
-    if threading.current_thread() is threading.main_thread():
-        before = interrupts.listen(ask)
-    interrupts.hold()
-    try:
-        yield asked.is_set
-    finally:
-        interrupts.hold(False)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with interrupts.listening(ask):
+        interrupts.hold()
+        try:
+            yield asked.is_set
+        finally:
+            interrupts.hold(False)

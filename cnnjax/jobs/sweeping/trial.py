@@ -5,16 +5,14 @@ This process waits beside the trial's own, so it imports neither JAX nor anythin
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import signal
 import socket
 import subprocess
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +120,7 @@ class _Runner:
                 return "done"
             if task.cores and hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, task.cores)
-            with self._stop_signals():
+            with interrupts.listening(lambda number, frame: self._ask()):
                 return self._run_until_settled(lock)
         finally:
             _Runner.current = None
@@ -200,17 +198,6 @@ class _Runner:
                     if task.watch and not self._asked and not held(task.watch):
                         self._ask()
         return code, time.monotonic() - began, tail(task.folder / STDERR, said) or _silent(code)
-
-    @contextlib.contextmanager
-    def _stop_signals(self) -> Iterator[None]:
-        before = {}
-        if threading.current_thread() is threading.main_thread():
-            before = interrupts.listen(lambda number, frame: self._ask())
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _silent(code: int) -> str:
