@@ -64,15 +64,16 @@ def make_step(batch: dict, dtype: jnp.dtype, augmentation: step_lib.Augment,
               mix: dict | None = None, model: str = "resnet18") -> Callable[[], jax.Array]:
     """Returns a function of no arguments that makes one training step and returns the loss."""
     module = models.create_model(model, num_classes=1000, dtype=dtype)
-    task = step_lib.Task(module=module, optimizer=optax.sgd(0.1, momentum=0.9), seed=0,
+    task = step_lib.Task(module=module, optimizer=optax.sgd(0.1, momentum=0.9),
                          augment=augmentation,
                          mix=functools.partial(augment.mix, **mix) if mix else None)
     shape = (1, *batch["image"].shape[1:])
-    held = [jax.jit(lambda: state_lib.create_state(module, task.optimizer, 0, shape))()]
+    key = jax.random.key(0)
+    held = [jax.jit(lambda: state_lib.create_state(module, task.optimizer, key, shape))()]
     call = jax.jit(functools.partial(step_lib.train_step, task), donate_argnums=0)
 
     def step():
-        held[0], loss = call(held[0], batch)
+        held[0], loss = call(held[0], batch | {"key": key})
         return loss
 
     return step

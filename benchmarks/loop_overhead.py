@@ -30,6 +30,8 @@ from cnnjax import config as config_lib
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import backend, console
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.evaluation import make_inputs
+from cnnjax.jobs.new_state import new_state
 from cnnjax.jobs.record import describe
 from cnnjax.train import loop
 from cnnjax.train import step as step_lib
@@ -68,13 +70,13 @@ class Sides:
         self._since = now
 
 
-def alternate(call, states, feed, experiment, folder: Path, steps: int, piece: int) -> Sides:
+def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece: int) -> Sides:
     """Runs so many steps by the loop, as many bare ones in between, and returns their seconds.
 
     Args:
       call: the compiled step.
       states: of the loop and of the bare steps, at step 0.
-      feed: of the batches.
+      inputs: of the phase that is trained.
       experiment: what is trained.
       folder: for what the loop writes.
       steps: of each side.
@@ -84,7 +86,7 @@ def alternate(call, states, feed, experiment, folder: Path, steps: int, piece: i
     checkpoints, record = Checkpoints(folder), describe(experiment)
     writer = MetricsWriter(folder, 0)
     state, bare_state = states
-    _, batch = next(iter(feed.batches(0, 1)))
+    _, batch = next(iter(inputs.feed.batches(0, 1)))
     latest = None
 
     def followed(state, constants, batch):
@@ -101,7 +103,7 @@ def alternate(call, states, feed, experiment, folder: Path, steps: int, piece: i
         checkpoints.wait()
         sides.lap(sides.loop)
         for _ in range(piece):
-            bare_state, losses = call(bare_state, feed.constants, batch)
+            bare_state, losses = call(bare_state, inputs.constants, batch)
         jax.block_until_ready(losses)
         sides.lap(sides.bare)
 
@@ -117,8 +119,8 @@ def alternate(call, states, feed, experiment, folder: Path, steps: int, piece: i
                                                               record | {"metrics": values}),
             should_stop=lambda: False)
         sides.lap(None)
-        loop.fit(followed, state, feed.constants, feed.batches(0, steps), experiment.schedule,
-                 hooks, start_step=0, batch_size=config.train.batch_size)
+        loop.fit(followed, state, inputs.constants, inputs.feed.batches(0, steps),
+                 experiment.schedule, hooks, start_step=0, batch_size=config.train.batch_size)
         checkpoints.wait()
         sides.lap(sides.loop)
     writer.close()
@@ -130,13 +132,13 @@ def measure(model: str, rounds: int) -> None:
     """Prints a row for each clock."""
     size, steps, epoch, piece = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
-    feed = experiment_lib.make_train_feed(experiment, experiment.phases[-1])
-    call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
-    create = jax.jit(experiment.create_state, out_shardings=step_lib.replicated(experiment.mesh))
+    inputs = make_inputs(experiment, experiment.phases[-1])
+    call = step_lib.make_train_call(experiment.phases[0].task, inputs.fetch, experiment.mesh)
     times = {"bare": [], "loop": []}
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
-            sides = alternate(call, (create(), create()), feed, experiment, Path(folder), steps,
+            sides = alternate(call, (new_state(experiment), new_state(experiment)), inputs,
+                              experiment, Path(folder), steps,
                               piece)
         if number:  # The first compiles.
             for side, row in times.items():

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.evaluation import make_inputs
+from cnnjax.jobs.new_state import new_state
 from cnnjax.train import step as step_lib
 from cnnjax.validation import validate
 from experiments import resnet_cifar
@@ -45,15 +47,14 @@ def main() -> None:
     half = arguments.steps // 2
     with tempfile.TemporaryDirectory() as folder:
         experiment = make_experiment(arguments.preset, arguments.images, 2 * half, Path(folder))
-        feed = experiment_lib.make_train_feed(experiment, experiment.phases[0])
-    call = step_lib.make_train_call(experiment.phases[0].task, feed.fetch, experiment.mesh)
-    state = jax.jit(experiment.create_state,
-                    out_shardings=step_lib.replicated(experiment.mesh))()
+        inputs = make_inputs(experiment, experiment.phases[0])
+    call = step_lib.make_train_call(experiment.phases[0].task, inputs.fetch, experiment.mesh)
+    state = new_state(experiment)
     each = min(half, experiment_lib.steps_per_call(experiment.config))
     for begin in (0, half):  # The first half compiles.
         start = time.perf_counter()
-        for _, batches in feed.batches(begin, begin + half // each * each, each):
-            state, losses = call(state, feed.constants, batches)
+        for _, batches in inputs.feed.batches(begin, begin + half // each * each, each):
+            state, losses = call(state, inputs.constants, batches)
         jax.block_until_ready(losses)
     print(json.dumps({"steps_per_second": half // each * each / (time.perf_counter() - start),
                       "version": f"jax {jax.__version__}",

@@ -29,15 +29,17 @@ def make_step(name: str, size: int, batch: int, classes: int, dtype: str):
         overrides["aux_logits"] = False
     module = models.create_model(name, num_classes=classes, **overrides)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(1e-3, momentum=0.9))
-    task = step_lib.Task(module, optimizer, augment=lambda key, images: images, seed=0)
+    task = step_lib.Task(module, optimizer, augment=lambda key, images: images)
+    key = jax.random.key(0)
     rng, channels = np.random.default_rng(0), lookup(name).input_size[2]
     batches = {"image": rng.standard_normal((1, batch, size, size, channels)).astype(np.float32),
                "label": rng.integers(0, classes, (1, batch)).astype(np.int32)}
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
     state, batches = jax.device_put(
-        (jax.jit(lambda: create_state(module, optimizer, 0, (1, size, size, channels)))(),
+        (jax.jit(lambda: create_state(module, optimizer, key, (1, size, size, channels)))(),
          jax.tree.map(jnp.asarray, batches)), step_lib.replicated(mesh))
-    return step_lib.make_train_call(task, lambda constants, batch: batch, mesh), state, batches
+    call = step_lib.make_train_call(task, lambda constants, batch: batch | {"key": key}, mesh)
+    return call, state, batches
 
 
 def peak_mb() -> float:

@@ -3,12 +3,12 @@ trains."""
 
 from __future__ import annotations
 
-import concurrent.futures
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
+from cnnjax.jobs.compiled_steps import CompiledStep, in_thread
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.phases import Phase
 from cnnjax.train import step as step_lib
@@ -21,30 +21,40 @@ class Call:
 
     What it computes does not depend on that: the executable is the one that the first call would
     make.
+
+    Args:
+      jitted: the function.
+      stored: where it may lie compiled.
     """
 
-    def __init__(self, jitted):
-        self._jitted = jitted
-        self._compiled = None
+    def __init__(self, jitted, stored: CompiledStep | None = None):
+        self._jitted, self._stored = jitted, stored
+        self._compiling = self._compiled = None
 
     def prepare(self, *arguments: PyTree) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes."""
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
         lowered = self._jitted.lower(*arguments)
-        pool = concurrent.futures.ThreadPoolExecutor(1, "compile")
-        self._compiled = pool.submit(lowered.compile)
-        pool.shutdown(wait=False)
+        self._compiling = (in_thread(self._stored.compile, lowered) if self._stored else
+                           in_thread(lowered.compile))
 
     def __call__(self, *arguments: PyTree):
+        if self._compiling is not None:
+            compiled, self._compiling = self._compiling.result(), None
+            # What was compiled here JAX finds for the same shapes; what was loaded it does not.
+            self._compiled = compiled if self._stored else None
         if self._compiled is not None:
-            self._compiled.result()  # From here on JAX finds it for the same shapes.
-            self._compiled = None
+            try:
+                return self._compiled(*arguments)
+            except TypeError:  # Other shapes, as of the last steps, when they are fewer.
+                pass
         return self._jitted(*arguments)
 
 
-def make_call(experiment: Experiment, phase: Phase, fetch: Callable) -> Call:
+def make_call(experiment: Experiment, phase: Phase, fetch: Callable,
+              stored: CompiledStep | None = None) -> Call:
     """Returns the training step of a phase."""
-    return Call(jitted_call(experiment, phase, fetch))
+    return Call(jitted_call(experiment, phase, fetch), stored)
 
 
 def jitted_call(experiment: Experiment, phase: Phase, fetch: Callable):

@@ -46,7 +46,8 @@ def draw(experiment: Experiment, readable: np.ndarray | None = None) -> bytes:
         raise UserError("None of the images of the first batch can be read, so there are none to "
                         "show augmented. Remove the bad files, or see another batch: "
                         f"--config.seed={experiment.config.seed + 1}.")
-    call = jax.jit(lambda step, batch: step_lib.augmented(phase.task, step, batch))
+    key = jax.random.key(experiment.config.seed)
+    call = jax.jit(lambda step, batch: step_lib.augmented(phase.task, step, batch | {"key": key}))
     source, names = experiment.dataset.train.source, experiment.dataset.class_names
     cells = []
     for row in shown:

@@ -100,14 +100,14 @@ def warn_of_products(precision: str) -> None:
         warnings.warn(f"precision={PRODUCTS} is for CPUs; here all is float32. A new run is faster "
                       "with --config.precision=bfloat16.", stacklevel=2)
         return
-    flags = _processor_flags()
+    flags = processor_flags()
     if flags and not flags & _INSTRUCTIONS:
         warnings.warn(f"precision={PRODUCTS}: this processor has neither of "
                       f"{', '.join(sorted(_INSTRUCTIONS))}. A new run is faster with "
                       "--config.precision=float32.", stacklevel=2)
 
 
-def _processor_flags() -> set[str]:
+def processor_flags() -> set[str]:
     """Returns what the processor can do, as Linux names it; nothing where Linux does not say."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 
 from cnnjax import data
 from cnnjax.data import placement
@@ -39,13 +40,20 @@ class Inputs:
     @classmethod
     def of(cls, experiment: Experiment, phase: Phase, feed: data.Feed, evaluate: Evaluate | None
            ) -> Inputs:
-        """Returns the inputs of a phase, with its teacher's variables if it has one."""
-        if phase.task.distillation is None:
-            return cls(feed, evaluate, feed.constants, feed.fetch)
-        teacher = placement.put_everywhere(experiment.mesh, experiment.teacher.variables)
-        return cls(feed, evaluate, {"feed": feed.constants, "teacher": teacher},
-                   lambda constants, batch: {**feed.fetch(constants["feed"], batch),
-                                             "teacher": constants["teacher"]})
+        """Returns the inputs of a phase: the feed's, the seed, and the teacher's variables."""
+        beside = {"seed": experiment.seed}
+        if phase.task.distillation is not None:
+            beside["teacher"] = experiment.teacher.variables
+        constants = placement.put_everywhere(experiment.mesh, beside) | {"feed": feed.constants}
+
+        def fetch(constants, batch):
+            batch = dict(feed.fetch(constants["feed"], batch))
+            batch["key"] = jax.random.key(constants["seed"])
+            if "teacher" in constants:
+                batch["teacher"] = constants["teacher"]
+            return batch
+
+        return cls(feed, evaluate, constants, fetch)
 
 
 def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None = None,

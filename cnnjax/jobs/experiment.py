@@ -89,13 +89,24 @@ class Experiment:
         return summarize(self.module, self.input_shape, fields=False).macs
 
     @property
-    def create_state(self) -> Callable[[], state_lib.TrainState]:
-        """Returns a function of no arguments that initialises the state, without weights."""
+    def seed(self) -> np.ndarray:
+        """The root of all randomness, uint32.
+
+        An argument of what is compiled, and not a constant in it: seeds share their programs.
+        """
+        return np.asarray(self.config.seed, np.uint32)
+
+    @property
+    def create_state(self) -> Callable[[jax.Array], state_lib.TrainState]:
+        """Returns a function of `seed` that initialises the state, without weights."""
         task = self.phases[0].task
-        return functools.partial(state_lib.create_state, self.module, task.optimizer,
-                                 self.config.seed, self.input_shape,
-                                 lambda params: task.split(params)[0],
-                                 average=task.average_decay > 0)
+
+        def create(seed):
+            return state_lib.create_state(
+                self.module, task.optimizer, jax.random.key(seed), self.input_shape,
+                lambda params: task.split(params)[0], average=task.average_decay > 0)
+
+        return create
 
     @property
     def precision(self) -> str:
@@ -206,7 +217,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=schedule)
     experiment = dataclasses.replace(experiment,
-                                     abstract_state=jax.eval_shape(experiment.create_state))
+                                     abstract_state=jax.eval_shape(
+                                         experiment.create_state, experiment.seed))
     if weights:
         initial_weights.check_fit(weights, experiment.abstract_state)
     memory.check(experiment, trains)

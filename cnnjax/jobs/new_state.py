@@ -14,7 +14,7 @@ from cnnjax.train.state import TrainState
 
 
 def make_draw(experiment: Experiment) -> ahead.Call:
-    """Returns a function of no arguments that draws a state at step 0, on the devices."""
+    """Returns a function of `experiment.seed` that draws a state at step 0, on the devices."""
     sharding = experiment.state_sharding(experiment.abstract_state)
     return ahead.Call(jax.jit(experiment.create_state, out_shardings=sharding))
 
@@ -26,7 +26,7 @@ def new_state(experiment: Experiment, draw: ahead.Call | None = None) -> TrainSt
       experiment: of the run.
       draw: of `make_draw`, if its compilation was begun before.
     """
-    state = (draw or make_draw(experiment))()
+    state = (draw or make_draw(experiment))(experiment.seed)
     if not experiment.weights:
         return state
     sharding = experiment.state_sharding(experiment.abstract_state)

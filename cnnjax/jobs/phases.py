@@ -144,7 +144,7 @@ def _head_phase(config: ConfigDict, parts: Parts, steps: int) -> Phase:
             trunk, cached_trunk, features = None, trunk, "computed once"
             augment = lambda key, features: features  # noqa: E731
     task = step_lib.Task(
-        module=module, trunk=trunk, optimizer=optimizer, augment=augment, seed=config.seed,
+        module=module, trunk=trunk, optimizer=optimizer, augment=augment,
         label_smoothing=config.train.label_smoothing, loss=config.train.loss,
         target_threshold=config.train.target_threshold, trainable=names, gathered=parts.gathered)
     return Phase(0, steps, learning_rate, task, head.augment, cached_trunk,
@@ -163,7 +163,7 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
                                        depth.heights(parts.module, parts.input_shape), decay)
     learning_rate = parts.learning_rate(steps)
     task = step_lib.Task(
-        module=parts.module, augment=parts.augment(parts.train_size), seed=config.seed,
+        module=parts.module, augment=parts.augment(parts.train_size),
         optimizer=make_optimizer(learning_rate=learning_rate, params=parts.params,
                                  multipliers=multipliers, trainable=names, **options),
         label_smoothing=config.train.label_smoothing, aux_weight=config.train.aux_weight,

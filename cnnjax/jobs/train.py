@@ -18,6 +18,7 @@ from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import (
     ahead,
     backend,
+    compiled_steps,
     console,
     faults,
     hosts,
@@ -175,12 +176,13 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
         state = _state_at(experiment, checkpoints, step)
         inputs = make_inputs(experiment, phase, state)
         return state, inputs, ahead.make_call(experiment, phase, inputs.fetch)
+    stored = compiled_steps.of(experiment.config, experiment.phases.index(phase))
     draw = None
     if not step:
         draw = make_draw(experiment)
-        draw.prepare()
+        draw.prepare(experiment.seed)
     inputs = make_inputs(experiment, phase)
-    call = ahead.make_call(experiment, phase, inputs.fetch)
+    call = ahead.make_call(experiment, phase, inputs.fetch, stored)
     stop = min(phase.stop, experiment.schedule.stop)
     if step < stop:
         steps = min(experiment_lib.steps_per_call(experiment.config), stop - step)

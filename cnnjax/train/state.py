@@ -58,7 +58,7 @@ def empty_window() -> dict[str, jax.Array]:
             "count": jnp.zeros((), jnp.int32), "bad_step": jnp.full((), NO_STEP, jnp.int32)}
 
 
-def create_state(module: nn.Module, optimizer: optax.GradientTransformation, seed: int,
+def create_state(module: nn.Module, optimizer: optax.GradientTransformation, key: jax.Array,
                  input_shape: tuple[int, ...],
                  trainable: Callable[[PyTree], PyTree] = lambda params: params,
                  average: bool = False) -> TrainState:
@@ -67,12 +67,12 @@ def create_state(module: nn.Module, optimizer: optax.GradientTransformation, see
     Args:
       module: the whole model.
       optimizer: knows what `trainable` chooses of the parameters, by default all.
-      seed: of the initialisation.
+      key: of the run, `jax.random.key(seed)`; its steps draw from it, too.
       input_shape: (N, H, W, C).
       trainable: params -> those that train.
       average: whether the state holds averages of the parameters and batch statistics.
     """
-    key = jax.random.fold_in(jax.random.key(seed), NO_STEP)  # No training step has this number.
+    key = jax.random.fold_in(key, NO_STEP)  # No training step has this number.
     drawn = models.init_variables(module, key, input_shape)
     variables = {"params": drawn["params"], "batch_stats": drawn.get("batch_stats", {})}
     return TrainState(step=jnp.zeros((), jnp.int32), params=variables["params"],

@@ -1,7 +1,8 @@
 """The pure training and evaluation steps, and how they are compiled over a mesh.
 
-Randomness: step `s` draws from `fold_in(key(seed), s)` and from nothing else, so that a run that
-resumes at `s` needs only the number.
+Randomness: step `s` draws from `fold_in(key, s)` and from nothing else, so that a run that resumes
+at `s` needs only the number. The key comes as an array, so that runs with other seeds are the same
+program.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ def train_step(task: Task, state: TrainState, batch: Batch) -> tuple[TrainState,
       state: before the step.
       batch: "image" uint8 [B, H, W, C] and "label" int32 [B]. Batch statistics are those of the
         whole of B, however it is sharded, or of each of the parts of `task.accumulate`, or of the
-        groups of `task.ghost_batch_size` in them. "teacher", the variables of the teacher, if
-        there is one.
+        groups of `task.ghost_batch_size` in them. "key", of the run: `jax.random.key(seed)`.
+        "teacher", the variables of the teacher, if there is one.
 
     Returns:
       The state after the step, and the mean loss, auxiliary heads included, as a float32 scalar.
       Where labels are mixed, an answer counts as right if it is the label with the larger weight.
     """
-    key = _key(task, state.step)
+    key = jax.random.fold_in(batch["key"], state.step)
     images, targets = augmented(task, state.step, batch)
     if task.trunk is not None:
         images = task.trunk.apply(state.variables, images, train=False)
@@ -90,18 +91,14 @@ def augmented(task: Task, step: jax.Array | int, batch: Batch) -> tuple[jax.Arra
     Args:
       task: with "augment" and "mix".
       step: from 0.
-      batch: "image" uint8 [B, H, W, C] and "label" int32 [B].
+      batch: "image" uint8 [B, H, W, C], "label" int32 [B] and "key", of the run.
     """
-    key = _key(task, step)
+    key = jax.random.fold_in(batch["key"], step)
     images = task.augment(jax.random.fold_in(key, 0), batch["image"])
     if task.mix is None:
         return images, Targets(batch["label"])
     images, other, weight = task.mix(jax.random.fold_in(key, 2), images, batch["label"])
     return images, Targets(batch["label"], other, weight)
-
-
-def _key(task: Task, step: jax.Array | int) -> jax.Array:
-    return jax.random.fold_in(jax.random.key(task.seed), step)
 
 
 def _over_parts(part: Callable, parts: int, batch_stats: PyTree, images: jax.Array,

@@ -34,7 +34,6 @@ class Task:
       module: the model.
       optimizer: the optax chain.
       augment: applied to the images inside the step, with a key of the step's own.
-      seed: root of all randomness after initialisation.
       label_smoothing: mass moved from the label to the uniform distribution (arXiv 1512.00567,
         section 7).
       aux_weight: of the loss of each auxiliary head, for models that have them (arXiv 1409.4842,
@@ -65,7 +64,6 @@ class Task:
     module: nn.Module
     optimizer: optax.GradientTransformation
     augment: Augment
-    seed: int
     label_smoothing: float = 0.0
     aux_weight: float = 0.3
     trainable: frozenset[str] | None = None

@@ -119,7 +119,7 @@ def test_deterministic_adds_a_flag_of_xlas_once_and_keeps_the_others(monkeypatch
     ("cpu", set(), False), ("gpu", {"avx512_bf16"}, True)])
 def test_products_of_bfloat16_are_a_warning_where_nothing_is_gained(platform, flags, warned,
                                                                     monkeypatch, recwarn):
-    monkeypatch.setattr(backend, "_processor_flags", lambda: flags)
+    monkeypatch.setattr(backend, "processor_flags", lambda: flags)
     monkeypatch.setattr(jax, "default_backend", lambda: platform)
     for precision in ("auto", "float32", "bfloat16"):
         backend.warn_of_products(precision)

@@ -14,6 +14,7 @@ from cnnjax.command_line import main, parse
 from cnnjax.data import open_dataset
 from cnnjax.jobs import augmented_sheet, contact_sheet, data_summary
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.evaluation import make_inputs
 from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 
@@ -80,6 +81,13 @@ def test_mean_and_std_are_those_of_the_images_at_the_models_size(size, tmp_path)
     assert list(found["classes"].values()) == np.bincount(labels).tolist()
 
 
+def first_batch(experiment):
+    """Returns the rows of the first step, [1, B, …], and what that step is given."""
+    inputs = make_inputs(experiment, experiment.phases[-1])
+    _, batch = next(iter(inputs.feed.batches(0, 1)))
+    return batch, inputs.fetch(inputs.constants, {name: rows[0] for name, rows in batch.items()})
+
+
 @pytest.mark.parametrize("mix", [[], pytest.param(
     ["--config.augment.mixup=0.4", "--config.augment.cutmix=1.0"], marks=pytest.mark.slow)])
 def test_the_page_shows_what_the_first_steps_are_given(photos, mix, monkeypatch):
@@ -93,10 +101,8 @@ def test_the_page_shows_what_the_first_steps_are_given(photos, mix, monkeypatch)
     experiment = experiment_lib.build(command.config)
     augmented_sheet.draw(experiment)
     phase = experiment.phases[-1]
-    feed = experiment_lib.make_train_feed(experiment, phase)
-    _, batch = next(iter(feed.batches(0, 1)))
-    images, targets = jax.jit(functools.partial(step_lib.augmented, phase.task))(
-        0, {k: v[0] for k, v in batch.items()})
+    batch, given = first_batch(experiment)
+    images, targets = jax.jit(functools.partial(step_lib.augmented, phase.task))(0, given)
     mean, std = np.array(experiment.preprocess.mean), np.array(experiment.preprocess.std)
     expected = np.clip(np.round(255 * (np.asarray(images) * std + mean)), 0, 255)
     assert len(cells) == 4 * (1 + 3)
@@ -124,9 +130,8 @@ def test_the_page_shows_few_images_of_a_large_batch_as_they_are_in_it(mix, monke
     experiment = experiment_lib.build(command.config)
     augmented_sheet.draw(experiment)
     phase = experiment.phases[-1]
-    _, batch = next(iter(experiment_lib.make_train_feed(experiment, phase).batches(0, 1)))
-    images, _ = jax.jit(functools.partial(step_lib.augmented, phase.task))(
-        0, {k: v[0] for k, v in batch.items()})
+    batch, given = first_batch(experiment)
+    images, _ = jax.jit(functools.partial(step_lib.augmented, phase.task))(0, given)
     for row, (pixels, *_) in enumerate(cells[4:]):
         expected = augmented_sheet._pixels(np.asarray(images[row]), experiment)
         assert np.abs(pixels.astype(int) - expected).max() <= 1

@@ -263,22 +263,22 @@ def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
 
 @pytest.mark.parametrize("placement", ["device", "stream"])
 def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path, monkeypatch):
-    jitted_call, compiled, during = ahead.jitted_call, [], []
+    call, compiled, during = ahead.Call.__call__, [], []
     jax.monitoring.register_event_duration_secs_listener(
-        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+        lambda event, *_, **__: compiled.append(threading.get_ident())
+        if "backend_compile" in event else None)
 
-    class Watched:
-        def __init__(self, *of):
-            self.jitted = jitted_call(*of)
-            self.lower = self.jitted.lower
+    def watched(self, state=None, *arguments):
+        def here():
+            return compiled.count(threading.get_ident())
 
-        def __call__(self, *arguments):
-            before = len(compiled)
-            results = self.jitted(*arguments)
-            during.append(len(compiled) - before)
-            return results
+        before = here()
+        results = call(self, state, *arguments)
+        if arguments:  # A training step.
+            during.append(here() - before)
+        return results
 
-    monkeypatch.setattr(ahead, "jitted_call", Watched)
+    monkeypatch.setattr(ahead.Call, "__call__", watched)
     folder, placed = tmp_path / "run", f"--config.data.placement={placement}"
     assert train(folder, placed, "--config.train.steps=4", "--config.train.stop_after_steps=2") == 0
     assert train(folder, placed, "--config.train.steps=4") == 0

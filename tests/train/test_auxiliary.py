@@ -34,14 +34,15 @@ class TwoHeads(nn.Module):
 def batch():
     rng = np.random.default_rng(0)
     return {"image": jnp.asarray(rng.normal(size=(8, 6, 6, 2)), jnp.float32),
-            "label": jnp.asarray(rng.integers(0, 5, 8), jnp.int32)}
+            "label": jnp.asarray(rng.integers(0, 5, 8), jnp.int32), "key": jax.random.key(3)}
 
 
 def one_step(batch, aux_weight):
     """Returns the loss and, the rate being 1, the gradient as the change of the parameters."""
     task = step_lib.Task(module=TwoHeads(), optimizer=optax.sgd(1.0), augment=lambda key, x: x,
-                         seed=0, aux_weight=aux_weight)
-    state = jax.jit(lambda: create_state(task.module, task.optimizer, 0, (1, 6, 6, 2)))()
+                         aux_weight=aux_weight)
+    key = jax.random.key(0)
+    state = jax.jit(lambda: create_state(task.module, task.optimizer, key, (1, 6, 6, 2)))()
     after, loss = jax.jit(step_lib.train_step, static_argnums=0)(task, state, batch)
     return state, loss, jax.tree.map(jnp.subtract, state.params, after.params)
 

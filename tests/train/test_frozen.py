@@ -20,12 +20,12 @@ MODEL = create_model("resnet18", 5, stage_sizes=(1, 1, 1), widths=(4, 8, 16), st
 
 def make_task(trainable=None, **changes):
     return step_lib.Task(module=MODEL, optimizer=optax.adam(1e-2), augment=lambda key, x: x,
-                         seed=0, trainable=trainable, **changes)
+                         trainable=trainable, **changes)
 
 
 def start(task):
     """Returns a state whose statistics and scales are not what they are at first."""
-    state = jax.jit(lambda: create_state(MODEL, task.optimizer, 0, SHAPE))()
+    state = jax.jit(lambda: create_state(MODEL, task.optimizer, jax.random.key(0), SHAPE))()
     trainable, _ = task.split(state.params)
     return state.replace(opt_state=task.optimizer.init(trainable),
                          batch_stats=jax.tree.map(lambda a: a + 0.25, state.batch_stats))
@@ -35,7 +35,7 @@ def start(task):
 def batch():
     rng = np.random.default_rng(0)
     return {"image": jnp.asarray(rng.normal(size=(8, 16, 16, 3)), jnp.float32),
-            "label": jnp.asarray(rng.integers(0, 5, 8), jnp.int32)}
+            "label": jnp.asarray(rng.integers(0, 5, 8), jnp.int32), "key": jax.random.key(3)}
 
 
 HEAD = frozenset({"head/kernel", "head/bias"})
@@ -101,10 +101,11 @@ def test_a_step_of_the_head_alone_drops_nothing_between_frozen_layers(batch):
     """AlexNet's dropout is before its two hidden layers, and none before its head."""
     model = create_model("alexnet", 5, widths=(4,) * 5, hidden=8)
     images = jax.random.normal(jax.random.key(0), (8, 63, 63, 3))
-    tasks = [dataclasses.replace(make_task(HEAD), module=model, seed=seed) for seed in (0, 1)]
-    state = jax.jit(lambda: create_state(model, tasks[0].optimizer, 0, images.shape))()
-    state = state.replace(opt_state=tasks[0].optimizer.init(tasks[0].split(state.params)[0]))
-    losses = [train_step(task, state, batch | {"image": images})[1] for task in tasks]
+    task = dataclasses.replace(make_task(HEAD), module=model)
+    state = jax.jit(lambda: create_state(model, task.optimizer, jax.random.key(0), images.shape))()
+    state = state.replace(opt_state=task.optimizer.init(task.split(state.params)[0]))
+    losses = [train_step(task, state, batch | {"image": images, "key": jax.random.key(seed)})[1]
+              for seed in (0, 1)]
     assert losses[0] == losses[1]
 
 
@@ -113,11 +114,11 @@ def test_gradients_of_what_trains_are_those_of_the_whole_model(batch):
     model = create_model("lenet5", 5)
     x = jax.random.normal(jax.random.key(0), (4, 28, 28, 1))
     params = jax.jit(model.init)(jax.random.key(1), x)["params"]
-    data = {"image": x, "label": batch["label"][:4]}
+    data = batch | {"image": x, "label": batch["label"][:4]}
 
     def change(trainable):
         task = dataclasses.replace(make_task(trainable), module=model, optimizer=optax.sgd(1.0))
-        state = jax.jit(lambda: create_state(model, task.optimizer, 0, x.shape))()
+        state = jax.jit(lambda: create_state(model, task.optimizer, jax.random.key(0), x.shape))()
         state = state.replace(params=params, opt_state=task.optimizer.init(task.split(params)[0]))
         after, _ = train_step(task, state, data)
         return trees.named_leaves(jax.tree.map(jnp.subtract, params, after.params))

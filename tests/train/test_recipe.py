@@ -178,11 +178,12 @@ def test_a_step_learns_from_the_teacher_and_from_the_labels():
     images = jax.random.normal(jax.random.key(0), (4, 2, 2, 1))
     labels = jnp.array([0, 1, 2, 0])
     teacher = jax.jit(Linear().init)(jax.random.key(5), 2 * images)
-    task = step_lib.Task(Linear(), optax.sgd(0.0), lambda key, x: x, seed=0,
+    task = step_lib.Task(Linear(), optax.sgd(0.0), lambda key, x: x,
                          distillation=Distillation(Linear(), lambda x: 2 * x, 0.3, 2.0))
-    state = create_state(task.module, task.optimizer, 0, images.shape)
+    key = jax.random.key(0)
+    state = create_state(task.module, task.optimizer, key, images.shape)
     _, loss = jax.jit(step_lib.train_step, static_argnums=0)(
-        task, state, {"image": images, "label": labels, "teacher": teacher})
+        task, state, {"image": images, "label": labels, "teacher": teacher, "key": key})
     logits = Linear().apply(state.variables, images)
     hard = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
     soft = distillation_loss(logits, Linear().apply(teacher, 2 * images), 2.0).mean()
@@ -197,7 +198,8 @@ class _Eight:
 def test_what_belongs_to_a_parameter_lies_as_the_parameter_does(monkeypatch):
     monkeypatch.setattr("cnnjax.train.sharding.NamedSharding", lambda mesh, spec: spec)
     optimizer = optax.sgd(0.1, momentum=0.9)
-    state = jax.eval_shape(lambda: create_state(MODEL, optimizer, 0, (1, 8, 8, 3), average=True))
+    state = jax.eval_shape(lambda: create_state(MODEL, optimizer, jax.random.key(0), (1, 8, 8, 3),
+                                                average=True))
     specs = trees.named_leaves(shard_state(state, state.params, _Eight, min_size=500))
     kernel = "stage2_block2/conv1/kernel"  # 3x3x8x8
     divided = PartitionSpec(None, None, None, "data")

@@ -33,18 +33,26 @@ def task(**changes):
         return images.astype(jnp.float32) / 255 + 0.01 * jax.random.normal(key, images.shape)
 
     return step_lib.Task(**{"module": Tiny(), "optimizer": optax.sgd(0.1, momentum=0.9),
-                            "augment": augment, "seed": 3} | changes)
+                            "augment": augment} | changes)
 
 
 @pytest.fixture
 def batch():
     rng = np.random.default_rng(0)
     return {"image": jnp.asarray(rng.integers(0, 256, (8, 6, 6, 1)), jnp.uint8),
-            "label": jnp.asarray(rng.integers(0, 7, 8), jnp.int32)}
+            "label": jnp.asarray(rng.integers(0, 7, 8), jnp.int32), "key": jax.random.key(3)}
+
+
+CONSTANTS = {"key": 3}
 
 
 def fetch(constants, batch):
-    return batch
+    return {"key": jax.random.key(constants["key"]), **batch} if constants else batch
+
+
+def arrays(batch):
+    """Returns what has rows, without the key."""
+    return {name: batch[name] for name in ("image", "label")}
 
 
 def mesh():
@@ -52,7 +60,7 @@ def mesh():
 
 
 def start(t):
-    return jax.jit(lambda: create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1)))()
+    return jax.jit(lambda: create_state(t.module, t.optimizer, jax.random.key(0), (1, 6, 6, 1)))()
 
 
 def test_smoothed_cross_entropy_is_optax_with_smoothed_labels():
@@ -82,11 +90,11 @@ def test_every_step_draws_its_own_noise(batch):
 def test_several_steps_in_a_call_are_those_steps_one_by_one(batch):
     t = task()
     call = step_lib.make_train_call(t, fetch, mesh())
-    three = jax.tree.map(lambda a: jnp.stack([a, a[::-1], a]), batch)
-    together, losses = call(start(t), {}, three)
+    three = jax.tree.map(lambda a: jnp.stack([a, a[::-1], a]), arrays(batch))
+    together, losses = call(start(t), CONSTANTS, three)
     alone = start(t)
     for i in range(3):
-        alone, loss = call(alone, {}, jax.tree.map(lambda a, i=i: a[i:i + 1], three))
+        alone, loss = call(alone, CONSTANTS, jax.tree.map(lambda a, i=i: a[i:i + 1], three))
         np.testing.assert_allclose(loss[0], losses[i], rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), together,
                  alone)
@@ -96,9 +104,9 @@ def test_a_step_compiles_once(batch):
     t = task()
     call = step_lib.make_train_call(t, fetch, mesh())
     state = jax.device_put(start(t), step_lib.replicated(mesh()))
-    one = jax.tree.map(lambda a: a[None], batch)
+    one = jax.tree.map(lambda a: a[None], arrays(batch))
     for _ in range(4):
-        state, _ = call(state, {}, one)
+        state, _ = call(state, CONSTANTS, one)
     assert call._cache_size() == 1
 
 
@@ -136,12 +144,12 @@ def test_an_evaluation_compiles_once(batch):
 
 def test_on_an_accelerator_several_steps_are_one_loop_with_the_same_result(batch, monkeypatch):
     t = task()
-    two = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), batch)
-    unrolled, losses = step_lib.make_train_call(t, fetch, mesh())(start(t), {}, two)
+    two = jax.tree.map(lambda a: jnp.stack([a, a[::-1]]), arrays(batch))
+    unrolled, losses = step_lib.make_train_call(t, fetch, mesh())(start(t), CONSTANTS, two)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     call = step_lib.make_train_call(t, fetch, mesh())
-    assert "while" in call.lower(start(t), {}, two).as_text()
-    scanned, again = call(start(t), {}, two)
+    assert "while" in call.lower(start(t), CONSTANTS, two).as_text()
+    scanned, again = call(start(t), CONSTANTS, two)
     np.testing.assert_allclose(losses, again, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), unrolled,
                  scanned)
@@ -234,7 +242,8 @@ def test_parts_have_batch_statistics_of_their_own(batch):
 
 def test_the_averages_follow_parameters_and_batch_statistics(batch):
     t = task(average_decay=0.5)
-    state, seen = create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1), average=True), []
+    seen, key = [], jax.random.key(0)
+    state = create_state(t.module, t.optimizer, key, (1, 6, 6, 1), average=True)
     for _ in range(3):
         state, _ = train_step(t, state, batch)
         seen.append(state.variables)
@@ -281,6 +290,6 @@ def test_each_part_of_a_batch_draws_for_itself(batch):
 
 def test_averages_that_start_later_begin_with_the_first_step_that_they_take_in(batch):
     t = task(average_decay=0.5, average_start=2)
-    state = create_state(t.module, t.optimizer, t.seed, (1, 6, 6, 1), average=True)
+    state = create_state(t.module, t.optimizer, jax.random.key(0), (1, 6, 6, 1), average=True)
     state, _ = train_step(t, state.replace(step=jnp.int32(2)), batch)
     leaves_close(state.average, state.variables, rtol=1e-6)

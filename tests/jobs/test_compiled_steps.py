@@ -1,0 +1,130 @@
+"""Compiled steps in files, and what runs with other seeds share."""
+
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental.compilation_cache import compilation_cache
+
+from cnnjax import config as config_lib
+from cnnjax.jobs import compiled_steps, overview
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.compiled_steps import CompiledStep
+
+X = np.arange(6, dtype=np.float32)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """A folder for JAX's own cache, which then keeps every program."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path / "jax"), 0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def lowered(factor):
+    return jax.jit(lambda x: {"y": jnp.sin(factor * x)}).lower(X)
+
+
+def compile_and_wait(path, factor, monkeypatch):
+    """Returns what a CompiledStep gives, after it was written, and how often the compiler ran."""
+    futures, in_thread, compiler, text = [], compiled_steps.in_thread, [], lowered(factor)
+    monkeypatch.setattr(compiled_steps, "in_thread",
+                        lambda *of: futures.append(in_thread(*of)) or futures[-1])
+
+    class Watched:
+        in_tree, out_tree, as_text = text.in_tree, text.out_tree, text.as_text
+
+        def compile(self):
+            compiler.append(True)
+            return text.compile()
+
+    compiled = CompiledStep(path).compile(Watched())
+    for future in futures:
+        future.result()
+    monkeypatch.undo()
+    return compiled, len(compiler)
+
+
+def test_what_was_compiled_is_loaded_the_next_time_if_the_text_is_the_same(cache, monkeypatch):
+    path = cache / "steps" / "name"
+    for factor, calls in ((2.0, 1), (2.0, 0), (3.0, 1), (3.0, 0), (2.0, 1)):
+        compiled, compiler = compile_and_wait(path, factor, monkeypatch)
+        assert compiler == calls
+        np.testing.assert_allclose(compiled(X)["y"], np.sin(factor * X), rtol=1e-6)
+    # The last came out of JAX's cache, whose programs cannot be written again.
+    assert compile_and_wait(path, 2.0, monkeypatch)[1] == 1
+
+
+@pytest.mark.parametrize("spoil", [lambda content: b"", lambda content: content[:-1],
+                                   lambda content: content[:-9] + b"\0" + content[-8:],
+                                   lambda content: content[32:]],
+                         ids=["empty", "cut", "another byte", "no checksum"])
+def test_a_spoilt_file_is_compiled_again(spoil, cache, monkeypatch):
+    path = cache / "steps" / "name"
+    compile_and_wait(path, 2.0, monkeypatch)
+    content = path.read_bytes()
+    path.write_bytes(spoil(content))
+    assert path.read_bytes() != content
+    compiled, compiler = compile_and_wait(path, 2.0, monkeypatch)
+    assert compiler == 1
+    np.testing.assert_allclose(compiled(X)["y"], np.sin(2 * X), rtol=1e-6)
+
+
+def test_a_folder_that_cannot_be_made_costs_nothing_but_time(cache, monkeypatch):
+    (cache / "file").write_bytes(b"")
+    compiled, _ = compile_and_wait(cache / "file" / "name", 2.0, monkeypatch)
+    np.testing.assert_allclose(compiled(X)["y"], np.sin(2 * X), rtol=1e-6)
+
+
+def test_the_least_recently_used_are_removed(cache, monkeypatch):
+    folder = cache / "steps"
+    folder.mkdir()
+    for day, name in enumerate(("a", "b", "c")):
+        (folder / name).write_bytes(bytes(1_000_000))
+        os.utime(folder / name, (day, day))
+    monkeypatch.setattr(compiled_steps, "_MOST_BYTES", 2_500_000)
+    CompiledStep(folder / "a")._loading.result()  # What was of no use does not become newer.
+    compile_and_wait(folder / "d", 2.0, monkeypatch)
+    assert {path.name for path in folder.iterdir()} == {"b", "c", "d"}
+
+
+def test_runs_with_other_seeds_are_the_same_programs():
+    def texts(seed):
+        config = config_lib.default()
+        config.model.name, config.train.batch_size, config.train.steps = "lenet5", 8, 4
+        config.data.image_size, config.seed = 16, seed
+        config.augment.flip, config.augment.mixup = True, 0.2
+        experiment = experiment_lib.build(config)
+        draw = jax.jit(experiment.create_state).lower(experiment.seed)
+        return draw.as_text(), overview.lower(experiment)[1].as_text()
+
+    assert texts(0) == texts(2**31 - 1)
+
+
+def test_other_seeds_draw_other_states_and_have_the_same_names(cache):
+    configs, leaves = [], []
+    for seed in (0, 1):
+        config = config_lib.default()
+        config.model.name, config.data.image_size, config.seed = "lenet5", 16, seed
+        config.train.steps = 4
+        configs.append(config)
+        experiment = experiment_lib.build(config)
+        state = jax.jit(experiment.create_state)(experiment.seed)
+        leaves.append(state.params["conv1"]["kernel"])
+        expected = experiment.module.init(jax.random.fold_in(jax.random.key(seed), 2**31 - 1),
+                                          jnp.zeros(experiment.input_shape))["params"]
+        np.testing.assert_allclose(leaves[-1], expected["conv1"]["kernel"], rtol=1e-5, atol=1e-7)
+    assert not np.array_equal(*leaves)
+    first, second = (compiled_steps.of(config, 0)._path for config in configs)
+    assert first == second != compiled_steps.of(configs[0], 1)._path
+    configs[0].schedule.lr = 0.123
+    assert compiled_steps.of(configs[0], 0)._path != first
