@@ -54,14 +54,59 @@ def test_events_are_written_without_tensorflow(tmp_path):
 
 def test_on_resume_the_events_of_the_restored_step_stay_and_later_ones_are_no_longer_shown(
         tmp_path):
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import SessionLog
 
     write(tmp_path, 2, [3], tensorboard=True)
-    [file] = (tmp_path / "tensorboard").iterdir()
-    events, data = [], file.read_bytes()
-    while data:  # Length, its checksum, the event, and its checksum.
-        length = int.from_bytes(data[:8], "little")
-        events.append(Event.FromString(data[12:12 + length]))
-        data = data[16 + length:]
-    [start] = (e for e in events if e.session_log.status == SessionLog.START)
+    [start] = (e for e in events(tmp_path) if e.session_log.status == SessionLog.START)
     assert start.step == 3  # TensorBoard drops what is not before it.
+
+
+def events(folder):
+    """Returns the events of the one file: records of length, checksum, event and checksum."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    [file] = (folder / "tensorboard").iterdir()
+    found, data = [], file.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        found.append(Event.FromString(data[12:12 + length]))
+        assert len(data) >= 16 + length
+        data = data[16 + length:]
+    return found
+
+
+def test_of_a_full_disk_no_half_event_remains(tmp_path):
+    said = []
+    writer = MetricsWriter(tmp_path, 0, tell=said.append)
+    writer.write(1, {"train_loss": 0.5})
+    whole, file = writer._events._file, writer._events._file.write
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+        def write(self, record):
+            return file(record[:20])
+
+    writer._events._file = Full()
+    writer.write(2, {"train_loss": 0.25})
+    writer._events._file = whole
+    writer.write(3, {"train_loss": 0.125, "lr": 0.5})
+    writer.close()
+    assert said == ["TensorBoard events cannot be written: No space left on device. The run goes "
+                    "on."]
+    assert [(e.step, [(v.tag, v.simple_value) for v in e.summary.value])
+            for e in events(tmp_path)[2:]] == [
+        (1, [("train/loss", 0.5)]), (3, [("train/loss", 0.125), ("lr", 0.5)])]
+
+
+@pytest.mark.slow
+def test_tensorflow_reads_the_events(tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    write(tmp_path, 0, [1, 2], tensorboard=True)
+    [file] = (tmp_path / "tensorboard").iterdir()
+    found = [tf.compat.v1.Event.FromString(record.numpy())
+             for record in tf.data.TFRecordDataset(str(file))]  # It checks the checksums.
+    assert [e.file_version for e in found] == ["brain.Event:2", "", "", ""]
+    assert [(e.step, [(v.tag, round(v.simple_value, 6)) for v in e.summary.value])
+            for e in found[2:]] == [(1, [("train/loss", 0.1)]), (2, [("train/loss", 0.2)])]
