@@ -64,7 +64,7 @@ FORMULATIONS = (
     Formulation("winograd", CPU, False, winograd.applies, convolution(
         winograd.output, winograd.input_gradient, winograd.weight_gradient)),
     Formulation("taps", CPU, True, taps.applies, convolution(
-        xla.conv2d, xla.input_gradient, taps.weight_gradient)),
+        xla.conv2d, taps.input_gradient, taps.weight_gradient)),
     Formulation("space_to_depth", CPU, False, space_to_depth.applies_on_cpu, convolution(
         xla.conv2d, xla.input_gradient, space_to_depth.weight_gradient)),
     Formulation("patches", CPU, True, patches.applies, convolution(
