@@ -27,6 +27,7 @@ SUBMITIT = ".submitit"
 _FOREVER = 60 * 24 * 365  # Minutes.
 _LOOKS = 12  # At SLURM's queue, before a sweep that needs to know it gives up: for a minute.
 _LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster sets another.
+_ROOT = Path(__file__).resolve().parents[3]  # What holds the package.
 
 
 class Adopted:
@@ -70,7 +71,7 @@ class Local:
     def submit(self, tasks: Sequence[Task]) -> Iterator[_LocalJob]:
         for task in tasks:
             slot = next(i for i, job in enumerate(self._jobs) if job is None or job.ended())
-            with _ignoring_interrupts():
+            with _ignoring_interrupts(), _finding_this_package():
                 job = self._executor.submit(dataclasses.replace(task, **self.slots[slot]))
             self._jobs[slot] = _LocalJob(job)
             yield self._jobs[slot]
@@ -100,6 +101,24 @@ def _ignoring_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _finding_this_package() -> Iterator[None]:
+    """Processes that start meanwhile can import cnnjax, whatever folder they start in.
+
+    A `Task` is unpickled by a module of submitit, beside which there is no cnnjax as there is
+    beside launch.py.
+    """
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), before)))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def divide(at_a_time: int, trials: int, gpus: Sequence[str], cores: Sequence[int]
@@ -178,7 +197,7 @@ class Slurm:
 
     def submit(self, tasks: Sequence[Task]) -> list[_SlurmJob]:
         try:
-            with self._executor.batch():
+            with _finding_this_package(), self._executor.batch():
                 jobs = [self._executor.submit(task) for task in tasks]
         except Exception as error:  # submitit's own, with what sbatch said.
             raise UserError(f"SLURM took no job: {error}. See --config.sweep.slurm_*.") from error

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from cnnjax import sweeps
 from cnnjax.jobs import console, workdir
+from cnnjax.jobs.sweeping import executors
 from cnnjax.jobs.sweeping import trial as trial_lib
 from cnnjax.sweeps import Result
 
@@ -28,7 +29,8 @@ def report(folder: Path, experiment: str, results: list[Result]) -> int:
               file=sys.stderr)
     if failed:
         print(f"\n{len(failed)} of {len(results)} runs failed; all they said is in "
-              f"{trial_lib.STDERR} of their folders. The same command tries them again.",
+              f"{trial_lib.STDERR} of their folders, or in {executors.SUBMITIT} of the sweep's if "
+              "they never began. The same command tries them again.",
               file=sys.stderr, flush=True)
     return len(failed)
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -408,6 +409,29 @@ def test_a_sweep_that_cannot_see_the_queue_submits_nothing_twice(slurm):
         executor.find("3_0")
     says("squeue", "echo 3_0")
     assert executor.find("3_0").id == "3_0" and executor.find("3_1") is None
+
+
+def test_a_trial_starts_in_whatever_folder_the_sweep_was_started(
+        root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # There is no cnnjax.
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    say = (sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])")
+    job, = executors.Local(tmp_path, 1, 1).submit([trial.Task(say, tmp_path / "t", tmp_path)])
+    until = time.monotonic() + 60
+    while not job.ended() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert trial.read(tmp_path / "t")["state"] == "done"
+    assert (tmp_path / "t" / trial.STDOUT).read_text() == f"{root}{os.pathsep}mine\n"
+    assert os.environ["PYTHONPATH"] == "mine"
+
+
+def test_a_job_of_slurm_finds_cnnjax_in_whatever_folder_it_starts(
+        root, slurm, tmp_path, monkeypatch):
+    executor, says = slurm
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    says("sbatch", f'echo "$PYTHONPATH" > {tmp_path}/path; echo Submitted batch job 7')
+    executor.submit([trial.Task(("true",), tmp_path / "t", tmp_path)])
+    assert (tmp_path / "path").read_text() == f"{root}\n" and "PYTHONPATH" not in os.environ
 
 
 def test_ray_runs_no_more_at_a_time_than_was_asked_for():
