@@ -64,6 +64,8 @@ class Engine:
     advance: Callable[[Run], bool] = lambda run: False
     poll: float = 0.25
     _told: bool = dataclasses.field(default=False, init=False)
+    # Of a run that was submitted, before it was.
+    _attempts: dict[Run, int] = dataclasses.field(default_factory=dict, init=False)
 
     def run(self, runs: Sequence[Run]) -> bool:
         """Returns when every run is done or has failed: True; False if it was asked to stop."""
@@ -111,6 +113,8 @@ class Engine:
         if not batch:
             return
         watch = None if self.watch is None or self.executor.detached else self.watch.absolute()
+        for run in batch:
+            self._attempts[run] = trial.read(run.folder).get("attempts", 0)
         tasks = [trial.Task(run.command, run.folder.absolute(), self.cwd, self.retries,
                             watch=watch) for run in batch]
         try:
@@ -145,8 +149,10 @@ class Engine:
             again = self.advance(run)
         elif state.get("state") == "failed" or self.should_stop():
             again = False
-        elif state.get("state") == "waiting" and state.get("attempts"):
-            again = True  # Somebody stopped it, and it saved.
+        elif (state.get("state") in ("waiting", "done")
+                and state.get("attempts", 0) > self._attempts.get(run, 0)):
+            # Somebody stopped it, and it saved. Or an earlier session asked for something else.
+            again = True
         else:
             again = self._lost(run, state)
         del active[run]

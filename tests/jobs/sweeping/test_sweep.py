@@ -210,6 +210,41 @@ def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_ag
     assert here.order == ["lr_0"] and lines(tmp_path / "s", "begun.txt") == [1]
 
 
+def test_a_trial_that_ends_as_an_earlier_session_asked_for_it_has_not_failed(
+        experiment, here, tmp_path):
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    done = trial.read(folder)
+    trial.update(folder, state="running")
+    lock = Lock(folder / trial.LOCK)
+    assert lock.take()
+
+    def end():
+        trial.update(folder, **done)
+        lock.release()
+
+    threading.Timer(0.5, end).start()
+    words = ("--config.train.steps=80", "--config.sweep.retries=0")
+    assert run(f"{experiment}:1", tmp_path / "s", *words) == 0
+    assert here.order == ["lr_0"] * 2 and trial.read(folder)["failures"] == 0
+    assert words[0] in trial.read(folder)["command"]
+
+
+def test_a_trial_that_was_stopped_once_and_never_begins_again_is_not_submitted_for_ever(
+        experiment, here, tmp_path, monkeypatch):
+    trial.update(tmp_path / "s" / "lr_0" / "seed_0", state="waiting", attempts=1)
+    submitted = []
+
+    def lose(tasks):
+        submitted.extend(tasks)
+        assert len(submitted) < 5
+        return [Ended()]
+
+    monkeypatch.setattr(here, "submit", lose)
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.sweep.retries=1") == 1
+    assert len(submitted) == 2
+
+
 def test_two_sweeps_do_not_run_in_one_folder(experiment, here, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sweep_job, "_PATIENCE", 0.0)
     lock = Lock(tmp_path / "s" / ".lock")
