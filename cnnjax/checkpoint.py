@@ -64,14 +64,14 @@ class Checkpoints:
 
     Raises:
       DamagedCheckpoint: if there are checkpoints and none is whole; then nothing is changed.
-      UserError: if the folder's name is not UTF-8.
+      UserError: if the folder's name is not UTF-8 or, unless read-only, a pattern.
     """
 
     def __init__(self, folder: str | Path, *, keep_last: int = 1, keep_best: int = 0,
                  metric: str = "top1", read_only: bool = False,
                  tell: Callable[[str], None] = warn):
         self._folder = Path(folder).absolute()
-        files.check_name(self._folder)
+        files.check_name(self._folder, read_only)
         self._metric, self._tell = metric, tell
         self._saving: int | None = None  # The step of the save that may not have ended.
         self.errors: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ become visible with it, in one rename, so a finished checkpoint always has them.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -22,12 +23,21 @@ _ALWAYS = ("record/metadata", "state/_METADATA")
 _CHUNK = 1 << 20
 
 
-def check_name(folder: Path) -> None:
-    """Raises a UserError if the name is not UTF-8, for which TensorStore takes every name."""
+def check_name(folder: Path, read_only: bool = False) -> None:
+    """Raises a UserError if no checkpoint can be saved in the folder, or read from it.
+
+    TensorStore takes every name for UTF-8. Orbax looks for the parts of what it saves by a pattern
+    that begins with the folder's name: below "lr[1]" it finds none, and the checkpoint is empty.
+    """
     folder = folder.absolute()
     if os.fsencode(folder) != str(folder).encode(errors="replace"):
-        raise UserError(f"The name of {folder} is not UTF-8, so it can hold no checkpoints. Rename "
-                        "it, or give another --workdir.")
+        problem = "is not UTF-8"
+    elif "**" in str(folder) or (not read_only and glob.has_magic(str(folder))):
+        problem = "has one of * ? [, which make it a pattern"
+    else:
+        return
+    raise UserError(f"The name of {folder} {problem}, so it can hold no checkpoints. Rename it, or "
+                    "give another --workdir.")
 
 
 def write_checksums(folder: str | Path) -> None:

@@ -57,6 +57,19 @@ def test_arrays_and_record_come_back_as_they_were_saved(tmp_path, sharding):
     checkpoints.close()
 
 
+def test_below_the_name_of_a_pattern_nothing_is_saved_but_what_was_moved_there_is_read(
+        tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path / "a1")
+    save(checkpoints, [0.5], sharding)
+    checkpoints.close()
+    moved = (tmp_path / "a1").rename(tmp_path / "a[1]")
+    with pytest.raises(UserError, match="a pattern"):
+        Checkpoints(moved)
+    state = Checkpoints(moved, read_only=True).restore(
+        1, jax.eval_shape(lambda: {"w": jnp.zeros(4)}), sharding)
+    np.testing.assert_array_equal(state["w"], np.ones(4))
+
+
 def test_what_is_saved_is_the_state_at_the_call_though_its_buffers_are_donated(tmp_path, sharding):
     checkpoints = Checkpoints(tmp_path, keep_last=9)
     state = jax.device_put({"w": jnp.zeros(100_000)}, sharding)

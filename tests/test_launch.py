@@ -107,15 +107,19 @@ def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, t
 
 
 @pytest.mark.parametrize("words", [[], ["--config.seeds=2"]])
-def test_a_workdir_that_can_hold_no_checkpoints_is_refused_before_the_first_step(
-        words, tmp_path, capsys):
+@pytest.mark.parametrize("name, problem", [
     # Of the Latin-1 for "größe" Python makes this, and TensorStore's C++ makes nothing.
-    folder = tmp_path / os.fsdecode(b"gr\xf6\xdfe")
+    (os.fsdecode(b"gr\xf6\xdfe"), "not UTF-8"),
+    ("lr[1]", "a pattern"),  # To Orbax, which finds nothing below "lr1".
+])
+def test_a_workdir_that_can_hold_no_checkpoints_is_refused_before_the_first_step(
+        name, problem, words, tmp_path, capsys):
+    folder = tmp_path / name
     run = [LENET, "--config.train.steps=1", f"--workdir={folder}", *words]
     with contextlib.redirect_stderr(io.StringIO()) as said:  # Which takes such a name, too.
         assert main(["launch.py", *run]) == 2
-    assert "not UTF-8" in said.getvalue() and "another --workdir" in said.getvalue()
-    assert not capsys.readouterr().out and not list(folder.glob("*/"))
+    assert problem in said.getvalue() and "another --workdir" in said.getvalue()
+    assert not capsys.readouterr().out and not list(tmp_path.glob("*/*/"))
 
 
 def test_experiments_are_listed_once(capsys):
