@@ -201,6 +201,9 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     for name in ("workdir", "models", *_SHORT):
         flags.DEFINE_string(name, None, "", flag_values=values)
     path, folder = _argument(argv, "config"), _argument(argv, "workdir")
+    if folder and re.match(r"\w[\w.+-]*://", folder):
+        raise UserError(f"--workdir={folder} is an address; a run locks and renames files in a "
+                        "folder. Mount what is there, and give the path: --workdir=/mnt/runs/NAME.")
     folder = folder and os.path.expanduser(folder)  # The shell does it for DIR, not for --x=DIR.
     job, model = _argument(argv, "job") or "train", _argument(argv, "model")
     argv, unset = _without_nones(_in_full(argv, job))

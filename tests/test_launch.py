@@ -98,6 +98,8 @@ def bad(argv, capsys):
     (["--config=experiments"], "experiments/lenet5.py"),
     ([LENET, "--workdir=/proc/nowhere"], "cannot be written"),
     (["--job=evaluate", "--workdir=/nowhere"], "There is no run in /nowhere"),
+    ([LENET, "--workdir=gs://bucket/runs"], "--workdir=/mnt/runs/NAME"),
+    ([LENET, "--config.seeds=2", "--workdir=s3://bucket/runs"], "is an address"),
 ])
 def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, tmp_path):
     if argv and not any(word.startswith("--workdir") for word in argv):
