@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import os
 import re
 import shlex
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict, config_flags
 from cnnjax import config as config_lib
 from cnnjax import exit_codes
 from cnnjax.config_errors import check_file, explain
+from cnnjax.files import expanded
 from cnnjax.jobs import JOBS
 from cnnjax.types import Failure, UserError, did_you_mean
 from cnnjax.validation import validate
@@ -104,6 +106,12 @@ def main(argv: Sequence[str]) -> int:
     except Failure as error:
         print(f"launch.py: {error}", file=sys.stderr)
         return exit_codes.FAILED
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        print(f"launch.py: The path {error.filename} is too long: a name has at most 255 bytes, "
+              "and a whole path 4,095. Give a shorter one.", file=sys.stderr)
+        return exit_codes.USER_ERROR
     except KeyboardInterrupt:
         print("launch.py: interrupted; the last checkpoint stays", file=sys.stderr)
         return exit_codes.FAILED
@@ -276,7 +284,7 @@ def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | No
 
 
 def _holds_run(folder: str | None) -> bool:
-    return folder is not None and (Path(folder).expanduser() / "config.json").exists()
+    return folder is not None and (expanded(folder) / "config.json").exists()
 
 
 def _in_full(argv: Sequence[str], job: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there, and where caches lie.
+"""Files that are either whole or not there, and where caches and a user's paths lie.
 
 Imports nothing of size: sweeps need no JAX.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ def cache(name: str) -> Path | None:
         return Path.home() / ".cache" / "cnnjax" / name
     except RuntimeError:
         return None
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """Returns the path with the home that a ~ stands for; as it is if there is no such home.
+
+    Where Path.expanduser raises an error: for a user without a home, or that is not there.
+    """
+    return Path(os.path.expanduser(path))
 
 
 def write_whole(path: Path, content: str | bytes) -> None:

@@ -16,6 +16,7 @@ import cnnjax
 from cnnjax.command_line import main, parse
 
 LENET = "--config=experiments/lenet5.py"
+LONG = "a" * 300  # As the name of a file.
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +101,15 @@ def bad(argv, capsys):
     (["--job=evaluate", "--workdir=/nowhere"], "There is no run in /nowhere"),
     ([LENET, "--workdir=gs://bucket/runs"], "--workdir=/mnt/runs/NAME"),
     ([LENET, "--config.seeds=2", "--workdir=s3://bucket/runs"], "is an address"),
+    ([LENET, f"--workdir={LONG}"], "at most 255 bytes"),
+    ([LENET, "--config.seeds=2", f"--workdir={LONG}"], "at most 255 bytes"),
+    (["--job=evaluate", f"--workdir={LONG}"], "at most 255 bytes"),
+    ([f"--config={LONG}.py"], "at most 255 bytes"),
+    ([LENET, f"--config.data.name=folder:{LONG}"], "at most 255 bytes"),
+    (["--job=export", "--model=resnet18", "--weights=x.pth", "--workdir=~nobody_here/x"],
+     "There is no file x.pth"),
+    ([LENET, "--config.data.name=folder:~nobody_here/photos"], "~nobody_here/photos. Give"),
+    ([LENET, "--config.weights.path=~nobody_here/x.pth"], "no file ~nobody_here/x.pth"),
 ])
 def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, tmp_path):
     if argv and not any(word.startswith("--workdir") for word in argv):

@@ -20,6 +20,7 @@ from cnnjax.data.slices import (
     parse_split,
     shuffled_part,
 )
+from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
@@ -130,7 +131,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
     Raises:
       UserError: if there is no such file or folder, or it has no images.
     """
-    root = Path(path).expanduser()
+    root = expanded(path)
     if root.is_file():
         return [root]
     if not root.is_dir():
@@ -144,7 +145,7 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _check_root(path: str | os.PathLike[str]) -> Path:
-    root = Path(path).expanduser()
+    root = expanded(path)
     if root.is_dir() and os.fspath(path):
         return root
     near = ""

@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.tar_index import Shard
+from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
@@ -46,7 +47,7 @@ def open_imagenet(path: str, train_split: str | None = None, eval_split: str | N
     Raises:
       UserError: if a file is missing or damaged, or the classes do not fit the images.
     """
-    where, root = f"imagenet:{path}", Path(path).expanduser()
+    where, root = f"imagenet:{path}", expanded(path)
     if not path or not root.is_dir():
         known = [p.name for p in root.parent.iterdir()] if root.parent.is_dir() else []
         raise UserError(f"There is no folder {root.absolute()}.{did_you_mean(root.name, known)} "

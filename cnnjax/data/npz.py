@@ -14,6 +14,7 @@ import numpy as np
 from cnnjax.data import dataset, statistics
 from cnnjax.data.dataset import ArraySource, Dataset, Split
 from cnnjax.data.slices import parse_split, slice_range
+from cnnjax.files import expanded
 from cnnjax.types import UserError
 
 # Keys of the images and the labels of a split, as Keras and as MedMNIST spell them.
@@ -47,7 +48,7 @@ def open_npz(path: str | os.PathLike[str], train_split: str | None = None,
     Raises:
       UserError: if the file is missing, is no .npz, or holds something else than the above.
     """
-    path, where = Path(path).expanduser(), f"npz:{path}"
+    path, where = expanded(path), f"npz:{path}"
     arrays = _load(path)
     splits = _find_splits(arrays, path)
     class_names = _class_names(arrays, splits, path)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.data import tfds_source
+from cnnjax.files import expanded
 from cnnjax.types import UserError
 
 _NOT_TFDS = ("folder", "imagenet", "npz", "records", "wds")
@@ -49,7 +50,7 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
     path = name.partition(":")[2]
     if not is_of_tfds(name):
         log(f"{name} needs no preparation.")
-        return Path(path).expanduser() if path else Path(__file__).parent
+        return expanded(path) if path else Path(__file__).parent
     root = tfds_source.data_root(data_dir)
     folder = tfds_source.find_prepared(name, data_dir)
     if folder is None:
@@ -83,7 +84,7 @@ def _download_and_prepare(name: str, root: Path, manual_dir: str | os.PathLike[s
                           log: Callable[[str], None]) -> Path:
     import tensorflow_datasets as tfds
 
-    manual = Path(manual_dir).expanduser() if manual_dir else None
+    manual = expanded(manual_dir) if manual_dir else None
     if manual and not manual.is_dir():
         raise UserError(f"There is no folder {manual.absolute()}: --config.data.manual_dir names "
                         "the folder with the files that were downloaded by hand.")

@@ -20,6 +20,7 @@ from cnnjax.data import dataset, host, statistics
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.slices import parse_split, shuffled_part, shuffling_seed
+from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
 ABOUT = "dataset.json"
@@ -127,7 +128,7 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
       UserError: if it is not such a folder, is unfinished, or a file is missing or has another
         size than was written.
     """
-    where, root = f"records:{path}", Path(path).expanduser()
+    where, root = f"records:{path}", expanded(path)
     about = read_about(path, root)
     splits, names = about["splits"], tuple(about["class_names"])
 

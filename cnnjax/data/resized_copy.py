@@ -20,7 +20,7 @@ from cnnjax.data import dataset, host, records
 from cnnjax.data.array_record import write_array_record
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
-from cnnjax.files import write_json
+from cnnjax.files import expanded, write_json
 from cnnjax.types import UserError
 
 UNFINISHED = "unfinished.json"
@@ -74,7 +74,7 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
       UserError: if the folder cannot be written, holds something else or another copy, or is being
         written by another process.
     """
-    folder = Path(output).expanduser()
+    folder = expanded(output)
     origin = {"source_fingerprint": source.fingerprint, "class_names": list(source.class_names),
               **dataclasses.asdict(settings)}
     with _writable(folder), _alone(folder):

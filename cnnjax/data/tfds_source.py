@@ -14,6 +14,7 @@ import numpy as np
 
 from cnnjax.data import dataset, host, statistics
 from cnnjax.data.dataset import Dataset, NotPrepared, Split
+from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
 _NAME = re.compile(r"(?P<name>[A-Za-z]\w*)(/(?P<config>[\w.\-+]+))?(:(?P<version>\d+\.\d+\.\d+))?")
@@ -95,7 +96,7 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """Returns where TFDS keeps data: `data_dir`, else $TFDS_DATA_DIR, else ~/tensorflow_datasets.
     """
     given = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    return Path(os.path.expanduser(given))  # Path's own fails for a user without a home.
+    return expanded(given)
 
 
 def find_prepared(text: str, data_dir: str | os.PathLike[str] | None = None) -> Path | None:

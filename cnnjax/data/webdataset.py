@@ -22,6 +22,7 @@ from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
 from cnnjax.data.slices import EVAL_NAMES, SPLIT_NAMES, default_eval, parse_split
 from cnnjax.data.tar_index import Shard
+from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
 IMAGES = ("jpg", "jpeg", "png", "webp")
@@ -180,7 +181,7 @@ def _find_groups(path: str, train_split: str | None) -> tuple[Path, dict[str, li
     if "://" in path or path.startswith("pipe:"):
         raise UserError(f"wds:{path}: examples are read by number, which needs files on this "
                         "machine or on a file system that it sees. Copy the shards there.")
-    root = Path(path).expanduser()
+    root = expanded(path)
     if path and root.is_dir():
         groups = _groups(root)
         if not groups:

@@ -12,6 +12,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.files import expanded
 from cnnjax.jobs.named_data import open_dataset
 from cnnjax.types import UserError
 
@@ -38,11 +39,11 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 def _copy(config: ConfigDict, path: str, dry_run: bool) -> int:
     settings = config.prepare
     dataset = open_dataset(config)
-    root = Path(path).expanduser()
+    root = expanded(path)
     if not root.is_dir():  # wds:DIR/PATTERN
         root = root.parent
     named = root if root.name not in ("", "..") else root.resolve()
-    output = Path(settings.output or f"{named}-{settings.short_side}px").expanduser()
+    output = expanded(settings.output or f"{named}-{settings.short_side}px")
     if dataset.name.startswith("folder:") and root.resolve() in output.resolve().parents:
         raise UserError(f"prepare.output is {output}, which is in the folder of the images, where "
                         "it would be taken for a class. Name a folder outside of it.")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax import trees
+from cnnjax.files import expanded
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import files, hub, published
 
@@ -58,7 +59,7 @@ def read(path_or_id: str | Path) -> Source:
     Raises:
       UserError: if it is none of these or cannot be read.
     """
-    path = Path(path_or_id).expanduser()
+    path = expanded(path_or_id)
     if path.is_dir():
         return _read_run(path)
     if path.exists() or not hub.is_id(str(path_or_id)) or path.suffix in files.EXTENSIONS:
