@@ -83,6 +83,7 @@ def load(experiment: str, config: ConfigDict) -> tuple[Iterator[Any], bool]:
     file, _, preset = experiment.partition(":")
     spec = importlib.util.spec_from_file_location("cnnjax_sweep", file)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # Where dataclasses look for what their annotations name.
     with _explaining(experiment):
         spec.loader.exec_module(module)
         if not hasattr(module, "sweep"):

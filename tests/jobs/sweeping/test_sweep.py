@@ -573,6 +573,13 @@ def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
     assert "holds a sweep, or several seeds" in capsys.readouterr().err
 
 
+def test_an_experiment_that_sweeps_may_define_a_dataclass(experiment, here, tmp_path):
+    head = "from __future__ import annotations\nimport dataclasses\n"
+    experiment.write_text(head + experiment.read_text() + (
+        "\n\n@dataclasses.dataclass\nclass Point:\n    lr: float\n"))
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+
+
 def test_a_dry_run_lists_the_trials_and_writes_nothing(experiment, here, tmp_path, capsys):
     assert run(f"{experiment}:3", tmp_path / "s", "--dry_run", "--config.seeds=2") == 0
     assert "schedule.lr=0.2" in capsys.readouterr().out
