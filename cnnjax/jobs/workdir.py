@@ -163,9 +163,15 @@ def load_config(workdir: Path) -> ConfigDict:
     """Returns the config that a run was started with.
 
     Raises:
-      UserError: if the folder holds no run.
+      UserError: if the folder holds no run, or those of a sweep.
     """
     saved = read_json(workdir / CONFIG)
+    if saved is None and (workdir / sweeps.SWEEP).exists():
+        about, results = sweeps.read(workdir)
+        run = next((r.folder for r in results if r.config), workdir / "TRIAL" / "seed_0")
+        raise UserError(f"{workdir} holds a sweep, or several seeds of a run. Name one of its runs "
+                        f"(--workdir={run}); or, to go on with all, the experiment "
+                        f"(--config={about.get('experiment')}) as before.")
     if saved is None:
         raise UserError(f"There is no run in {workdir}: it has no {CONFIG}. Train one with "
                         "python launch.py --config=FILE --workdir=DIR.")

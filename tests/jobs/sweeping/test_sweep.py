@@ -573,6 +573,19 @@ def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
     assert "holds a sweep, or several seeds" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("job", ["evaluate", "train"])
+def test_who_names_the_folder_of_a_sweep_for_that_of_a_run_is_told_of_its_runs(
+        job, experiment, here, tmp_path, capsys):
+    folder = tmp_path / "s"
+    assert run(f"{experiment}:2", folder, "--config.seeds=2") == 0
+    # The first to have begun.
+    (folder / "lr_1" / "seed_0" / "config.json").write_text('{"seed": 0}')
+    assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert f"(--workdir={folder / 'lr_1' / 'seed_0'})" in said
+    assert f"(--config={experiment}:2)" in said
+
+
 def test_an_experiment_that_sweeps_may_define_a_dataclass(experiment, here, tmp_path):
     head = "from __future__ import annotations\nimport dataclasses\n"
     experiment.write_text(head + experiment.read_text() + (
