@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -129,10 +130,12 @@ class _Sweep:
                             "give another --workdir.")
         checkpoint_files.check_name(self._folder)
         workdir.check_writable(self._folder)
-        saved = workdir.read_json(self._folder / sweeps.SWEEP)
-        if saved and saved.get("experiment") != self._experiment:
-            raise UserError(f"{self._folder} holds a sweep of {saved.get('experiment')}, not of "
+        saved = (workdir.read_json(self._folder / sweeps.SWEEP) or {}).get("experiment")
+        if saved and _real(saved) != _real(self._experiment):
+            raise UserError(f"{self._folder} holds a sweep of {saved}, not of "
                             f"{self._experiment}: give another --workdir.")
+        # However its path is written now, the trials' commands stay, and what is done is done.
+        self._experiment = saved or self._experiment
 
     def run(self, trials: Iterator[Any]) -> int:
         wave = self._next(trials, None)
@@ -291,6 +294,12 @@ class _Sweep:
         if sweep.executor == "ray":
             return executors.Ray(sweep.cpus, sweep.gpus, sweep.at_a_time)
         return executors.Local(self._folder, sweep.at_a_time, trials)
+
+
+def _real(experiment: str) -> tuple[str, str]:
+    """Returns the file of FILE[:PRESET], whichever way leads to it, and the preset."""
+    file, _, preset = experiment.partition(":")
+    return os.path.realpath(file), preset
 
 
 def word(key: str, value: Any, config: ConfigDict) -> str:

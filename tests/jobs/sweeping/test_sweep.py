@@ -573,6 +573,17 @@ def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
     assert "holds a sweep, or several seeds" in capsys.readouterr().err
 
 
+def test_a_sweep_goes_on_however_the_path_of_its_experiment_is_written(
+        experiment, here, tmp_path, monkeypatch):
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    for path in ("experiment.py", "./experiment.py", "link/experiment.py"):
+        assert run(f"{path}:1", tmp_path / "s") == 0
+    assert here.order == ["lr_0"] and summary(tmp_path / "s")["experiment"] == f"{experiment}:1"
+    assert run("experiment.py:2", tmp_path / "s") == 2
+
+
 @pytest.mark.parametrize("job", ["evaluate", "train"])
 def test_who_names_the_folder_of_a_sweep_for_that_of_a_run_is_told_of_its_runs(
         job, experiment, here, tmp_path, capsys):
