@@ -14,6 +14,9 @@ from scipy import optimize, special
 from cnnjax.analysis import mistakes
 from cnnjax.analysis.text import label
 
+# Rows of a confusion matrix; of more classes it takes gigabytes, and a picture has fewer pixels.
+MOST_ROWS = 1000
+
 
 class Reliability(NamedTuple):
     """Examples by the confidence of their prediction, in bins of equal width over (0, 1].
@@ -89,11 +92,12 @@ def temperature_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return scaled
 
 
-def most_confused(confusion: Sequence[Sequence[int]], class_names: Sequence[str], number: int
+def most_confused(logits: np.ndarray, labels: np.ndarray, class_names: Sequence[str], number: int
                   ) -> list[dict[str, Any]]:
     """Returns `mistakes.most_confused` by name: {"class", "taken_for", "count"} each."""
     return [{"class": class_names[pair.true], "taken_for": class_names[pair.said],
-             "count": pair.count} for pair in mistakes.most_confused(np.array(confusion), number)]
+             "count": pair.count}
+            for pair in mistakes.most_confused(labels, logits.argmax(-1), number)]
 
 
 def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
@@ -106,19 +110,23 @@ def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     Returns:
       "nll", "ece"; "temperature", fitted on all examples, for use elsewhere; "nll_scaled" and
       "ece_scaled", of `temperature_scaled`, which has seen no example that it is measured on;
-      "per_class_accuracy" [K], None for a class without examples; "confusion" [K][K]; and
-      "reliability", the bins.
+      "per_class_accuracy" [K], None for a class without examples; "confusion" [K][K], in which
+      of more than `MOST_ROWS` classes neighbours share a row and a column; and "reliability", the
+      bins.
     """
     bins, scaled = reliability(logits, labels), temperature_scaled(logits, labels)
-    confusion = mistakes.confusion_matrix(labels, logits.argmax(-1), logits.shape[-1])
-    totals = confusion.sum(1)
+    labels, said, classes = np.asarray(labels, np.int64), logits.argmax(-1), logits.shape[-1]
+    rows = min(classes, MOST_ROWS)
+    confusion = mistakes.confusion_matrix(labels * rows // classes, said * rows // classes, rows)
+    totals = np.bincount(labels, minlength=classes)
+    right = np.bincount(labels[labels == said], minlength=classes)
     return {
         "nll": negative_log_likelihood(logits, labels), "ece": bins.ece,
         "temperature": fit_temperature(logits, labels),
         "nll_scaled": negative_log_likelihood(scaled, labels),
         "ece_scaled": reliability(scaled, labels).ece,
-        "per_class_accuracy": [float(right / total) if total else None
-                               for right, total in zip(np.diag(confusion), totals, strict=True)],
+        "per_class_accuracy": [float(hits / total) if total else None
+                               for hits, total in zip(right, totals, strict=True)],
         "confusion": confusion.tolist(),
         "reliability": {name: values.tolist() for name, values in bins._asdict().items()},
     }
@@ -153,7 +161,9 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
     left.legend(loc="upper left")  # In a frame: bars may reach it.
     matrix = np.asarray(report["confusion"], float)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
-    figure.colorbar(right.imshow(shares, cmap="Blues", vmin=0, vmax=1), ax=right, shrink=0.8)
+    end = len(class_names) - 0.5  # A row stands for several of very many classes.
+    picture = right.imshow(shares, cmap="Blues", vmin=0, vmax=1, extent=(-0.5, end, end, -0.5))
+    figure.colorbar(picture, ax=right, shrink=0.8)
     right.set(xlabel="taken for", ylabel="class", title="confusion, as shares of a class")
     if len(class_names) <= 20:
         ticks = range(len(class_names))

@@ -106,7 +106,8 @@ def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: 
     plot_calibration(report, experiment.dataset.class_names, str(folder / PICTURE),
                      f"{experiment.config.model.name} on {experiment.dataset.name}, step {step:,}")
     if experiment.dataset.num_classes > _WHOLE_MATRIX:
-        report["confusions"] = most_confused(report.pop("confusion"),
+        del report["confusion"]
+        report["confusions"] = most_confused(found["image"], found["label"],
                                              experiment.dataset.class_names, _WHOLE_MATRIX)
     return report
 

@@ -74,10 +74,26 @@ def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_
     report = calibration.calibration_report(logits, labels)
     assert report["confusion"] == [[2, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert report["per_class_accuracy"] == [pytest.approx(2 / 3), 1.0, 1.0, None]
-    assert calibration.most_confused(report["confusion"], "abcd", 5) == [
+    assert calibration.most_confused(logits, labels, "abcd", 5) == [
         {"class": "a", "taken_for": "b", "count": 1}]
     calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_a_report_of_very_many_classes_takes_no_matrix_of_all_of_them(tmp_path):
+    """50,000 squared numbers would be 20 GB: groups of 50 classes share a row."""
+    labels, said = np.array([0, 49, 50, 49_999]), np.array([0, 49_999, 50, 49_999])
+    logits = np.zeros((4, 50_000))
+    logits[np.arange(4), said] = 9.0
+    report = calibration.calibration_report(logits, labels)
+    matrix = np.array(report["confusion"])
+    assert matrix.shape == (1000, 1000) and matrix.sum() == 4
+    assert (matrix[0, 0], matrix[0, 999], matrix[1, 1], matrix[999, 999]) == (1, 1, 1, 1)
+    assert [report["per_class_accuracy"][i] for i in (0, 1, 49, 50, 49_999)] == [1, None, 0, 1, 1]
+    names = tuple(map(str, range(50_000)))
+    assert calibration.most_confused(logits, labels, names, 5) == [
+        {"class": "49", "taken_for": "49999", "count": 1}]
+    calibration.plot_calibration(report, names, str(tmp_path / "a.png"), "title")
 
 
 def test_the_report_is_of_these_functions_before_and_after_scaling(answers):

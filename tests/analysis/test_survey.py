@@ -83,7 +83,9 @@ def test_confusions_are_counted_by_true_class_and_answer():
     labels, said = [0, 0, 1, 2, 2, 2], [0, 1, 1, 0, 0, 2]
     matrix = mistakes.confusion_matrix(labels, said, 4)
     assert matrix.tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [2, 0, 1, 0], [0, 0, 0, 0]]
-    assert mistakes.most_confused(matrix) == [(2, 0, 2), (0, 1, 1)]
+    assert mistakes.most_confused(labels, said) == [(2, 0, 2), (0, 1, 1)]
+    assert mistakes.most_confused(labels, said, 1) == [(2, 0, 2)]
+    assert mistakes.most_confused([0, 1], [0, 1]) == []
 
 
 def test_the_surest_mistakes_come_first():

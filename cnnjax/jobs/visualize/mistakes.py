@@ -15,15 +15,15 @@ _SHOWN, _MATRIX = 12, 30
 
 def section(subject: Subject) -> Section:
     """Returns confusions and the most confident mistakes; of labelled images only."""
-    matrix = confusion_matrix(subject.labels, subject.said, len(subject.classes))
-    right, total = int(np.trace(matrix)), int(matrix.sum())
+    right, total = int((subject.labels == subject.said).sum()), len(subject.labels)
     parts = [Text(f"It is right about {right:,} of {total:,} images of {subject.what}: "
                   f"{right / total:.2%}.")]
     if len(subject.classes) <= _MATRIX:
+        matrix = confusion_matrix(subject.labels, subject.said, len(subject.classes))
         parts.append(Chart("confusion", matrix_chart(matrix, subject.classes, subject.classes,
                                                      "it says", "it is", hide_zero=True),
                            "Rows are the true classes, columns what the model says."))
-    if pairs := most_confused(matrix):
+    if pairs := most_confused(subject.labels, subject.said):
         parts.append(Table(("it is", "it says", "times"), [
             (subject.classes[p.true], subject.classes[p.said], str(p.count)) for p in pairs],
             numbers=(2,), title="Most confused"))
