@@ -66,13 +66,22 @@ def run_scaling(name: str | None, config: ConfigDict | None) -> int:
         base = BaseNetwork.published(name)
     else:
         validate(config)
-        dataset = experiment_lib.open_dataset(config)
-        preprocess = experiment_lib.make_preprocess(config, dataset)
-        if len(set(preprocess.size)) > 1:
-            raise UserError(f"The images are {preprocess.size[0]}x{preprocess.size[1]}; scaling "
-                            "takes square ones: set --config.data.image_size=N.")
-        base = BaseNetwork(config.model.name, preprocess.size[0], preprocess.channels,
-                           dataset.num_classes, model_overrides(config))
+        base = base_network(config)
     for table in format_all(base):
         print(table, flush=True)
     return 0
+
+
+def base_network(config: ConfigDict) -> BaseNetwork:
+    """Returns the network of a config, for the images and the classes of its data set.
+
+    Raises:
+      UserError: as `run_scaling`, or if the data set cannot be opened.
+    """
+    dataset = experiment_lib.open_dataset(config)
+    preprocess = experiment_lib.make_preprocess(config, dataset)
+    if len(set(preprocess.size)) > 1:
+        raise UserError(f"The images are {preprocess.size[0]}x{preprocess.size[1]}; scaling "
+                        "takes square ones: set --config.data.image_size=N.")
+    return BaseNetwork(config.model.name, preprocess.size[0], preprocess.channels,
+                       dataset.num_classes, model_overrides(config))

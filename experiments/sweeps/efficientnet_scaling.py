@@ -42,6 +42,7 @@ from pathlib import Path
 
 from cnnjax import config as config_lib
 from cnnjax.analysis.scaling import PAPER, UNSCALED, BaseNetwork, candidates, equal_cost, scale
+from cnnjax.jobs import summarize
 from cnnjax.models import Scaling
 from cnnjax.sweeps import Trial
 from cnnjax.types import UserError
@@ -129,8 +130,15 @@ def sweep(preset=None, config=None):
 
 
 def base_network(preset=None, config=None):
-    """Returns the network that a preset scales: its own, or that of another config."""
-    config = get_config(preset) if config is None else config
+    """Returns the network that a preset scales: its own, or that of another config.
+
+    Other data, and images that keep their size, are opened to see what there is.
+    """
+    own = get_config(preset)
+    config = own if config is None else config
+    if not config.data.image_size or any(
+            config.data[key] != own.data[key] for key in ("name", "mean", "std")):
+        return summarize.base_network(config)
     channels, classes = (3, 1000) if preset == "imagenet" else (1, 10)
     return BaseNetwork(config.model.name, config.data.image_size, channels, classes,
                        config_lib.model_overrides(config))

@@ -8,6 +8,7 @@ import importlib.util
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
@@ -179,6 +180,21 @@ def test_the_imagenet_recipe_of_efficientnet_decays_by_3_percent_every_2_4_epoch
     for epochs in (6, 100, 349):
         assert float(rate(round(epochs * steps))) == pytest.approx(
             0.256 * 0.97 ** (epochs // 2.4), rel=1e-4)
+
+
+def test_a_scaling_sweep_of_other_data_counts_the_networks_that_will_train(tmp_path):
+    module = load(ROOT / "experiments" / "sweeps" / "efficientnet_scaling.py")
+    own, config = module.base_network("digits"), module.get_config("digits")
+    images = np.zeros((8, 12, 12, 3), np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=[0, 1, 2, 0] * 2)
+    config.data.name, config.data.image_size = f"npz:{tmp_path / 'a.npz'}", 0
+    base = module.base_network("digits", config)
+    assert (base.pixels, base.channels, base.num_classes) == (12, 3, 3)
+    # Kernels of 3x3 to 16 maps from two colours more; 40 weights and a bias of 7 classes fewer.
+    assert base.count()[0] == own.count()[0] + 2 * 9 * 16 - 7 * 41
+    trial = next(iter(module.sweep("digits", config)))
+    assert trial.tags["params"] == base.count()[0]
+    assert trial.overrides["data.image_size"] == 12
 
 
 def result(module, trial, top1, seed=0):
