@@ -13,6 +13,9 @@ import pytest
 
 from cnnjax import config as config_lib
 from cnnjax import models, sweeps
+from cnnjax.analysis.scaling import Scaled
+from cnnjax.analysis.trials.layout import equal_costs, lay_out
+from cnnjax.analysis.trials.rows import Row, groups
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.types import UserError
 from cnnjax.validation import validate
@@ -195,6 +198,23 @@ def test_a_scaling_sweep_of_other_data_counts_the_networks_that_will_train(tmp_p
     trial = next(iter(module.sweep("digits", config)))
     assert trial.tags["params"] == base.count()[0]
     assert trial.overrides["data.image_size"] == 12
+
+
+def test_table_7_is_compared_at_one_cost_with_the_papers_margin_around_the_crop(monkeypatch):
+    module = load(ROOT / "experiments" / "sweeps" / "efficientnet_scaling.py")
+    monkeypatch.setattr(module, "scale", lambda base, scaling, family: Scaled(
+        family, scaling, None, scaling.pixels(base.pixels), 1, 1, 1.0))
+    base, *families = module.sweep("imagenet")
+    assert (base.name, base.tags["cost_factor"], base.overrides["data.crop"]) == ("base", 1, 0.875)
+    crops = {trial.name: trial.overrides["data.crop"] for trial in families}
+    # CROP_PADDING of the paper's code is 32: 224 of 256 pixels, 448 of 480, 291 of 323.
+    assert crops == {"depth": 0.875, "width": 0.875, "resolution": pytest.approx(448 / 480),
+                     "compound": pytest.approx(291 / 323)}
+    rows = [Row(trial.name, 0, "done", trial.tags, multiply_adds=1, top1=0.5)
+            for trial in (base, *families)]
+    trials = groups(rows)
+    assert [[t.name for t in found] for found in equal_costs(trials, lay_out(trials))] == [
+        ["depth", "width", "resolution", "compound"]]
 
 
 def result(module, trial, top1, seed=0):
