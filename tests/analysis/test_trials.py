@@ -16,6 +16,7 @@ from cnnjax.analysis.trials import (
     Row,
     groups,
     pareto_front,
+    save_figures,
     spread,
     to_csv,
     to_markdown,
@@ -205,6 +206,15 @@ def test_a_curve_of_one_point_is_seen():
     axes, = curves_by_series(trials, lay_out(trials), "title").axes
     assert {len(line.get_xdata()): line.get_marker() for line in axes.get_lines()} == {
         2: "None", 1: "o"}
+
+
+def test_a_figure_that_the_trials_no_longer_ask_for_is_removed_and_other_files_stay(tmp_path):
+    (tmp_path / "my_grid.png").touch()
+    trials = groups([row(f"{x}{y}", tags={"lr": x, "batch": y})
+                     for x, y in itertools.product((1, 2), (1, 2, 3))])
+    assert save_figures(trials, tmp_path, "title") == ["grid"]
+    assert save_figures(trials[:2], tmp_path, "title") == []
+    assert [path.name for path in tmp_path.iterdir()] == ["my_grid.png"]
 
 
 def test_an_axis_is_a_number_that_series_share_not_one_that_comes_out_different_for_all():

@@ -6,6 +6,7 @@ where colour stands for a number it is cividis. Bars are the 95 % interval of th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,14 @@ _STYLE = {"font.size": 9, "axes.titlesize": 9, "legend.fontsize": 8, "axes.spine
           "errorbar.capsize": 2.5}
 _MOST_NAMES = 12  # Of points in a figure, beyond which they would cover one another.
 _MOST_SETS = 5  # Of bars.
+_NAME = re.compile(rf"accuracy_({'|'.join(COSTS)})|error_by_\w+|grid|equal_cost|learning_curves")
 _MOST_LETTERS, _LINE = 24, 60  # Of a name, and of a line, in a legend that stands in columns.
 
 
 def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]:
     """Writes each figure as PNG and as PDF, and returns their names.
+
+    Those of an earlier call that these trials do not ask for are removed: they show others.
 
     Args:
       trials: of the sweep; those without a finished run are left out.
@@ -56,6 +60,10 @@ def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]
             # Without a date, so that the same results give the same file.
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
             names.append(name)
+    for path in folder.iterdir():
+        if path.suffix in (".png", ".pdf") and _NAME.fullmatch(path.stem) and (
+                path.stem not in names):
+            path.unlink()
     return names
 
 
