@@ -23,7 +23,8 @@ class MBConv(nn.Module):
     """1x1 to `hidden` channels, depthwise, squeeze-excitation, linear 1x1, plus the input.
 
     Each convolution is followed by a norm, and but for the last by the activation. The first one is
-    left out where it would not widen, and the input is added where the shape is kept.
+    left out where it would not widen, and the input is added where the stride is 1 and the channels
+    are kept: what a stride of 2 makes of a map of one pixel has its shape, and gets nothing added.
 
     Attributes:
       features: output channels.
@@ -61,11 +62,12 @@ class MBConv(nn.Module):
             y = self.squeeze_excite(self.squeeze, name="squeeze")(y)
         y = self.conv(self.features, 1, name="project_conv")(y)
         y = self.norm(name="project_norm")(y)
-        return x + self.drop_path(name="drop_path")(y) if x.shape == y.shape else y
+        keeps = self.stride == 1 and x.shape[-1] == self.features
+        return x + self.drop_path(name="drop_path")(y) if keeps else y
 
 
 class FusedMBConv(nn.Module):
-    """A full convolution to `hidden` channels, linear 1x1, plus the input where the shape is kept.
+    """A full convolution to `hidden` channels, linear 1x1, plus the input as in `MBConv`.
 
     Without expansion there is one convolution alone, and its activation stays.
 
@@ -92,7 +94,8 @@ class FusedMBConv(nn.Module):
             y = self.activation(self.norm(name="expand_norm")(y))
             y = self.conv(self.features, 1, name="project_conv")(y)
             y = self.norm(name="project_norm")(y)
-        return x + self.drop_path(name="drop_path")(y) if x.shape == y.shape else y
+        keeps = self.stride == 1 and x.shape[-1] == self.features
+        return x + self.drop_path(name="drop_path")(y) if keeps else y
 
 
 def makers(*, train: bool, dtype: np.dtype, bn_momentum: float, bn_epsilon: float,

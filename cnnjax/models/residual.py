@@ -26,9 +26,10 @@ class BasicBlock(nn.Module):
     Attributes:
       width: of a stage: the output channels here, a quarter of them in a bottleneck.
       stride: of the first 3x3 convolution.
-      shortcut: what a block that changes the shape adds. "projection" is the paper's option B, a
-        1x1 convolution and a batch norm, and "pad" its option A, every `stride`-th pixel and zeros
-        for the new channels, half of them on either side. "none" never adds anything: a plain net.
+      shortcut: what a block with a stride or other channels adds. "projection" is the paper's
+        option B, a 1x1 convolution and a batch norm, and "pad" its option A, every `stride`-th
+        pixel and zeros for the new channels, half of them on either side. "none" never adds
+        anything: a plain net.
       conv, norm, last_norm, gate, drop_path: makers of the layers, with dtype and train mode bound.
       se_reduction: ratio of a branch's channels to the units of its gate, a multiple of 8, or None.
     """
@@ -58,10 +59,13 @@ class BasicBlock(nn.Module):
         y = self.drop_path(name="drop_path")(y)
         if self.shortcut == "none":
             return nn.relu(y)
-        if x.shape != y.shape and self.shortcut == "projection":
+        # Not whether the shapes differ, or the parameters would be others for the smallest images,
+        # whose maps of one pixel keep their shape at any stride.
+        changes = self.stride != 1 or x.shape[-1] != y.shape[-1]
+        if changes and self.shortcut == "projection":
             x = self.conv(y.shape[-1], 1, self.stride, name="shortcut_conv")(x)
             x = self.norm(name="shortcut_norm")(x)
-        elif x.shape != y.shape:
+        elif changes:
             new = y.shape[-1] - x.shape[-1]
             edges = ((0, 0), (0, 0), (0, 0), (new // 2, new - new // 2))
             x = jnp.pad(x[:, ::self.stride, ::self.stride], edges)

@@ -1,5 +1,6 @@
 """Compound scaling, and the networks it gives."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +11,7 @@ from cnnjax import trees
 from cnnjax.models import create_model, lookup
 from cnnjax.models.efficientnet import TRUNKS
 from cnnjax.models.mbconv import FusedMBConv, makers
+from cnnjax.models.parts import DropPath
 from cnnjax.models.scaling import compound_scaling, round_channels, round_repeats
 from cnnjax.types import UserError
 
@@ -81,6 +83,26 @@ def test_a_resnet_of_another_width_is_built_of_other_widths():
     scaled = create_model("resnet20_cifar", 10, width=1.5, depth=2 / 3)
     written = create_model("resnet20_cifar", 10, widths=(24, 48, 96), stage_sizes=(2, 2, 2))
     assert shapes(scaled) == shapes(written)
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("resnet18", dict(widths=(8, 8, 8, 8))), ("efficientnet_b0", dict(width=0.01, depth=0.1)),
+    ("efficientnet_v2_s", dict(width=0.01, depth=0.1)), ("mobilenet_v3_small", {})])
+def test_what_a_block_adds_is_a_matter_of_stride_and_channels_and_not_of_the_images(name, more):
+    """Images of two pixels become maps of one, whose shape a stride of 2 keeps."""
+    model, calls = create_model(name, 10, **more), []
+
+    def count(run, args, kwargs, context):
+        calls[-1] += isinstance(context.module, DropPath)
+        return run(*args, **kwargs)
+
+    def parameters(side):
+        calls.append(0)
+        with nn.intercept_methods(count):
+            return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, side, side, 3)))
+
+    assert trees.count(parameters(2)["params"]) == trees.count(parameters(64)["params"])
+    assert calls[0] == calls[1] > 0
 
 
 def test_lite_nets_keep_stem_head_and_the_depth_of_the_first_and_last_stage():
