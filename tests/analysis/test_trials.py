@@ -175,6 +175,19 @@ def test_the_legend_of_equal_cost_stands_in_the_picture_above_the_bars(names):
     assert inside.y0 > max(bar.y1 for bar in bars) > around.y0 + around.height / 2
 
 
+def test_bars_of_equal_cost_stand_about_their_tick_and_no_tick_is_above_100_percent():
+    """The base and what a search has tried take no room; two seeds' interval reaches 100 %."""
+    trials = compound(cloud=3)
+    trials += groups([row("r", seed, top1, tags={"family": "resolution", "cost_factor": 4},
+                          multiply_adds=360) for seed, top1 in enumerate((0.6, 0.9))])
+    layout = lay_out(trials)
+    figure = _drawn("title", trials, _equal_cost_bars, layout, equal_costs(trials, layout))
+    axes, = figure.axes
+    middles = sorted(bar.get_x() + bar.get_width() / 2 for bar in axes.patches)
+    assert len(middles) == 5 and np.mean(middles[-3:]) == pytest.approx(axes.get_xticks()[1])
+    assert axes.get_ylim()[1] > 100 >= max(axes.get_yticks())
+
+
 @pytest.mark.filterwarnings("error")
 @matplotlib.rc_context(_STYLE)
 @pytest.mark.parametrize(("columns", "lines"), [(3, 2), (10, 4), (20, 20)])

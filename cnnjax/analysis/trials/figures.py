@@ -197,12 +197,14 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
     names = list(by_series(trials, layout))
     if len(sets) > _MOST_SETS:
         sets = [sets[i] for i in np.linspace(0, len(sets) - 1, _MOST_SETS).round().astype(int)]
-    width = 0.8 / len(names)
+    here = {series_of(trial, layout) for members in sets for trial in members}
+    places = [name for name in names if name in here]  # A base or a search has no bar.
+    width = 0.8 / len(places)
     lows, highs, shown = [], [], {}
     for place, members in enumerate(sets):
         for trial in members:
             i, found = names.index(series_of(trial, layout)), trial.spread("top1")
-            x = place + (i - (len(names) - 1) / 2) * width
+            x = place + (places.index(names[i]) - (len(places) - 1) / 2) * width
             mean, half = 100 * found.mean, 100 * (found.half or 0)
             low, high = max(0, mean - half), min(100, mean + half)
             shown[names[i]] = axes.bar(x, mean, width * 0.92, color=COLOURS[i % len(COLOURS)],
@@ -220,7 +222,9 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
     columns = min(len(labels), _LINE // (max(map(len, labels)) + 6))
     # The legend stands above the bars, each of its lines as high as 6 % of the axes.
     part = 0.89 - 0.06 * -(-len(labels) // columns)
-    axes.set_ylim(bottom, bottom + (max(highs) - bottom) / part)
+    top = bottom + (max(highs) - bottom) / part
+    axes.set_ylim(bottom, top)
+    axes.set_yticks([tick for tick in axes.get_yticks() if bottom <= tick <= min(100, top)])
     axes.legend(shown.values(), labels, frameon=False, ncols=columns, loc="upper left",
                 columnspacing=1.2, handlelength=1.0)
     axes.grid(axis="x", visible=False)
