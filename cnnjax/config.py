@@ -56,17 +56,16 @@ def phase_steps(config: ConfigDict, examples: int) -> tuple[int, int]:
 
     They are rounded up so that no epoch is cut short.
     """
-    def steps(section):
-        length = in_steps(config[section], "", batch_size=config.train.batch_size,
-                          examples=examples, where=section)
-        if length and length >= 2**31 - 1:
-            raise UserError(f"The run of {length:.3g} steps is too long: a step is counted in 31 "
-                            f"bits. Set a smaller --config.{section}.epochs=N.")
-        # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be
-        # 30.000000000004.
-        return max(1, math.ceil(length - 1e-6)) if length else 0
-
-    found = steps("head"), steps("train")
+    lengths = {section: in_steps(config[section], "", batch_size=config.train.batch_size,
+                                 examples=examples, where=section) or 0
+               for section in ("head", "train")}
+    if (total := sum(lengths.values())) >= 2**31 - 1:
+        raise UserError(f"The run of {total:.3g} steps is too long: a step is counted in 31 bits. "
+                        f"Set a smaller --config.{max(lengths, key=lengths.get)}.epochs=N.")
+    # 3 epochs of 1,000 examples at batch 100 are 30 steps, though 3 * 10.0 may be
+    # 30.000000000004.
+    found = tuple(max(1, math.ceil(length - 1e-6)) if length else 0
+                  for length in lengths.values())
     if not any(found):
         raise UserError("The run has no length: set --config.train.epochs=N "
                         "(or train.steps, or train.examples).")

@@ -35,6 +35,16 @@ def test_every_unit_of_the_run_resolves_to_steps_and_no_epoch_is_cut_short(key, 
     assert config_lib.total_steps(config, examples=1_000) == steps
 
 
+def test_a_run_of_two_phases_is_no_longer_than_its_count_of_steps():
+    """Of 31 bits, in which the step of the state is counted."""
+    config = config_lib.default()
+    config.head.steps, config.train.steps = 1_000_000_000, 1_000_000_000
+    assert config_lib.total_steps(config, examples=1_000) == 2_000_000_000
+    config.train.steps = 2_000_000_000
+    with pytest.raises(UserError, match=r"3e\+09 steps is too long.*--config.train.epochs=N"):
+        config_lib.total_steps(config, examples=1_000)
+
+
 def test_percent_is_of_the_whole_run():
     config = valid()
     config.schedule.warmup_percent = 5.0
