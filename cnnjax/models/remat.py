@@ -49,7 +49,10 @@ def modules_to_rematerialise(names: Collection[str], patterns: Sequence[str],
 
 @contextlib.contextmanager
 def rematerialised(paths: Collection[str]) -> Iterator[None]:
-    """Within it, the backward pass of `apply` computes the modules with these paths again."""
+    """Within it, the backward pass of `apply` computes the modules with these paths again.
+
+    Contexts that add arguments to calls, such as `ghost_batches`, are entered within this one.
+    """
     inside = []
 
     def interceptor(call, args, kwargs, context):

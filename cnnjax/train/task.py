@@ -99,8 +99,9 @@ class Task:
     @contextlib.contextmanager
     def behaviour(self, frozen: Collection[str]) -> Iterator[None]:
         """Within it, `module.apply` runs as the recipe says; `frozen` modules as in evaluation."""
-        with (ops.training(), as_in_evaluation(frozen), ghost_batches(self.ghost_batch_size),
-              rematerialised(self.remat)):
+        # First what lifts calls: it would take what the others pass along with them for arrays.
+        with (ops.training(), rematerialised(self.remat), as_in_evaluation(frozen),
+              ghost_batches(self.ghost_batch_size)):
             yield
 
     def frozen_modules(self, params: PyTree, batch_stats: PyTree, input_shape: Sequence[int]
