@@ -302,5 +302,8 @@ def check_batch_size(batch_size: int, examples: int, mesh: Mesh) -> None:
     if batch_size < 1 or batch_size % devices:
         below = batch_size // devices * devices
         near = [n for n in (below, below + devices) if 0 < n <= largest]
+        # A run that goes on keeps its batch. Of several processes each brings its devices.
+        fewer = next(n for n in range(devices, 0, -1) if batch_size % n == 0)
         raise UserError(f"A batch of {batch_size} cannot be divided over {devices} devices. Set "
-                        f"--config.train.batch_size={' or '.join(map(str, near))}.")
+                        f"--config.train.batch_size={' or '.join(map(str, near))}"
+                        + (f", or --config.devices={fewer}." if jax.process_count() == 1 else "."))

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from cnnjax import data
 from cnnjax.checkpoint import warn
 from cnnjax.data.survey import Survey, duplicates, survey
 from cnnjax.files import write_whole
@@ -34,6 +35,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     experiment = dataclasses.replace(experiment_lib.build(config, trains=False),
                                      bad_files=BadFiles(quiet=True))
     dataset, preprocess = experiment.dataset, experiment.preprocess
+    # The first batch is drawn in the end.
+    data.check_batch_size(config.train.batch_size, len(dataset.train), experiment.mesh)
     if dry_run:
         print(f"Would read {len(dataset.train):,} + {len(dataset.eval):,} examples of "
               f"{dataset.name}.")

@@ -171,7 +171,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
       saved_preprocess: that of a run which has started. What its parameters were trained with
         counts, whatever weights it started from and the data's statistics are today.
       trains: False for what only looks at the model or the data: there need be no teacher, and no
-        room for a training step.
+        room for a training step, whose batch the devices need not divide.
 
     Raises:
       UserError: for anything that could be known before the first step.
@@ -183,7 +183,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     ops.set_products(backend.product_type(config.precision))
     dataset = open_dataset(config)
     examples, batch_size = len(dataset.train.source), config.train.batch_size
-    data.check_batch_size(batch_size, examples, mesh)
+    if trains:
+        data.check_batch_size(batch_size, examples, mesh)
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
@@ -212,6 +213,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         gathered=step_lib.replicated(mesh) if sharded else None,
         distillation=teacher and teacher.distillation)
     phases = make_phases(config, parts)
+    if trains:
+        recipe.check_accumulate(phases[-1].task.accumulate, batch_size, mesh)
     schedule = dataclasses.replace(make_schedule(config, examples, phases[-1].stop),
                                    stop=_stop(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,

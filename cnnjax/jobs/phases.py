@@ -170,7 +170,7 @@ def _main_phase(config: ConfigDict, parts: Parts, start: int, steps: int) -> Pha
         trainable=names, running_statistics=config.train.norm_statistics == "running",
         mix=recipe.make_mix(config), loss=config.train.loss,
         target_threshold=config.train.target_threshold,
-        accumulate=recipe.check_accumulate(config, parts.mesh),
+        accumulate=config.train.accumulate,
         average_decay=recipe.average_decay(config), average_start=start,
         remat=recipe.make_remat(config, parts.params),
         ghost_batch_size=recipe.check_ghost_batch_size(config), gathered=parts.gathered,

@@ -97,11 +97,12 @@ def check_ghost_batch_size(config: ConfigDict) -> int:
     return size
 
 
-def check_accumulate(config: ConfigDict, mesh: Mesh) -> int:
-    """Returns `train.accumulate`, which divides the rows of each device."""
-    parts, rows = config.train.accumulate, config.train.batch_size // mesh.size
+def check_accumulate(parts: int, batch_size: int, mesh: Mesh) -> None:
+    """Raises a UserError unless the parts of `train.accumulate` divide the rows of each device."""
+    rows = batch_size // mesh.size
     if rows % parts:
+        # A run that goes on keeps its parts.
+        fewer = next((n for n in range(mesh.size, 0, -1) if batch_size % (n * parts) == 0), None)
         raise UserError(f"train.accumulate is {parts}, but it must divide the {rows} examples of a "
                         f"batch on each device: set --config.train.accumulate to a divisor of "
-                        f"{rows}.")
-    return parts
+                        f"{rows}" + (f", or --config.devices={fewer}." if fewer else "."))

@@ -187,7 +187,7 @@ def test_crops_on_the_host_cannot_be_resident(datasets, make):
 
 
 @pytest.mark.parametrize(("batch_size", "message"), [
-    (60, "over 8 devices. Set --config.train.batch_size=56 or 64"),
+    (60, "over 8 devices. Set --config.train.batch_size=56 or 64, or --config.devices=6"),
     (5, "batch_size=8"), (99, "batch_size=96"), (101, "only 100 .*batch_size=96 or smaller")])
 def test_batches_that_do_not_divide_are_explained(batch_size, message):
     class Mesh:

@@ -7,7 +7,11 @@ import sys
 
 import pytest
 
+from cnnjax import config as config_lib
+from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import recipe
 from cnnjax.train.writers import read_metrics
+from cnnjax.types import UserError
 
 # 360 examples to evaluate in batches of 50, which 8 devices round up to 56: neither divides.
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4, 8)",
@@ -30,7 +34,7 @@ def train(folder, root, devices, *overrides):
 @pytest.fixture(scope="module")
 def one(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("one") / "run"
-    return train(folder, root, 1)
+    return *train(folder, root, 1), folder
 
 
 def test_eight_devices_give_the_losses_of_one(one, root, tmp_path):
@@ -38,6 +42,39 @@ def test_eight_devices_give_the_losses_of_one(one, root, tmp_path):
     assert losses == pytest.approx(one[1], rel=2e-4)
     assert summary["examples_evaluated"] == one[0]["examples_evaluated"] == 360
     assert summary["top1"] == pytest.approx(one[0]["top1"], abs=2 / 360)
+
+
+def test_a_run_is_evaluated_on_devices_that_do_not_divide_its_batch(one, root):
+    summary, _, folder = one
+    five = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}
+
+    def launch(*words):
+        return subprocess.run([sys.executable, *words, f"--workdir={folder}"], cwd=root, env=five,
+                              capture_output=True, text=True)
+
+    done = launch("launch.py", "--job=evaluate")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((folder / "evaluate.json").read_text())
+    assert found["eval_examples"] == 360
+    assert found["eval_top1"] == pytest.approx(summary["top1"], abs=2 / 360)
+    done = launch(*RUN)  # It could go on on four, with the batch that it has.
+    assert done.returncode == 2 and "--config.devices=4" in done.stderr
+
+
+def test_the_parts_of_a_batch_divide_the_rows_of_each_device_where_there_are_steps():
+    config = config_lib.default()
+    config.model.name, config.train.steps = "simple_cnn", 2
+    config.train.batch_size, config.train.accumulate = 12, 5
+    experiment_lib.build(config, trains=False)
+    with pytest.raises(UserError, match="to a divisor of 12[.]"):
+        experiment_lib.build(config)
+
+    class Mesh:
+        size = 4
+
+    recipe.check_accumulate(3, 12, Mesh)
+    with pytest.raises(UserError, match="to a divisor of 3, or --config.devices=2"):
+        recipe.check_accumulate(6, 12, Mesh)
 
 
 @pytest.mark.slow
