@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         ResidentFeed,
         StreamFeed,
         check_batch_size,
+        check_crops,
         make_array_feed,
         make_train_feed,
     )
@@ -43,8 +44,8 @@ if TYPE_CHECKING:
 __all__ = [
     "CopySettings", "Dataset", "EvalFeed", "Feed", "NotPrepared", "ResidentEvalFeed",
     "ResidentFeed", "Split", "StreamEvalFeed", "StreamFeed", "TrainOrder", "check_batch_size",
-    "decode_image", "make_array_eval_feed", "make_array_feed", "make_eval_feed", "make_train_feed",
-    "is_of_tfds", "open_dataset", "prepare", "read_image", "resident_limit",
+    "check_crops", "decode_image", "make_array_eval_feed", "make_array_feed", "make_eval_feed",
+    "make_train_feed", "is_of_tfds", "open_dataset", "prepare", "read_image", "resident_limit",
     "resize_center_crop", "resize_whole", "write_copy",
 ]
 

@@ -223,6 +223,7 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
         argument is out of range.
     """
     check_batch_size(batch_size, len(split), mesh)
+    check_crops(split, placement, random_resized_crop)
     stream = make_stream(split, image_size, crop, random_resized_crop, interpolation, threads, seed,
                          on_error, workers)
     order = TrainOrder(seed, len(split), repeats)
@@ -273,19 +274,25 @@ def is_resident(stream: HostStream, placement: str, mesh: Mesh) -> bool:
     """Whether to keep the split on the device.
 
     Raises:
-      UserError: for an unknown placement, or "device" for crops that differ in every epoch.
+      UserError: for an unknown placement.
     """
     if placement not in PLACEMENTS:
         raise UserError(f"data.placement is {placement!r}; it is one of {', '.join(PLACEMENTS)}.")
     same_every_epoch = stream.transform is None or stream.transform.deterministic
-    if placement == "device" and not same_every_epoch:
+    size = len(stream.split) * int(np.prod(stream.image_shape))
+    return placement == "device" or (
+        placement == "auto" and same_every_epoch and size <= place.resident_limit(mesh))
+
+
+def check_crops(split: Split, placement: str, random_resized_crop: tuple[float, float] | None
+                ) -> None:
+    """Raises a UserError for shares of no area, or for crops on the host of resident data."""
+    transform = HostTransform((1, 1), random_area=random_resized_crop)
+    if placement == "device" and split.image_shape is None and not transform.deterministic:
         raise UserError("Random resized crops of images of different sizes are made on the host, "
                         "so the data cannot stay on the device: set "
                         "--config.data.placement=auto, or "
                         "--config.augment.random_resized_crop=None.")
-    size = len(stream.split) * int(np.prod(stream.image_shape))
-    return placement == "device" or (
-        placement == "auto" and same_every_epoch and size <= place.resident_limit(mesh))
 
 
 def check_batch_size(batch_size: int, examples: int, mesh: Mesh) -> None:

@@ -214,6 +214,9 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         distillation=teacher and teacher.distillation)
     phases = make_phases(config, parts)
     if trains:
+        # Of the last phase, which may begin hours after the first.
+        data.check_crops(dataset.train, config.data.placement,
+                         config.augment.random_resized_crop if phases[-1].augmented else None)
         recipe.check_accumulate(phases[-1].task.accumulate, batch_size, mesh)
     schedule = dataclasses.replace(make_schedule(config, examples, phases[-1].stop),
                                    stop=_stop(config, phases))

@@ -16,6 +16,7 @@ from cnnjax import config as config_lib
 from cnnjax import trees
 from cnnjax.command_line import main
 from cnnjax.jobs import ahead, run_summary, workdir
+from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import UserError
@@ -175,7 +176,13 @@ def test_a_finished_run_can_be_extended(whole, tmp_path):
 
 def test_a_failed_start_leaves_the_workdir_to_the_corrected_one(tmp_path, capsys):
     folder = tmp_path / "run"
-    assert train(folder, "--config.augment.random_resized_crop=(0.8,0.2)") == 2
+
+    def fails(*_):
+        raise UserError("The images cannot be read.")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiment_lib, "make_train_feed", fails)
+        assert train(folder) == 2
     assert train(folder, "--config.train.steps=2") == 0
 
 

@@ -9,6 +9,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 from results import lines, summary
 
 import cnnjax
@@ -303,6 +304,23 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
                                                     message):
     assert train(tmp_path / "run", *overrides) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("crops", "message"), [
+    ("(0.8, 0.2)", "random_resized_crop is (0.8, 0.2)"),
+    ("(0.2, 0.8)", "--config.data.placement=auto")])
+def test_what_the_second_phase_cannot_do_is_said_before_the_first(tmp_path, capsys, crops, message):
+    for split in ("train", "test"):
+        for name in ("ant", "bee"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(4):
+                Image.new("RGB", (8 + i, 9)).save(tmp_path / split / name / f"{i}.png")
+    folder = tmp_path / "run"
+    assert train(folder, f"--config.data.name=folder:{tmp_path}", "--config.data.image_size=8",
+                 "--config.train.batch_size=4", "--config.data.placement=device",
+                 f"--config.augment.random_resized_crop={crops}", path="random") == 2
+    assert message in capsys.readouterr().err
+    assert not (folder / "checkpoints").exists()
 
 
 def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeypatch):
