@@ -12,10 +12,13 @@ from cnnjax.analysis.comparison import compare, format_comparison
 from cnnjax.analysis.scaling import BaseNetwork
 from cnnjax.analysis.scaling_tables import format_all
 from cnnjax.config import model_overrides
-from cnnjax.jobs import data_summary
+from cnnjax.data import Dataset
+from cnnjax.jobs import data_summary, initial_weights
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.model_input import at_eval_size
+from cnnjax.jobs.train import saved_preprocess
 from cnnjax.models import list_models, lookup
-from cnnjax.types import UserError, did_you_mean
+from cnnjax.types import Preprocess, UserError, did_you_mean
 from cnnjax.validation import validate
 
 
@@ -27,7 +30,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     if config.summarize.what == "data":
         return data_summary.run(config, folder, dry_run)
     dataset = experiment_lib.open_dataset(config)
-    preprocess = experiment_lib.make_preprocess(config, dataset)
+    preprocess = _preprocess(config, dataset, folder)
     module = experiment_lib.make_module(config, dataset.num_classes,
                                         experiment_lib.compute_dtype(config.precision))
     experiment_lib.check_input_size(config, module, preprocess)
@@ -79,9 +82,26 @@ def base_network(config: ConfigDict) -> BaseNetwork:
       UserError: as `run_scaling`, or if the data set cannot be opened.
     """
     dataset = experiment_lib.open_dataset(config)
-    preprocess = experiment_lib.make_preprocess(config, dataset)
+    preprocess = _preprocess(config, dataset)
     if len(set(preprocess.size)) > 1:
         raise UserError(f"The images are {preprocess.size[0]}x{preprocess.size[1]}; scaling "
                         "takes square ones: set --config.data.image_size=N.")
     return BaseNetwork(config.model.name, preprocess.size[0], preprocess.channels,
                        dataset.num_classes, model_overrides(config))
+
+
+def _preprocess(config: ConfigDict, dataset: Dataset, folder: Path | None = None) -> Preprocess:
+    """Returns how images become the model's input in a run with this config.
+
+    The weights that the run starts from have a say in it. If they are gone, it is known from the
+    run in the folder, which has started.
+    """
+    weights = saved = None
+    try:
+        weights = initial_weights.load(config, dataset.num_classes)
+    except UserError:
+        saved = folder and saved_preprocess(config, folder)
+        if not saved:
+            raise
+    return at_eval_size(config, saved or experiment_lib.make_preprocess(
+        config, dataset, weights and weights.preprocess))

@@ -306,6 +306,32 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
     assert message in capsys.readouterr().err
 
 
+def test_the_summary_is_of_the_images_that_the_weights_take(monkeypatch, tmp_path, capsys):
+    rgb = dataclasses.replace(PREPROCESS, size=(12, 12), mean=(0.5,) * 3, std=(0.25,) * 3)
+
+    def load_weights(name, path, classes, tag, **overrides):
+        return cnnjax.create_model(name, classes, **overrides), {}, rgb
+
+    monkeypatch.setattr(cnnjax, "load_weights", load_weights)
+    command = [*RUN, "--job=summarize", "--config.weights.path=a.pth", f"--workdir={tmp_path}"]
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert "input (12, 12, 3)" in said  # Of digits of 8x8x1.
+    assert str(3 * 3 * 3 * 4 + 4) in next(line for line in said.splitlines() if "conv1" in line)
+    assert main([*command, "--config.data.image_size=8", "--config.eval.image_size=16"]) == 0
+    assert "input (16, 16, 3)" in capsys.readouterr().out  # As in the run's own summary.
+
+
+def test_a_run_is_summarised_without_the_weights_that_it_has_started_from(whole, capsys):
+    capsys.readouterr()
+    command = ["launch.py", "--job=summarize"]
+    assert main([*command, f"--workdir={whole}"]) == 0  # There is no a.safetensors.
+    assert "input (8, 8, 1)" in capsys.readouterr().out
+    assert main([*RUN, *command[1:], "--config.weights.path=a.safetensors",
+                 f"--workdir={whole / 'none'}"]) == 2
+    assert "There is no file a.safetensors" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("crops", "message"), [
     ("(0.8, 0.2)", "random_resized_crop is (0.8, 0.2)"),
     ("(0.2, 0.8)", "--config.data.placement=auto")])
