@@ -24,7 +24,8 @@ RESULT, PICTURE = "lr_finder.json", "lr_finder.png"
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """Runs the range test of a recipe; writes lr_finder.json and lr_finder.png.
 
-    What trains is all that the config says but for the rate, the length and the head's phase.
+    What trains is all that the config says but for the rate, the length and the head's phase; of
+    several image sizes it is the last.
     """
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(range_test(config))
@@ -77,7 +78,7 @@ def range_test(config: ConfigDict) -> ConfigDict:
             if join(prefix, unit) in config[name]:
                 config[name][join(prefix, unit)] = None
     config.train.steps = section.steps
-    config.train.progressive = ()
+    config.train.progressive = tuple((0, side) for _, side in config.train.progressive[-1:])
     config.train.stop_after_steps = None
     config.schedule.name = "range_test"
     config.schedule.lr = section.highest

@@ -173,6 +173,14 @@ def test_the_range_test_rises_from_the_first_step_whatever_the_schedule_of_the_r
     assert [float(rate(step)) for step in (0, 20, 40)] == pytest.approx([1e-4, 10**-1.5, 10.0])
 
 
+def test_the_range_test_of_a_run_of_several_image_sizes_trains_on_the_last():
+    config = config_lib.default()
+    config.model.name, config.train.steps = "simple_cnn", 4
+    config.train.progressive = ((0, 16), (50, 12))  # Of digits of 8x8.
+    phase, = experiment_lib.build(lr_finder.range_test(config)).phases
+    assert phase.image_size == (12, 12) and phase.stop == config.lr_finder.steps
+
+
 def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
     folder = tmp_path / "probe"
     assert main([*RUN, f"--workdir={folder}", "--job=evaluate", "--config.eval.probe=knn",
