@@ -227,7 +227,7 @@ def _eval() -> dict[str, Any]:
     """Evaluation."""
     return {
         "batch_size": 0,  # 0 is the training batch size.
-        "image_size": 0,  # Pixels, square; 0 is the training size.
+        "image_size": 0,  # Pixels, square; 0 is data.image_size, or the size of the images.
         **durations("every"),  # Default: every epoch. The last step always evaluates.
         "tta": "none",  # Mean over views of an image: flip, five_crop or ten_crop.
         "checkpoint": "last",  # --job=evaluate: last, best, or a step.

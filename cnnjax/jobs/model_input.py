@@ -86,9 +86,10 @@ def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
 def check_eval_size(config: ConfigDict) -> None:
     """Raises a UserError if a run that trains says at what size to evaluate alone.
 
-    Its checkpoints hold the size of the evaluation, so that none would say what it trained on.
+    Its checkpoints hold the size of the evaluation, so that none would say what it trained on;
+    `train.progressive` does.
     """
-    if config.eval.image_size and not config.data.image_size:
+    if config.eval.image_size and not (config.data.image_size or config.train.progressive):
         raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
                         "to train on, such as --config.data.image_size=160. A run that has begun "
                         "without it trains on without eval.image_size; --job=evaluate takes it.")

@@ -173,6 +173,17 @@ def test_the_range_test_rises_from_the_first_step_whatever_the_schedule_of_the_r
     assert [float(rate(step)) for step in (0, 20, 40)] == pytest.approx([1e-4, 10**-1.5, 10.0])
 
 
+def test_the_sizes_to_train_on_leave_that_of_the_evaluation_free():
+    config = config_lib.default()
+    config.model.name, config.train.steps, config.eval.image_size = "simple_cnn", 4, 16
+    config.train.progressive = ((0, 8), (50, 12))
+    new = experiment_lib.build(config)
+    resumed = experiment_lib.build(config, new.preprocess)
+    for experiment in (new, resumed):
+        assert experiment.preprocess.size == (16, 16)
+        assert [phase.image_size for phase in experiment.phases] == [(8, 8), (12, 12)]
+
+
 def test_the_range_test_of_a_run_of_several_image_sizes_trains_on_the_last():
     config = config_lib.default()
     config.model.name, config.train.steps = "simple_cnn", 4
