@@ -95,6 +95,7 @@ def bad(argv, capsys):
     ([LENET, "--images=x"], "--images goes with --job=predict"),
     ([LENET, "--job=export", "--config.export.input=int8"], "float32, uint8"),
     ([LENET, "--job=export"], "There is no trained model"),
+    ([LENET, "--job=predict", "--config.weights.path=random"], "There is no trained model"),
     (["--config=launch.py"], "defines no get_config"),
     (["--config=experiments"], "experiments/lenet5.py"),
     ([LENET, "--workdir=/proc/nowhere"], "cannot be written"),

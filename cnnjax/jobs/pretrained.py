@@ -13,6 +13,7 @@ from cnnjax import weights
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import workdir
 from cnnjax.jobs.model_input import at_eval_size
+from cnnjax.jobs.phases import NO_WEIGHTS
 from cnnjax.types import Preprocess, UserError
 
 # What may differ from the run's config; how its images become the model's input may not.
@@ -39,7 +40,7 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
         found = weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
                              **arguments)
         return found._replace(preprocess=at_eval_size(config, found.preprocess))
-    if config.weights.path is None:
+    if config.weights.path in (None, NO_WEIGHTS):
         raise UserError(f"There is no trained model in {folder}. Give a workdir that has trained, "
                         "--workdir=DIR, or pretrained weights, --model=NAME --weights=FILE.")
     found = weights.load(config.model.name, config.weights.path, tag=config.weights.tag,
