@@ -41,6 +41,7 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
                              **arguments)
         return found._replace(preprocess=at_eval_size(config, found.preprocess))
     if config.weights.path in (None, NO_WEIGHTS):
+        workdir.check_one_run(folder)
         raise UserError(f"There is no trained model in {folder}. Give a workdir that has trained, "
                         "--workdir=DIR, or pretrained weights, --model=NAME --weights=FILE.")
     found = weights.load(config.model.name, config.weights.path, tag=config.weights.tag,

@@ -108,6 +108,14 @@ def check_no_sweep(workdir: Path) -> None:
                         "--workdir, or --config.seeds=N as before.")
 
 
+def check_one_run(workdir: Path) -> None:
+    """Raises a UserError if the folder is that of a sweep, for what looks at one run."""
+    if (workdir / sweeps.SWEEP).exists():
+        runs = sorted(path.parent for path in workdir.glob(f"**/{CONFIG}"))
+        raise UserError(f"{workdir} holds a sweep, or several seeds of a run. Give one of its runs"
+                        + (f", such as --workdir={runs[0]}." if runs else "; none has begun."))
+
+
 def has_checkpoints(workdir: Path) -> bool:
     """Whether a finished checkpoint lies in a workdir, without waiting for Orbax."""
     folder = workdir / CHECKPOINTS
@@ -173,6 +181,7 @@ def load_config(workdir: Path) -> ConfigDict:
                         f"(--workdir={run}); or, to go on with all, the experiment "
                         f"(--config={about.get('experiment')}) as before.")
     if saved is None:
+        check_one_run(workdir)
         raise UserError(f"There is no run in {workdir}: it has no {CONFIG}. Train one with "
                         "python launch.py --config=FILE --workdir=DIR.")
     try:

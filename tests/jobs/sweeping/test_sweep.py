@@ -652,3 +652,16 @@ def test_what_the_user_got_wrong_is_not_tried_again(tmp_path):
         task = trial.Task(("sh", "-c", f"exit {code}"), tmp_path / str(code), tmp_path, retries=3)
         assert task() == "failed"
         assert trial.read(tmp_path / str(code))["attempts"] == attempts
+
+
+@pytest.mark.parametrize("words", [["--job=evaluate"], ["--job=predict"], [
+    "--job=export", "--config=experiments/simple_cnn.py"]], ids=" ".join)
+def test_a_job_of_one_run_names_a_run_of_the_sweep_that_it_is_given(tmp_path, capsys, words):
+    (tmp_path / "seed_0").mkdir()
+    (tmp_path / "sweep.json").write_text("{}")
+    command = ["launch.py", *words, f"--workdir={tmp_path}"]
+    assert main(command) == 2
+    assert "none has begun" in capsys.readouterr().err
+    (tmp_path / "seed_0" / "config.json").write_text("{}")
+    assert main(command) == 2
+    assert f"such as --workdir={tmp_path / 'seed_0'}" in capsys.readouterr().err
