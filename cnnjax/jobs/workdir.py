@@ -112,8 +112,10 @@ def check_one_run(workdir: Path) -> None:
     """Raises a UserError if the folder is that of a sweep, for what looks at one run."""
     if (workdir / sweeps.SWEEP).exists():
         runs = sorted(path.parent for path in workdir.glob(f"**/{CONFIG}"))
+        experiment = (read_json(workdir / sweeps.SWEEP) or {}).get("experiment", "FILE")
         raise UserError(f"{workdir} holds a sweep, or several seeds of a run. Give one of its runs"
-                        + (f", such as --workdir={runs[0]}." if runs else "; none has begun."))
+                        + (f", such as --workdir={runs[0]}" if runs else " (none has begun)")
+                        + f"; or, to go on with all, --config={experiment} as before.")
 
 
 def has_checkpoints(workdir: Path) -> bool:
@@ -174,12 +176,6 @@ def load_config(workdir: Path) -> ConfigDict:
       UserError: if the folder holds no run, or those of a sweep.
     """
     saved = read_json(workdir / CONFIG)
-    if saved is None and (workdir / sweeps.SWEEP).exists():
-        about, results = sweeps.read(workdir)
-        run = next((r.folder for r in results if r.config), workdir / "TRIAL" / "seed_0")
-        raise UserError(f"{workdir} holds a sweep, or several seeds of a run. Name one of its runs "
-                        f"(--workdir={run}); or, to go on with all, the experiment "
-                        f"(--config={about.get('experiment')}) as before.")
     if saved is None:
         check_one_run(workdir)
         raise UserError(f"There is no run in {workdir}: it has no {CONFIG}. Train one with "

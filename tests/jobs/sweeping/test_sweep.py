@@ -593,8 +593,8 @@ def test_who_names_the_folder_of_a_sweep_for_that_of_a_run_is_told_of_its_runs(
     (folder / "lr_1" / "seed_0" / "config.json").write_text('{"seed": 0}')
     assert main(["launch.py", f"--job={job}", f"--workdir={folder}"]) == 2
     said = capsys.readouterr().err
-    assert f"(--workdir={folder / 'lr_1' / 'seed_0'})" in said
-    assert f"(--config={experiment}:2)" in said
+    assert f"such as --workdir={folder / 'lr_1' / 'seed_0'};" in said
+    assert f"--config={experiment}:2 as before." in said
 
 
 def test_an_experiment_that_sweeps_may_define_a_dataclass(experiment, here, tmp_path):
