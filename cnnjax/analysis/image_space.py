@@ -113,9 +113,23 @@ def start(key: jax.Array, number: int, height: int, width: int, channels: int,
                         f"{parameterisation!r}.")
     fourier = parameterisation == "fourier"
     shape = (2, channels, height, width // 2 + 1) if fourier else (height, width, channels)
-    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(jnp.arange(number))
-    noise = START_STD * jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
-    return noise.swapaxes(0, 1) if fourier else noise
+    return START_STD * noise(key, jnp.arange(number), shape)
+
+
+def noise(key: jax.Array, places: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Returns coordinates of images, normal of spread 1; an image's depend on its place.
+
+    Args:
+      key: of the noise.
+      places: (N,) integers.
+      shape: of an image's coordinates.
+
+    Returns:
+      (2, N, C, H, W // 2 + 1) for a shape of (2, C, H, W // 2 + 1), or (N, H, W, C).
+    """
+    keys = jax.vmap(lambda n: jax.random.fold_in(key, n))(places)
+    found = jax.vmap(lambda k: jax.random.normal(k, shape))(keys)
+    return found.swapaxes(0, 1) if len(shape) == 4 else found
 
 
 def rendered(coordinates: jax.Array, basis: jax.Array, height: int, width: int) -> jax.Array:

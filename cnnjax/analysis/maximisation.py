@@ -62,6 +62,10 @@ def maximise(module: nn.Module, variables: Any, objectives: Objective | Sequence
     Objectives of one endpoint are one batch and one program, which ends at that endpoint. No image
     depends on which others are made in the same call, but for those of one `diverse` objective.
 
+    Behind a ReLU a channel may be silent for the whole of the noise, and there is no gradient. Such
+    an image takes random steps of Adam's size, and so gains contrast, until something answers. If
+    nothing ever does, its history is constant and it shows noise alone.
+
     Args:
       module: any module of `create_model`'s contract.
       variables: of the module.
@@ -102,7 +106,8 @@ def maximise(module: nn.Module, variables: Any, objectives: Objective | Sequence
         setting = Setting(module, members[0].endpoints, (height, width), transforms, lr,
                           jax.default_backend() != "cpu")
         shape = endpoint_shapes(setting, variables, channels)[members[0].endpoint]
-        given = (variables, jnp.asarray(basis), normal, terms.arrays(members, shape), key)
+        tables = terms.arrays(members, shape) | {"places": np.array(places)}
+        given = (variables, jnp.asarray(basis), normal, tables, key)
         coordinates = jnp.take(noise, np.array(places), axis)
         coordinates, history[:, places] = _optimise(setting, given, coordinates, steps)
         images[places] = _rendered(coordinates, jnp.asarray(basis), height, width)
@@ -229,7 +234,17 @@ def _step(setting, given, state, step):
 
     gradient, seen = jax.grad(loss, has_aux=True)(coordinates)
     update, memory = optax.adam(setting.learning_rate).update(gradient, memory)
-    return (coordinates + update, memory), seen
+    axis = update.ndim - 4  # Of the images.
+    rest = tuple(i for i in range(update.ndim) if i != axis)
+    still = jnp.all(update == 0, rest, keepdims=True)  # No gradient, now or before.
+
+    def random_steps():
+        found = image_space.noise(jax.random.fold_in(key, step), tables["places"],
+                                  tuple(update.shape[i] for i in rest))
+        return jnp.where(still, setting.learning_rate * found, update)
+
+    # Noise costs time, and few images need any.
+    return (coordinates + jax.lax.cond(still.any(), random_steps, lambda: update), memory), seen
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

@@ -1,6 +1,6 @@
 """Images made for an objective: against their definitions, on small networks."""
 
-
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +68,30 @@ def test_an_image_depends_on_the_seed_and_its_place_alone():
     np.testing.assert_allclose(alone.images[0], found.images[0], atol=1e-4)
     split = run([class_logit(1), class_logit(2)], steps=4, batch_size=1)
     np.testing.assert_allclose(split.images[0], found.images[0], atol=1e-4)
+
+
+class Steps(nn.Module):
+    """Two channels: steps of brightness from left to right of more than 0.1, and of more than 3."""
+
+    endpoints = ("steps",)
+
+    @nn.compact
+    def __call__(self, x, train=False, capture=()):
+        rise = (x[:, :, 1:] - x[:, :, :-1]).mean(-1, keepdims=True)
+        return rise.mean((1, 2)), {"steps": nn.relu(rise - jnp.array([0.1, 3.0]))}
+
+
+@pytest.mark.parametrize("parameterisation", ["fourier", "pixels"])
+def test_a_channel_that_is_silent_for_faint_noise_gets_an_image_too(parameterisation):
+    def made(*numbers, batch_size=None):
+        return maximise(Steps(), {}, [channel("steps", n) for n in numbers], size=16, steps=80,
+                        transforms=None, parameterisation=parameterisation, batch_size=batch_size)
+
+    found = made(0, 1)
+    assert found.history[0, 0] == 0 and found.history[-1, 0] > 0.001
+    # No step between pixels in [0, 1] is larger than 3.
+    assert (found.history[:, 1] == 0).all()
+    np.testing.assert_allclose(made(0, 1, batch_size=1).images, found.images, atol=1e-4)
 
 
 @pytest.mark.slow
