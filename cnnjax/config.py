@@ -27,10 +27,12 @@ from cnnjax.defaults import sections
 from cnnjax.durations import UNITS, in_steps, join
 from cnnjax.types import UserError, did_you_mean
 
+# Keys that say where a run stops.
+LENGTH = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps")
+
 # Keys that may differ between the run that wrote a workdir and the run that goes on in it.
-MAY_CHANGE_ON_RESUME = ("train.steps", "train.epochs", "train.examples", "train.stop_after_steps",
-                        "train.on_non_finite", "train.rollback_lr_factor", "train.max_rollbacks",
-                        "deterministic",
+MAY_CHANGE_ON_RESUME = (*LENGTH, "train.on_non_finite", "train.rollback_lr_factor",
+                        "train.max_rollbacks", "deterministic",
                         "eval.", "checkpoint.", "log.", "data.threads", "data.workers",
                         "data.data_dir",
                         "data.on_error", "summarize.",

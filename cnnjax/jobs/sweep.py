@@ -22,6 +22,7 @@ from cnnjax.jobs import console, signals, workdir
 from cnnjax.jobs.lock import Lock
 from cnnjax.jobs.sweeping import executors, outcome
 from cnnjax.jobs.sweeping.engine import Engine, Run
+from cnnjax.jobs.sweeping.halving import JOURNAL, Halving
 from cnnjax.jobs.sweeping.table import Display
 from cnnjax.sweeps import Result, Trial
 from cnnjax.types import UserError
@@ -239,6 +240,28 @@ class _Sweep:
             config = config.copy_and_resolve_references()
             config.seed = seed
             workdir.check_same_experiment(saved, config, folder)
+            self._check_length(trial, config_lib.flatten(saved), config, folder)
+
+    def _check_length(self, trial: Trial, saved: Mapping[str, Any], config: ConfigDict,
+                      folder: Path) -> None:
+        """Raises a UserError if the run in a trial's folder ended later than this one is to stop.
+
+        The trial would fail, and its state take the place of the result that is there.
+        """
+        summary, sweep = workdir.read_json(folder / workdir.SUMMARY), self._config.sweep
+        # With a journal the trials stand where successive halving has stopped them.
+        halved = sweep.asha and not (self._folder / JOURNAL).exists()
+        same = all(saved.get(key) == value for key, value in config_lib.flatten(config).items()
+                   if key in config_lib.LENGTH)
+        if not sweeps.is_over(summary) or same and not halved:
+            return
+        last = min(self._total_steps(trial), config.train.stop_after_steps or sys.maxsize)
+        first = max(1, last // sweep.asha_reduction**sweep.asha_rungs)
+        end, what = (first, f"the first comparison of successive halving at step {first:,}: give "
+                     "another --workdir.") if halved else (
+            last, f"the end of a run of {last:,} steps: train longer, or give another --workdir.")
+        if (summary.get("steps") or 0) > end:
+            raise UserError(f"{folder} has been trained to step {summary['steps']:,}, past {what}")
 
     def _with_overrides(self, trial: Trial) -> ConfigDict:
         config, effective = copy.deepcopy(self._config), self._effective(trial)
@@ -266,8 +289,6 @@ class _Sweep:
         if not self._config.sweep.asha:
             return lambda run: False
         if self._halving is None:
-            from cnnjax.jobs.sweeping.halving import Halving
-
             sweep = self._config.sweep
             self._halving = Halving(self._folder, sweep.asha_rungs, sweep.asha_reduction,
                                     lambda run: self._total_steps(run.trial))

@@ -390,6 +390,25 @@ def test_a_trial_whose_folder_holds_another_experiment_is_one_message_and_its_ru
     assert here.order == ["lr_0"] and (folder / "summary.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("words", "message"), [
+    (["--config.train.steps=89"], "step 90, past the end of a run of 89 steps: train longer"),
+    (["--config.sweep.asha=True", "--config.sweep.asha_rungs=2", "--config.sweep.asha_reduction=3"],
+     "step 90, past the first comparison of successive halving at step 10: give another")])
+def test_a_shorter_sweep_does_not_put_failures_in_place_of_results(
+        words, message, experiment, here, tmp_path, capsys):
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    config = sweep_job.workdir.to_json(get_config(experiment))
+    (folder / "config.json").write_text(json.dumps(config))
+    before = [path.read_bytes() for path in (tmp_path / "s" / "summary.json",
+                                             tmp_path / "s" / "sweep.json", folder / "trial.json")]
+    assert run(f"{experiment}:1", tmp_path / "s", *words) == 2
+    assert message in capsys.readouterr().err and here.order == ["lr_0"]
+    assert before == [path.read_bytes() for path in (
+        tmp_path / "s" / "summary.json", tmp_path / "s" / "sweep.json", folder / "trial.json")]
+    assert run(f"{experiment}:1", tmp_path / "s", "--config.train.steps=91") == 0
+
+
 def get_config(path):
     names = {}
     exec(path.read_text(), names)
