@@ -25,7 +25,7 @@ def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
       x, y: what the axes are.
       ticks: names of x = 0, 1, …, if they have any.
     """
-    figure, axes = _axes(2.9 if ticks else 2.6)
+    figure, axes = _axes((2.9 if ticks else 2.6) + 0.12 * -(-len(lines) // 3))
     for i, ((name, (across, up)), color) in enumerate(zip(lines.items(), _cycle(len(lines)),
                                                           strict=True)):
         # Every other line is dashed: one on top of another leaves it to be seen.
@@ -37,7 +37,8 @@ def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
         axes.set_xticks(range(len(ticks)), list(map(label, ticks)), rotation=40, ha="right",
                         fontsize=6)
     axes.grid(alpha=0.25)
-    axes.legend(frameon=False, fontsize=6.5)
+    # Below the axes, so that no line runs through the names.
+    figure.legend(frameon=False, fontsize=6.5, ncols=3, loc="outside lower center")
     return _png(figure)
 
 

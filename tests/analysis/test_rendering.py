@@ -68,7 +68,7 @@ def test_names_are_drawn_as_they_stand(draw, monkeypatch):
 
     def look(figure):
         axes = figure.axes[0]
-        legend = axes.get_legend()
+        legend = figure.legends[0] if figure.legends else axes.get_legend()
         drawn.extend(legend.get_texts() if legend else axes.get_xticklabels())
         return png(figure)
 
@@ -80,6 +80,17 @@ def test_names_are_drawn_as_they_stand(draw, monkeypatch):
     assert [name.strip("\u200b") for name, _ in plain][:3] == ODD[:3]
     assert plain[3][0] in (ODD[3], "a very long name …")
     assert plain[4][0] == r"caf\udce9"
+
+
+def test_no_line_runs_through_the_names_of_the_lines(monkeypatch):
+    figures, png = [], charts._png
+    monkeypatch.setattr(charts, "_png", lambda figure: figures.append(figure) or png(figure))
+    # They cover the whole of the axes.
+    charts.line_chart({f"stage{i}": (np.arange(20), (-1) ** np.arange(20)) for i in range(9)},
+                      "shift (pixels)", "relative change")
+    figure, = figures
+    legend, = [*figure.legends, *filter(None, [figure.axes[0].get_legend()])]
+    assert not legend.get_window_extent().overlaps(figure.axes[0].get_tightbbox())
 
 
 def test_groups_without_points_take_no_colours(monkeypatch):
