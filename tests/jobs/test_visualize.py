@@ -1,5 +1,7 @@
 """--job=visualize: the page, what it needs and what it says."""
 
+import dataclasses
+import io
 import json
 import re
 import shutil
@@ -10,9 +12,11 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import cnnjax
 from cnnjax.command_line import main
+from cnnjax.jobs.visualize import page as page_lib
 from cnnjax.types import Preprocess
 
 TINY = dict(widths=(4, 8))
@@ -101,6 +105,22 @@ def test_every_figure_of_the_page_is_a_png_beside_it(trained):
             "translation"} <= found
     for path in (trained / "visualize").glob("*.png"):
         assert cv2.imread(str(path)).std() > 1
+
+
+def test_a_caption_wider_than_its_tile_has_more_lines_and_a_word_is_cut():
+    def lines(caption, side=112):
+        return page_lib._wrapped(caption, page_lib._font(), side)
+
+    assert lines("for tabby\nit says great white shark, 100%") == [
+        "for tabby", "it says great white", "shark, 100%"]
+    assert lines("") == [] and lines("a\n\nb") == ["a", "", "b"]
+    first, second = lines("1337725712_2eb53cd742.jpg 87%")
+    assert first.startswith("1337725712_") and first.endswith("…") and second == "87%"
+    assert page_lib._font().getlength(first) <= 112
+    tile = page_lib.Tile(np.zeros((112, 112, 3), np.uint8), "it says great white shark, 100%")
+    heights = [Image.open(io.BytesIO(page_lib.png_of(page_lib.Figure("f", [
+        page_lib.Row("", [t])])))).height for t in (dataclasses.replace(tile, caption="bee"), tile)]
+    assert heights[1] == heights[0] + 15
 
 
 def test_the_accuracy_on_the_page_is_that_of_the_images_looked_at(trained, capsys):

@@ -114,14 +114,14 @@ def png_of(figure: Figure) -> bytes:
     if figure.beside:
         figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
-    lines = [max((tile.caption.count("\n") + 1 if tile.caption else 0 for tile in row.tiles),
-                 default=0) for row in figure.rows]
+    captions = [[_wrapped(tile.caption, font, side) for tile in row.tiles] for row in figure.rows]
+    lines = [max(map(len, row), default=0) for row in captions]
     wide = max([columns * cell, *(int(font.getlength(row.label)) + gap for row in figure.rows)])
     tall = sum((line if row.label else 0) + side + gap + n * line
                for row, n in zip(figure.rows, lines, strict=True))
     sheet = Image.new("RGB", (wide + gap, tall + gap), "white")
     pen, y = ImageDraw.Draw(sheet), gap
-    for row, n in zip(figure.rows, lines, strict=True):
+    for row, below, n in zip(figure.rows, captions, lines, strict=True):
         if row.label:
             pen.text((gap, y - 2), row.label, "black", font)
             y += line
@@ -132,14 +132,28 @@ def png_of(figure: Figure) -> bytes:
                                      Image.Resampling.NEAREST if scale >= 1
                                      else Image.Resampling.BOX)
             sheet.paste(picture, (gap + k * cell, y))
-            for i, words in enumerate(tile.caption.split("\n") if tile.caption else ()):
-                while words and pen.textlength(words, font) > side:
-                    words = words.rstrip("…")[:-1] + "…" if len(words) > 1 else ""
+            for i, words in enumerate(below[k]):
                 pen.text((gap + k * cell, y + side + i * line), words, "#333333", font)
         y += side + gap + n * line
     file = io.BytesIO()
     sheet.save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def _wrapped(caption: str, font: Any, side: int) -> list[str]:
+    """Returns a caption's lines, broken at spaces; a word wider than a tile is cut."""
+    lines: list[str] = []
+    for line in caption.split("\n") if caption else ():
+        words = line.split(" ")
+        while words:
+            fits = next((n for n in range(len(words), 0, -1)
+                         if font.getlength(" ".join(words[:n])) <= side), 0)
+            first = " ".join(words[:fits]) if fits else words[0]
+            while first and font.getlength(first) > side:
+                first = first.rstrip("…")[:-1] + "…" if len(first) > 1 else ""
+            lines.append(first)
+            del words[:max(fits, 1)]
+    return lines
 
 
 def _in_lines(rows: Sequence[Row]) -> list[Row]:
