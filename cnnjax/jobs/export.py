@@ -128,5 +128,6 @@ def _usage(path: Path, model: Pretrained, kind: str, named: bool) -> str:
         "import pathlib, jax",
         f"program = jax.export.deserialize(pathlib.Path({str(path)!r}).read_bytes())",
         f"logits = program.call(images)  # {kind} {('N', *_input_shape(model))}, {what}",
-        *[f"module, variables, preprocess = cnnjax.load_weights({model.name!r}, "
+        *["import cnnjax",
+          f"module, variables, preprocess = cnnjax.load_weights({model.name!r}, "
           f"{str(path.with_name(WEIGHTS))!r})"] * named])

@@ -259,11 +259,13 @@ def test_an_exported_program_gives_the_models_logits_for_any_batch(pretrained, t
         expected = module.apply(variables, x)
         logits = program.call(pixels if kind == "uint8" else x)
         np.testing.assert_allclose(logits, expected, atol=1e-4 * np.std(expected))
-    # What it prints is Python that works where cnnjax is not installed.
-    lines = [line for line in out.splitlines() if line.startswith(("import", "program"))]
-    names = {}
-    exec("\n".join(lines), names)
-    assert names["program"].in_avals[0].dtype == kind
+    # What it prints is Python, of which the program's part works where cnnjax is not installed.
+    program_part, weights_part = out[out.index("import pathlib"):].split("import cnnjax\n")
+    names = {"images": pixels if kind == "uint8" else np.asarray(x)}
+    exec(program_part, names)
+    np.testing.assert_array_equal(names["logits"], logits)
+    exec("import cnnjax\n" + weights_part, names := {})
+    assert names["preprocess"] == preprocess
 
 
 def test_a_trained_workdir_is_exported_with_its_classes(trained, capsys):
