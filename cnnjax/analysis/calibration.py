@@ -156,7 +156,7 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
               label="mean confidence of a bin")
     left.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy",
-             title=f"ECE {report['ece']:.2%}, at T = {report['temperature']:.2f} "
+             title=f"ECE {report['ece']:.2%}, after temperature scaling "
                    f"{report['ece_scaled']:.2%}")
     left.legend(loc="upper left")  # In a frame: bars may reach it.
     matrix = np.asarray(report["confusion"], float)

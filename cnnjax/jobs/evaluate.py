@@ -116,9 +116,10 @@ def _rows(values: dict[str, Any]) -> dict[str, str]:
     """Returns what there is beside the accuracy, for the table."""
     accuracy = [a for a in values["per_class_accuracy"] if a is not None]
     rows = {
-        "calibration": f"ECE {values['ece']:.2%}, NLL {values['nll']:.4f}; at temperature "
-                       f"{values['temperature']:.3f}: ECE {values['ece_scaled']:.2%}, NLL "
-                       f"{values['nll_scaled']:.4f} (fitted on other examples)",
+        "calibration": f"ECE {values['ece']:.2%}, NLL {values['nll']:.4f}; scaled by temperatures "
+                       f"fitted on other examples: ECE {values['ece_scaled']:.2%}, NLL "
+                       f"{values['nll_scaled']:.4f}",
+        "temperature": f"{values['temperature']:.3f}, fitted on all examples",
         "classes": f"from {min(accuracy):.2%} to {max(accuracy):.2%}",
     }
     for kind, accuracies in values.get("corruptions", {}).items():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cnnjax.analysis import calibration
+from cnnjax.jobs.evaluate import _rows
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,25 @@ def test_a_report_of_very_many_classes_takes_no_matrix_of_all_of_them(tmp_path):
     assert calibration.most_confused(logits, labels, names, 5) == [
         {"class": "49", "taken_for": "49999", "count": 1}]
     calibration.plot_calibration(report, names, str(tmp_path / "a.png"), "title")
+
+
+def test_no_temperature_stands_beside_an_error_that_was_measured_at_others(tmp_path, monkeypatch):
+    # All are said at 0.9. Of the even examples 9 in 10 are right, which is T = 1; of the odd ones
+    # 6 in 10, so that each half is off by 0.3 at the other's. All together, 3 in 4, want T = 2.
+    right = np.ravel([[i % 10 < 9, i % 10 < 6] for i in range(100)])
+    logits, labels = np.tile([np.log(9), 0.0], (200, 1)), np.where(right, 0, 1)
+    report = calibration.calibration_report(logits, labels)
+    assert [report[key] for key in ("ece", "ece_scaled", "temperature")] == pytest.approx(
+        [0.15, 0.3, 2], abs=1e-4)
+    assert calibration.reliability(logits / 2, labels).ece == pytest.approx(0)
+    titles = []
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: titles.extend(
+        axes.get_title() for axes in figure.axes))
+    calibration.plot_calibration(report, ("a", "b"), str(tmp_path / "a.png"), "title")
+    assert titles[0] == "ECE 15.00%, after temperature scaling 30.00%"
+    rows = _rows(report)
+    assert "30.00%" in rows["calibration"] and "2.000" not in rows["calibration"]
+    assert rows["temperature"] == "2.000, fitted on all examples"
 
 
 def test_the_report_is_of_these_functions_before_and_after_scaling(answers):
