@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,7 @@ class Checkpoints:
         files.check_name(self._folder, read_only)
         self._metric, self._tell = metric, tell
         self._saving: int | None = None  # The step of the save that may not have ended.
+        self._removing: threading.Thread | None = None  # What it has replaced.
         self.errors: list[dict[str, Any]] = []
         logging.getLogger("absl").addFilter(_drop_tracebacks)
         if not read_only:
@@ -199,7 +201,7 @@ class Checkpoints:
         if jax.process_count() > 1:
             return
         if self._saving is not None and not self._manager.is_saving_in_progress():
-            self.wait()
+            self._end_save()
 
     def set_aside(self, steps: Mapping[int, str]) -> None:
         """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
@@ -275,6 +277,12 @@ class Checkpoints:
 
     def wait(self) -> None:
         """Returns when everything that was saved is on disk, or has failed."""
+        self._end_save()
+        if self._removing is not None:  # Orbax must not move another there meanwhile.
+            self._removing.join()
+            self._removing = None
+
+    def _end_save(self) -> None:
         try:
             self._manager.wait_until_finished()
         except Exception as error:
@@ -283,7 +291,10 @@ class Checkpoints:
             self._saving = None
             if jax.process_index() == 0:
                 restore_replaced(self._folder)
-                remove_leftovers(self._folder, unfinished=False)
+                # In a thread: the dozen files of an old checkpoint can take ten steps' time.
+                self._removing = threading.Thread(target=remove_leftovers,
+                                                  args=(self._folder, False))
+                self._removing.start()
 
     def close(self) -> None:
         """Waits, and ends the threads."""
