@@ -31,12 +31,20 @@ class Call:
         self._jitted, self._stored = jitted, stored
         self._compiling = self._compiled = None
 
-    def prepare(self, *arguments: PyTree) -> None:
-        """Begins to compile for arguments such as these, arrays or their shapes."""
+    def prepare(self, *arguments: PyTree, after: CompiledStep | None = None) -> None:
+        """Begins to compile for arguments such as these, arrays or their shapes.
+
+        If `after` is loading, then when it has: of two cores the trace of the step has one.
+        """
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
         lowered = self._jitted.lower(*arguments)
-        self._compiling = (in_thread(self._stored.compile, lowered) if self._stored else
-                           in_thread(lowered.compile))
+
+        def compiled():
+            if after is not None:
+                after.wait()
+            return self._stored.compile(lowered) if self._stored else lowered.compile()
+
+        self._compiling = in_thread(compiled)
 
     def __call__(self, *arguments: PyTree):
         if self._compiling is not None:

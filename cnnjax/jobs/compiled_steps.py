@@ -58,6 +58,11 @@ class CompiledStep:
         self._path = path
         self._loading = in_thread(_load, path) if path.exists() else None
 
+    def wait(self) -> None:
+        """Returns when nothing is being loaded."""
+        if self._loading is not None:
+            self._loading.result()
+
     def compile(self, lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         """Returns the compiled function, from the file or, if it is not there, from the compiler.
 

@@ -180,7 +180,7 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
     draw = None
     if not step:
         draw = make_draw(experiment)
-        draw.prepare(experiment.seed)
+        draw.prepare(experiment.seed, after=stored)
     inputs = make_inputs(experiment, phase)
     call = ahead.make_call(experiment, phase, inputs.fetch, stored)
     stop = min(phase.stop, experiment.schedule.stop)
