@@ -61,13 +61,14 @@ def test_parts_within_others_are_computed_again_with_those():
     {"trainable": frozenset({"head/kernel", "head/bias"})}], ids=lambda recipe: next(iter(recipe)))
 def test_a_norm_that_is_computed_again_is_a_ghost_or_frozen_all_the_same(recipe):
     images = jax.random.normal(jax.random.key(2), (4, 8, 8, 3))
-    batch = {"image": images, "label": jnp.array([0, 1, 2, 0])}
+    key = jax.random.key(0)
+    batch = {"image": images, "label": jnp.array([0, 1, 2, 0]), "key": key}
     paths = paths_of(MODEL, images, ".*")
     assert any("norm" in path for path in paths)  # Norms themselves, not only blocks around them.
 
     def after_a_step(remat):
-        task = step_lib.Task(MODEL, optax.sgd(0.1), lambda key, x: x, seed=0, remat=remat, **recipe)
-        state = create_state(MODEL, task.optimizer, 0, images.shape, lambda p: task.split(p)[0])
+        task = step_lib.Task(MODEL, optax.sgd(0.1), lambda key, x: x, remat=remat, **recipe)
+        state = create_state(MODEL, task.optimizer, key, images.shape, lambda p: task.split(p)[0])
         state, loss = jax.jit(step_lib.train_step, static_argnums=0)(task, state, batch)
         return state.variables, loss
 
