@@ -164,19 +164,21 @@ def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
     return state
 
 
-def _make_ready(experiment: Experiment, checkpoints: Checkpoints, step: int
+def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: _Start
                 ) -> tuple[TrainState, Inputs, ahead.Call]:
-    """Returns state, batches and training step of the phase that goes on after a step.
+    """Returns state, batches and training step of the phase that goes on from a start.
 
     Unless the phase trains on features, the drawing of the state compiles while the step is traced,
     and the step, which may not be done when this returns, while the state is made.
     """
-    phase = experiment.phase_of(step + 1)
+    step, phase = start.step, experiment.phase_of(start.step + 1)
     if phase.cached_trunk is not None:  # Its batches are features by the state's parameters.
         state = _state_at(experiment, checkpoints, step)
         inputs = make_inputs(experiment, phase, state)
         return state, inputs, ahead.make_call(experiment, phase, inputs.fetch)
-    stored = compiled_steps.of(experiment.config, experiment.phases.index(phase))
+    stored = None
+    if not start.rollbacks:  # Each of which makes another program of the same config.
+        stored = compiled_steps.of(experiment.config, experiment.phases.index(phase))
     draw = None
     if not step:
         draw = make_draw(experiment)
@@ -199,7 +201,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     config = experiment.config
     start = _start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
-    state, inputs, call = _make_ready(experiment, checkpoints, start.step)
+    state, inputs, call = _make_ready(experiment, checkpoints, start)
     _announce(experiment, folder, inputs, start.step)
     run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
     logs = contextlib.ExitStack()
