@@ -214,21 +214,24 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         distillation=teacher and teacher.distillation)
     phases = make_phases(config, parts)
     if trains:
-        # Of the last phase, which may begin hours after the first.
-        data.check_crops(dataset.train, config.data.placement,
-                         config.augment.random_resized_crop if phases[-1].augmented else None)
-        recipe.check_accumulate(phases[-1].task.accumulate, batch_size, mesh)
+        _check_last_phase(config, dataset, phases[-1], mesh)
     schedule = dataclasses.replace(make_schedule(config, examples, phases[-1].stop),
                                    stop=_stop(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=schedule)
-    experiment = dataclasses.replace(experiment,
-                                     abstract_state=jax.eval_shape(
-                                         experiment.create_state, experiment.seed))
+    experiment = dataclasses.replace(experiment, abstract_state=jax.eval_shape(
+        experiment.create_state, experiment.seed))
     if weights:
         initial_weights.check_fit(weights, experiment.abstract_state)
     memory.check(experiment, trains)
     return experiment
+
+
+def _check_last_phase(config: ConfigDict, dataset: data.Dataset, phase: Phase, mesh: Mesh) -> None:
+    """Raises a UserError for what would fail when it begins, perhaps hours after the first."""
+    data.check_crops(dataset.train, config.data.placement,
+                     config.augment.random_resized_crop if phase.augmented else None)
+    recipe.check_accumulate(phase.task.accumulate, config.train.batch_size, mesh)
 
 
 def at_rate(experiment: Experiment, factor: float) -> Experiment:

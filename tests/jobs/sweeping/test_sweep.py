@@ -192,10 +192,9 @@ def test_no_room_for_a_file_of_the_sweep_is_a_message_and_the_same_command_goes_
     assert summary(tmp_path / "s")["done"] == 1 and lines(tmp_path / "s", "ended.txt") == [1]
 
 
-def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_again(
-        experiment, here, tmp_path):
-    folder = tmp_path / "s" / "lr_0" / "seed_0"
-    assert run(f"{experiment}:1", tmp_path / "s") == 0
+def run_on_for_a_while(folder):
+    """Lets a trial that is done look as if another process ran it, which ends half a second later.
+    """
     done = trial.read(folder)
     trial.update(folder, state="running")
     lock = Lock(folder / trial.LOCK)
@@ -206,6 +205,13 @@ def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_ag
         lock.release()
 
     threading.Timer(0.5, end).start()
+
+
+def test_a_trial_that_an_earlier_session_still_runs_is_waited_for_and_not_run_again(
+        experiment, here, tmp_path):
+    folder = tmp_path / "s" / "lr_0" / "seed_0"
+    assert run(f"{experiment}:1", tmp_path / "s") == 0
+    run_on_for_a_while(folder)
     assert run(f"{experiment}:1", tmp_path / "s") == 0
     assert here.order == ["lr_0"] and lines(tmp_path / "s", "begun.txt") == [1]
 
@@ -214,16 +220,7 @@ def test_a_trial_that_ends_as_an_earlier_session_asked_for_it_has_not_failed(
         experiment, here, tmp_path):
     folder = tmp_path / "s" / "lr_0" / "seed_0"
     assert run(f"{experiment}:1", tmp_path / "s") == 0
-    done = trial.read(folder)
-    trial.update(folder, state="running")
-    lock = Lock(folder / trial.LOCK)
-    assert lock.take()
-
-    def end():
-        trial.update(folder, **done)
-        lock.release()
-
-    threading.Timer(0.5, end).start()
+    run_on_for_a_while(folder)
     words = ("--config.train.steps=80", "--config.sweep.retries=0")
     assert run(f"{experiment}:1", tmp_path / "s", *words) == 0
     assert here.order == ["lr_0"] * 2 and trial.read(folder)["failures"] == 0
