@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,6 +71,14 @@ class Schedule:
     save: Every
     stop: int
 
+    def due(self, before: int, after: int) -> tuple[bool, bool, bool]:
+        """Whether to log, to evaluate and to save after the call from step `before` to `after`.
+
+        A run that stops early is measured and saved there, but goes on with the same log lines.
+        """
+        log, *others = (every.due(before, after) for every in (self.log, self.evaluate, self.save))
+        return log, *(due or after >= self.stop for due in others)
+
 
 @dataclasses.dataclass
 class Hooks:
@@ -77,7 +87,8 @@ class Hooks:
     Attributes:
       on_step: (step) after every call of the device.
       on_record: (step, values) once for every step at which anything was measured, in order, with
-        host numbers: "train_loss", "train_top1", "images_per_second", and what `evaluate` gave.
+        host numbers: "train_loss", "train_top1", "images_per_second", and what `evaluate` gave. Of
+        a step that was only logged it comes some calls later, when the device has made it.
       evaluate: (state, should_stop) -> values of the evaluation, such as {"eval_loss": …}; may
         raise `EvaluationInterrupted` if the second says so.
       save: (step, state, values): must copy what it keeps before it returns. Of a state whose
@@ -113,38 +124,68 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
         that came after is saved.
       Preempted: if `hooks.should_stop` said so; the state is saved.
     """
-    step, meter, in_flight = start_step, None, collections.deque()
+    step, meter = start_step, None
+    in_flight = collections.deque()  # (losses, what to do when they are there, or None) each.
+
+    def wait_for_all_but(calls):
+        while len(in_flight) > calls:
+            losses, then = in_flight.popleft()
+            jax.block_until_ready(losses)
+            if then is not None:
+                then()
+
     if unmeasured_since is not None:
         state = _measure(state, unmeasured_since, step, schedule, hooks, None, hooks.should_stop())
-    for k, batch in batches:
-        state, losses = call(state, constants, batch)
-        # The first call returns when it is compiled and the step has only begun.
-        meter = meter or _Meter(step, batch_size)
-        # The host runs two calls ahead of the device: enough that the device never waits, and few
-        # enough that batches don't pile up in its memory.
-        in_flight.append(losses)
-        if len(in_flight) > 2:
-            jax.block_until_ready(in_flight.popleft())
-        before, step = step, step + k
-        hooks.on_step(step)
-        state = _measure(state, before, step, schedule, hooks, meter, hooks.should_stop(), losses)
+    with concurrent.futures.ThreadPoolExecutor(1) as clock:
+        for k, batch in batches:
+            state, losses = call(state, constants, batch)
+            # The first call returns when it is compiled and the step has only begun.
+            meter = meter or _Meter(step, batch_size)
+            # The host runs two calls ahead of the device: enough that the device never waits, and
+            # few enough that batches don't pile up in its memory.
+            in_flight.append((losses, None))
+            wait_for_all_but(2)
+            before, step = step, step + k
+            hooks.on_step(step)
+            stopping = hooks.should_stop()
+            log, evaluate, save = schedule.due(before, step)
+            if evaluate or save or stopping:
+                wait_for_all_but(0)
+                state = _measure(state, before, step, schedule, hooks, meter, stopping)
+            elif log:
+                # The line is read later, so that the device need not halt for it. The time it
+                # tells is that of the device, whether this thread waits for it or for its input.
+                in_flight[-1] = losses, functools.partial(
+                    _log, step, state.window, clock.submit(_ready_at, losses), hooks, meter)
+                state = state.replace(window=_empty_window(state.window["loss"].sharding))
+        wait_for_all_but(0)
     return state
 
 
+def _ready_at(losses: PyTree) -> float:
+    jax.block_until_ready(losses)
+    return time.perf_counter()
+
+
+def _log(step: int, window: PyTree, ready: concurrent.futures.Future, hooks: Hooks,
+         meter: _Meter) -> None:
+    """Records the sums of a window that has been replaced in the state."""
+    _check_loss(window)
+    hooks.on_record(step, _read(window) | meter.read(step, ready.result()))
+
+
 def _measure(state: TrainState, before: int, step: int, schedule: Schedule, hooks: Hooks,
-             meter: _Meter | None, stopping: bool, losses: PyTree = None) -> TrainState:
+             meter: _Meter | None, stopping: bool) -> TrainState:
     """Logs, evaluates and saves as is due after the call from step `before` to `step`."""
-    log = schedule.log.due(before, step)
-    # A run that stops early is measured and saved there, but goes on with the same log lines.
-    evaluate, save = (every.due(before, step) or step >= schedule.stop
-                      for every in (schedule.evaluate, schedule.save))
+    log, evaluate, save = schedule.due(before, step)
     if not (log or evaluate or save or stopping):
         return state
-    jax.block_until_ready(losses)
-    _check_finite(state, step, whole=save or stopping)
+    _check_loss(state.window)
+    if save or stopping:
+        _check_finite(state, step)
     record, unlogged = {}, state
     if log:
-        record = _read(state.window) | (meter.read(step) if meter else {})
+        record = _read(state.window) | (meter.read(step, time.perf_counter()) if meter else {})
         state = state.replace(window=_empty_window(state.window["loss"].sharding))
     with meter.paused() if meter else contextlib.nullcontext():
         if evaluate:
@@ -205,12 +246,15 @@ def _read(window: PyTree) -> dict[str, float]:
     return {"train_loss": float(sums["loss"]) / count, "train_top1": int(sums["top1"]) / count}
 
 
-def _check_finite(state: TrainState, step: int, whole: bool) -> None:
-    bad_step = int(state.window["bad_step"])
+def _check_loss(window: PyTree) -> None:
+    bad_step = int(window["bad_step"])
     if bad_step != NO_STEP:
         raise NonFiniteLossError(bad_step, "loss")
+
+
+def _check_finite(state: TrainState, step: int) -> None:
     # A finite loss can have a gradient that is not; a checkpoint must not keep what that leaves.
-    if whole and not _all_finite((state.params, state.batch_stats, state.opt_state)):
+    if not _all_finite((state.params, state.batch_stats, state.opt_state)):
         raise NonFiniteLossError(step, "state (parameters, batch statistics or optimizer)")
 
 
@@ -227,8 +271,7 @@ class _Meter:
         self._step, self._batch_size = step, batch_size
         self._since, self._out = time.perf_counter(), 0.0
 
-    def read(self, step: int) -> dict[str, float]:
-        now = time.perf_counter()
+    def read(self, step: int, now: float) -> dict[str, float]:
         seconds = max(now - self._since - self._out, 1e-9)
         rate = (step - self._step) * self._batch_size / seconds
         self._step, self._since, self._out = step, now, 0.0

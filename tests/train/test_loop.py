@@ -1,6 +1,7 @@
 """When things happen, and what the loop does about trouble."""
 
 import gc
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -72,6 +73,43 @@ def test_the_line_is_written_before_the_checkpoint():
         (kind, step) for step in (2, 4, 6) for kind in ("record", "save")]
 
 
+def test_a_log_alone_waits_for_no_step_and_comes_in_order():
+    """The first is waited for when the third call has been made."""
+    recorder = Recorder()
+    hooks = recorder.hooks()
+    hooks.on_step = lambda step: recorder.events.append(("step", step))
+    hooks.evaluate, hooks.should_stop = lambda *_: {}, lambda: False
+    state = TrainState(step=jnp.int32(0), params={"w": jnp.zeros(2)}, batch_stats={},
+                       opt_state=(), window=empty_window())
+    loop.fit(counting_call, state, {}, ((1, {"x": 0.0}) for _ in range(6)),
+             loop.Schedule(log=every(1, 6), evaluate=every(None, 6), save=every(4, 6), stop=6),
+             hooks, start_step=0, batch_size=4)
+    seen = [event[:2] for event in recorder.events]
+    steps, records = ([n for kind, n in seen if kind == what] for what in ("step", "record"))
+    assert steps == records == [1, 2, 3, 4, 5, 6]
+    assert seen.index(("record", 1)) > seen.index(("step", 2))
+    # Before a checkpoint every line up to it is written.
+    assert seen.index(("record", 4)) + 1 == seen.index(("save", 4)) < seen.index(("step", 5))
+
+
+def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
+    rates, hooks = {}, Recorder().hooks()
+    hooks.on_record = lambda step, values: rates.update({step: values["images_per_second"]})
+    state = TrainState(step=jnp.int32(0), params={"w": jnp.zeros(2)}, batch_stats={},
+                       opt_state=(), window=empty_window())
+    counting_call(state, {}, {"x": 0.0})  # Compiles its operations.
+
+    def batches():
+        for step in range(6):
+            time.sleep(1.0 if step == 2 else 0.0)
+            yield 1, {"x": 0.0}
+
+    loop.fit(counting_call, state, {}, batches(),
+             loop.Schedule(log=every(2, 6), evaluate=every(None, 6), save=every(None, 6), stop=6),
+             hooks, start_step=0, batch_size=4)
+    assert rates[4] <= 8 < rates[2]
+
+
 def test_a_request_to_stop_saves_first_and_leaves_the_window_in_the_state():
     recorder = Recorder(stop_at=4)
     with pytest.raises(loop.Preempted) as stop:
@@ -95,12 +133,12 @@ def test_a_bad_loss_stops_at_the_next_log_names_its_step_and_is_not_saved():
 def test_a_bad_parameter_is_not_saved_though_the_loss_was_finite():
     good = TrainState(step=jnp.int32(1), params={"w": jnp.zeros(1)}, batch_stats={},
                       opt_state=(jnp.int32(1),), window=empty_window())
-    loop._check_finite(good, 1, whole=True)
+    loop._check_finite(good, 1)
     bad = {"w": jnp.array([jnp.nan])}
     for state in (good.replace(params=bad), good.replace(batch_stats=bad),
                   good.replace(opt_state=bad)):
         with pytest.raises(loop.NonFiniteLossError, match="state"):
-            loop._check_finite(state, 1, whole=True)
+            loop._check_finite(state, 1)
 
 
 def test_a_run_that_stops_early_evaluates_and_saves_there_and_keeps_its_window():
