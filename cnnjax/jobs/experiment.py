@@ -185,6 +185,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     examples, batch_size = len(dataset.train.source), config.train.batch_size
     if trains:
         data.check_batch_size(batch_size, examples, mesh)
+        recipe.check_target_threshold(config, dataset.num_classes)
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")

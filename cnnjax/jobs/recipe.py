@@ -97,6 +97,20 @@ def check_ghost_batch_size(config: ConfigDict) -> int:
     return size
 
 
+def check_target_threshold(config: ConfigDict, num_classes: int) -> None:
+    """Raises a UserError if the sigmoid loss would have the same target for every class."""
+    threshold, smoothing = config.train.target_threshold, config.train.label_smoothing
+    if config.train.loss != "sigmoid" or threshold is None:
+        return
+    others = smoothing / num_classes
+    if not others <= threshold < 1 - smoothing + others:
+        raise UserError(f"train.target_threshold is {threshold}, but with train.label_smoothing="
+                        f"{smoothing} the target of an image's own class is "
+                        f"{1 - smoothing + others:.3g} and that of the others {others:.3g}: set "
+                        "it between the two, --config.train.target_threshold=0.2 for example, or "
+                        "to None to train with the targets as they are.")
+
+
 def check_accumulate(parts: int, batch_size: int, mesh: Mesh) -> None:
     """Raises a UserError unless the parts of `train.accumulate` divide the rows of each device."""
     rows = batch_size // mesh.size

@@ -15,8 +15,9 @@ from cnnjax import config as config_lib
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import lr_finder, robustness
+from cnnjax.jobs import lr_finder, recipe, robustness
 from cnnjax.jobs.teacher import load_teacher
+from cnnjax.train import losses
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import Preprocess, UserError
 
@@ -222,6 +223,23 @@ def test_the_rate_goes_on_through_the_sizes_of_progressive_resizing():
         assert [(phase.start, phase.stop) for phase in experiment.phases] == (
             [(0, 2), (2, 5), (5, 8)] if sizes else [(0, 2), (2, 8)])
     assert rates[0] == pytest.approx(rates[1]) and rates[0][7] < rates[0][5] < rates[0][2]
+
+
+@pytest.mark.parametrize(("threshold", "smoothing", "fits"), [
+    (0.2, 0.1, True), (0.95, 0.1, False), (0.905, 0.1, True), (0.92, 0.1, False),
+    (0.02, 0.1, True), (0.005, 0.1, False), (0.0, 0.0, True), (1.0, 0.0, False), (None, 0.1, True)])
+def test_the_threshold_lies_between_the_targets(threshold, smoothing, fits):
+    config = config_lib.default()
+    config.train.loss, config.train.label_smoothing = "sigmoid", smoothing
+    config.train.target_threshold = threshold
+    targets = losses.soft_targets(losses.Targets(jnp.array([3])), 10, smoothing)
+    assert fits == (threshold is None or len(np.unique(targets > threshold)) == 2)
+    if fits:
+        return recipe.check_target_threshold(config, 10)
+    with pytest.raises(UserError, match="train.target_threshold is .* own class is"):
+        recipe.check_target_threshold(config, 10)
+    config.train.loss = "softmax"
+    recipe.check_target_threshold(config, 10)
 
 
 def test_each_phase_has_its_own_rate_and_decay_and_both_have_the_runs_loss():
