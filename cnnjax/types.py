@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,5 +63,26 @@ class Preprocess:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocess:
-        """Inverse of `to_dict`."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        """Inverse of `to_dict`.
+
+        Raises:
+          TypeError: for a field that is missing or unknown.
+          ValueError: for a value that is none of its field's.
+        """
+        read = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        fits = {
+            "size": _numbers(read.size, int) and len(read.size) == 2 and min(read.size) > 0,
+            "mean": _numbers(read.mean) and len(read.mean) > 0,
+            "std": _numbers(read.std) and len(read.std) == len(read.mean) and min(read.std) > 0,
+            "crop": _numbers((read.crop,)) and read.crop > 0,
+            "interpolation": read.interpolation in ("bilinear", "bicubic"),
+            "whole": isinstance(read.whole, bool)}
+        for name in (name for name, right in fits.items() if not right):
+            raise ValueError(f"preprocess.{name} is {getattr(read, name)!r}")
+        return read
+
+
+def _numbers(value: Any, kind: type | tuple[type, ...] = (int, float)) -> bool:
+    return isinstance(value, tuple) and all(
+        isinstance(item, kind) and not isinstance(item, bool) and math.isfinite(item)
+        for item in value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,12 @@ def check_writable(workdir: Path) -> None:
         with tempfile.TemporaryFile(dir=workdir) as file:
             file.write(bytes(1 << 16))  # An empty file fits on a full disk, too.
             file.flush()
+    except (FileExistsError, NotADirectoryError):
+        # The lowest that is there: a link to what is not there is one that `exists` denies.
+        path = next(path for path in (workdir, *workdir.parents) if os.path.lexists(path))
+        what = "a file" if path.exists() else "a link to what does not exist"
+        raise UserError(f"The workdir {workdir} cannot be made: {path} is {what}. Give another: "
+                        "--workdir=DIR.") from None
     except OSError as error:
         raise UserError(f"The workdir {workdir} cannot be written: {error.strerror}. "
                         "Make room, or give another: --workdir=DIR.") from None

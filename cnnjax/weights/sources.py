@@ -94,8 +94,13 @@ def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
         found["preprocess"] = Preprocess.from_dict(json.loads(metadata["preprocess"]))
     if "num_classes" in metadata:
         found["num_classes"] = int(metadata["num_classes"])
+        if found["num_classes"] < 0:
+            raise ValueError(f"num_classes is {found['num_classes']}")
     if "class_names" in metadata:
-        found["class_names"] = tuple(map(str, json.loads(metadata["class_names"])))
+        names = json.loads(metadata["class_names"])
+        if not isinstance(names, list):
+            raise ValueError("class_names is no list")
+        found["class_names"] = tuple(map(str, names))
     return found
 
 

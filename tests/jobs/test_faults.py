@@ -248,6 +248,15 @@ def test_a_workdir_on_a_full_disk_is_refused_at_the_start(tmp_path, monkeypatch)
         workdir.check_writable(tmp_path)
 
 
+def test_a_workdir_that_cannot_be_a_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name, path, what in (("file", "file", "a file"), ("file/run", "file", "a file"),
+                             ("link", "link", "a link to what does not exist")):
+        with pytest.raises(UserError, match=f"/{name} cannot be made: .*/{path} is {what}. Give"):
+            workdir.check_writable(tmp_path / name)
+
+
 @pytest.mark.slow
 def test_rollbacks_end_after_their_number(tmp_path, capsys):
     folder = tmp_path / "run"

@@ -358,7 +358,10 @@ def test_a_damaged_safetensors_file_is_named(tmp_path):
 
 @pytest.mark.parametrize("metadata", [
     {"arguments": "{"}, {"arguments": "3"}, {"preprocess": "{}"}, {"preprocess": "[]"},
-    {"class_names": "7"}])
+    {"preprocess": '{"size": 8, "mean": [0.5], "std": [0.5]}'},
+    {"preprocess": '{"size": [8, 8], "mean": ["a"], "std": [0.5]}'},
+    {"preprocess": '{"size": [8, 8], "mean": [0.5], "std": [0.5, 0.5]}'},
+    {"class_names": "7"}, {"class_names": '"abc"'}, {"num_classes": "-1"}])
 def test_metadata_of_another_kind_are_named(metadata, tmp_path):
     path, state, _ = tiny(tmp_path)
     safetensors.numpy.save_file(state, path, metadata)
