@@ -54,7 +54,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
     if experiment is None:
         raise UserError("A sweep needs its experiment: name it with --config=FILE.")
     trials, informed = load(experiment, config) if named else (iter([Trial("")]), False)
-    sweep = _Sweep(config, folder, experiment, dict(overrides or {}), informed)
+    sweep = _Sweep(config, folder, experiment, dict(overrides or {}), informed, named)
     if dry_run:
         with _explaining(experiment):
             wave = sweeps.next_wave(trials, None)
@@ -112,10 +112,11 @@ class _Sweep:
     """A sweep and where it has got to."""
 
     def __init__(self, config: ConfigDict, folder: Path, experiment: str,
-                 overrides: dict[str, Any], informed: bool):
+                 overrides: dict[str, Any], informed: bool, named: bool):
         self._config, self._folder, self._experiment = config, folder, experiment
         self._overrides = {key: value for key, value in overrides.items()
                            if key not in ("seed", "seeds") and not key.startswith("sweep.")}
+        self._named = named
         self._trials_win = informed  # They were made in view of the command line.
         self._seeds = range(config.seed, config.seed + max(1, config.seeds))
         self._trials: list[Trial] = []
@@ -131,7 +132,12 @@ class _Sweep:
                             "give another --workdir.")
         checkpoint_files.check_name(self._folder)
         workdir.check_writable(self._folder)
-        saved = (workdir.read_json(self._folder / sweeps.SWEEP) or {}).get("experiment")
+        about = workdir.read_json(self._folder / sweeps.SWEEP) or {}
+        saved = about.get("experiment")
+        if about.get("named", self._named) != self._named:
+            raise UserError(f"{self._folder} holds " + (
+                "several seeds of a run, not a sweep" if self._named else
+                "a sweep, not several seeds of a run") + ": give another --workdir.")
         if saved and _real(saved) != _real(self._experiment):
             raise UserError(f"{self._folder} holds a sweep of {saved}, not of "
                             f"{self._experiment}: give another --workdir.")
@@ -201,8 +207,8 @@ class _Sweep:
         self._trials += wave
         file, _, preset = self._experiment.partition(":")
         sweeps.write(self._folder, self._trials, self._seeds, experiment=self._experiment,
-                     file=file, preset=preset or None, trials_win=self._trials_win,
-                     overrides=config_lib.flatten(self._overrides))
+                     file=file, preset=preset or None, named=self._named,
+                     trials_win=self._trials_win, overrides=config_lib.flatten(self._overrides))
         return wave
 
     def _results(self, wave: list[Trial]) -> list[Result]:

@@ -587,6 +587,13 @@ def test_a_folder_that_holds_a_run_or_another_sweep_is_left_alone(
     assert "holds a sweep of" in capsys.readouterr().err
     assert run(experiment, tmp_path / "t", job="train") == 2
     assert "holds a sweep, or several seeds" in capsys.readouterr().err
+    assert run(f"{experiment}:1", tmp_path / "t", "--config.seeds=2", job="train") == 2
+    assert "holds a sweep, not several seeds of a run" in capsys.readouterr().err
+    assert run(f"{experiment}:1", tmp_path / "u", "--config.seeds=2", job="train") == 0
+    before = summary(tmp_path / "u")
+    assert run(f"{experiment}:1", tmp_path / "u", "--config.seeds=2") == 2
+    assert "holds several seeds of a run, not a sweep" in capsys.readouterr().err
+    assert summary(tmp_path / "u") == before
 
 
 def test_a_sweep_goes_on_however_the_path_of_its_experiment_is_written(
