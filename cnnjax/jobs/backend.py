@@ -74,9 +74,15 @@ def without_compilation_cache() -> Iterator[None]:
 
 @contextlib.contextmanager
 def explaining_no_memory(job: str) -> Iterator[None]:
-    """A context in which JAX's error of no memory is a Failure that says what helps."""
+    """A context in which an error of no memory, JAX's or Python's, is a Failure that says what
+    helps.
+    """
     try:
         yield
+    except MemoryError as error:
+        said = str(error).rstrip(".") or "Python could not allocate what it needs"
+        raise Failure(f"Out of memory on the host: {said}. "
+                      f"{_HELP.get(job, 'It takes a machine with more.')}") from error
     except jax.errors.JaxRuntimeError as error:
         said = str(error).partition("\n")[0]
         # Messages between processes may exhaust another resource.

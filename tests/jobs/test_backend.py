@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
@@ -86,6 +87,15 @@ def test_no_memory_is_one_message_with_the_keys_that_it_hangs_on(
     assert said.startswith("launch.py: Out of memory allocating 4503599627370496 bytes. ")
     assert set(re.findall(r"--config\.([\w.]+\w)", said)) == keys and said.count("\n") == 1
     assert keys <= config_lib.flatten(config_lib.default()).keys()
+
+
+@pytest.mark.parametrize(("allocate", "said"), [
+    (lambda: np.empty(1 << 60, np.uint8), "Unable to allocate 1.00 EiB for an array"),
+    (lambda: bytearray(1 << 62), "Python could not allocate what it needs")])
+def test_a_host_without_memory_is_a_failure_too(allocate, said):
+    with pytest.raises(Failure, match=f"on the host: {said}.*train.batch_size"), \
+            backend.explaining_no_memory("train"):
+        allocate()
 
 
 def test_a_tpu_without_memory_is_a_failure_too():
