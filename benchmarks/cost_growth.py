@@ -80,11 +80,9 @@ def row(axis: str, value: int, found: dict) -> str:
 
 def draw(points: dict[str, dict[int, dict]], path: Path, title: str) -> None:
     """Writes a PNG: a panel for each axis, images/s over its values."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (axis, found) in zip(figure.subplots(2, 2).flat, points.items(), strict=False):
         values, times = list(found), [f["times"]["step"] for f in found.values()]
         images = [f["batch_size"] * 1e3 for f in found.values()]

@@ -142,11 +142,9 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
       path: of the PNG.
       title: above it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     bins = {name: np.asarray(values) for name, values in report["reliability"].items()}
     edges, width = np.arange(len(bins["count"])) / len(bins["count"]), 1 / len(bins["count"])

@@ -97,11 +97,9 @@ def _cycle(count: int) -> list[tuple[float, ...]]:
 
 
 def _axes(height: float):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.tick_params(labelsize=7)
     axes.xaxis.label.set_fontsize(7.5)

@@ -19,11 +19,9 @@ def plot_learning_curves(records: Sequence[Mapping[str, Any]], path: str | Path,
       title: above the picture.
     """
     # The object interface: pyplot would need a display backend and keeps global state.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     loss, accuracy, rate = figure.subplots(1, 3)
     for axes, name in ((loss, "loss"), (accuracy, "top1")):
         for part, style in (("train", "-"), ("eval", "o-")):

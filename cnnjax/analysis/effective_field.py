@@ -105,14 +105,12 @@ def plot_effective_field(found: EffectiveField, path: str | Path, title: str = "
       path: of the PNG.
       title: above the picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     height, width = found.sensitivity.shape
     top, left, tall, wide = found.box
     figure = Figure(figsize=(10, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     picture, profile = figure.subplots(1, 2)
     image = picture.imshow(found.sensitivity, cmap="magma", vmin=0, vmax=1)
     picture.add_patch(Rectangle((left - 0.5, top - 0.5), wide, tall, fill=False, color="cyan",

@@ -83,11 +83,9 @@ def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: floa
 def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: RangeTest, path: str,
                     title: str, suggestion: str) -> None:
     """Writes a PNG of the losses over the rate, with the suggestion and the words for it."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.plot(rates, losses, linewidth=0.6, alpha=0.5, label="loss of a step")
     axes.plot(rates, found.smooth, label="smoothed")

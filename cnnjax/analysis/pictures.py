@@ -182,11 +182,9 @@ def plot_feature_maps(module: nn.Module, variables: Any, image: Any, path: str |
 
 
 def _figure(size):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout="constrained")
-    FigureCanvasAgg(figure)
     return figure
 
 

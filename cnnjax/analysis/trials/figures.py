@@ -50,12 +50,10 @@ def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]
       title: above each figure.
     """
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     names = []
     with matplotlib.rc_context(_STYLE):
         for name, figure in _figures([t for t in trials if t.finished], title):
-            FigureCanvasAgg(figure)
             figure.savefig(folder / f"{name}.png", dpi=200)
             # Without a date, so that the same results give the same file.
             figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
