@@ -1,5 +1,5 @@
-"""Compiling in a thread: the first state and the first step side by side, the next step while one
-trains."""
+"""Compiling in a thread: the first state and the first step side by side, and what is called next
+while one trains."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Call:
     """
 
     def __init__(self, jitted, stored: CompiledStep | None = None):
-        self._jitted, self._stored = jitted, stored
+        self.jitted, self._stored = jitted, stored
         self._compiling = self._compiled = None
 
     def prepare(self, *arguments: PyTree, after: CompiledStep | None = None) -> None:
@@ -37,7 +37,7 @@ class Call:
         If `after` is loading, then when it has: of two cores the trace of the step has one.
         """
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
-        lowered = self._jitted.lower(*arguments)
+        lowered = self.jitted.lower(*arguments)
 
         def compiled():
             if after is not None:
@@ -56,7 +56,7 @@ class Call:
                 return self._compiled(*arguments)
             except TypeError:  # Other shapes, as of the last steps, when they are fewer.
                 pass
-        return self._jitted(*arguments)
+        return self.jitted(*arguments)
 
 
 def make_call(experiment: Experiment, phase: Phase, fetch: Callable,
@@ -90,6 +90,32 @@ def compiling(call: Call, following: Call, image_size: tuple[int, int]) -> Calla
         return call(state, constants, batch)
 
     return first
+
+
+def ending(call: Call, shapes: dict[str, jax.ShapeDtypeStruct]) -> Callable:
+    """Returns `call`, which after its first use begins to compile for the last one.
+
+    Args:
+      call: of a phase whose steps are no multiple of those of a call.
+      shapes: of the batch of the last call, which has fewer steps.
+    """
+    last, begun = Call(call.jitted), []
+
+    def either(state, constants, batch):
+        if _steps(batch) == _steps(shapes):
+            return last(state, constants, batch)
+        structs = None if begun else jax.tree.map(_struct, (state, constants))
+        made = call(state, constants, batch)
+        if not begun:  # The device has begun, so it does not wait for the trace.
+            begun.append(True)
+            last.prepare(*structs, shapes)
+        return made
+
+    return either
+
+
+def _steps(batch: PyTree) -> int:
+    return jax.tree.leaves(batch)[0].shape[0]
 
 
 def _struct(array: Any, size: tuple[int, int] | None = None) -> jax.ShapeDtypeStruct:

@@ -31,7 +31,7 @@ from cnnjax.jobs import (
 )
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
-from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.experiment import Experiment, steps_per_call
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
@@ -187,7 +187,7 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: _Start
     call = ahead.make_call(experiment, phase, inputs.fetch, stored)
     stop = min(phase.stop, experiment.schedule.stop)
     if step < stop:
-        steps = min(experiment_lib.steps_per_call(experiment.config), stop - step)
+        steps = min(steps_per_call(experiment.config), stop - step)
         call.prepare(experiment.placed_state_at(step + 1), inputs.constants,
                      inputs.feed.batch_shapes(steps))
     return _state_at(experiment, checkpoints, step, draw), inputs, call
@@ -317,12 +317,14 @@ def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs
             step = phase.start
             rates.clear()  # Throughput is that of the last phase.
             call = ready or ahead.make_call(experiment, phase, inputs.fetch)
+        stop, several = min(phase.stop, schedule.stop), steps_per_call(experiment.config)
+        if stop - step > several and (rest := (stop - step) % several):
+            call = ahead.ending(call, inputs.feed.batch_shapes(rest))
         ready = None
         if following is not None and following.continued:
             ready = ahead.make_call(experiment, following, inputs.fetch)
             call = ahead.compiling(call, ready, following.image_size)
-        batches = inputs.feed.batches(step, min(phase.stop, schedule.stop),
-                                      experiment_lib.steps_per_call(experiment.config))
+        batches = inputs.feed.batches(step, stop, several)
         hooks.evaluate = functools.partial(_evaluate, experiment, inputs.evaluate)
         state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size,

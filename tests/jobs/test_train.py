@@ -269,7 +269,10 @@ def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
 
 
 @pytest.mark.parametrize("placement", ["device", "stream"])
-def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("several", "steps", "calls"), [(1, 4, 4), (3, 7, 3)])
+def test_the_step_that_compiles_ahead_is_the_one_that_trains(
+        several, steps, calls, placement, tmp_path, monkeypatch):
+    """The one of the last call, too, if that has fewer steps."""
     call, compiled, during = ahead.Call.__call__, [], []
     jax.monitoring.register_event_duration_secs_listener(
         lambda event, *_, **__: compiled.append(threading.get_ident())
@@ -286,11 +289,13 @@ def test_the_step_that_compiles_ahead_is_the_one_that_trains(placement, tmp_path
         return results
 
     monkeypatch.setattr(ahead.Call, "__call__", watched)
-    folder, placed = tmp_path / "run", f"--config.data.placement={placement}"
-    assert train(folder, placed, "--config.train.steps=4", "--config.train.stop_after_steps=2") == 0
-    assert train(folder, placed, "--config.train.steps=4") == 0
-    assert summary(folder)["steps"] == 4
-    assert compiled and during == [0, 0, 0, 0]
+    folder, words = tmp_path / "run", [f"--config.data.placement={placement}",
+                                       f"--config.train.steps_per_call={several}",
+                                       f"--config.train.steps={steps}"]
+    assert train(folder, *words, "--config.train.stop_after_steps=2") == 0
+    assert train(folder, *words) == 0
+    assert summary(folder)["steps"] == steps
+    assert compiled and during == calls * [0]
 
 
 @pytest.mark.slow
