@@ -21,6 +21,7 @@ from cnnjax.models.layers import (
     ModuleDef,
     classify,
     endpoint_names,
+    spread,
 )
 from cnnjax.models.parts import DropPath, LayerNorm
 from cnnjax.types import UserError
@@ -52,7 +53,7 @@ class Block(nn.Module):
         y = nn.gelu(self.dense(4 * width, name="fc1")(y), approximate=False)
         y = self.dense(width, name="fc2")(y)
         start = nn.initializers.constant(self.layer_scale)
-        y *= parameter(self, "layer_scale", start, (width,)).astype(y.dtype)
+        y *= spread(parameter(self, "layer_scale", start, (width,)), y)
         return x + DropPath(self.drop_path_rate, self.train, name="drop_path")(y)
 
 

@@ -39,6 +39,16 @@ def _check_inputs(layer: nn.Module, inputs: int) -> None:
                             "number of channels.")
 
 
+def spread(values: jax.Array, x: jax.Array) -> jax.Array:
+    """Returns `values` in the shape and dtype of a map, to be added to it or multiplied with it.
+
+    Their gradient is a sum over all positions, and this one is a sum in float32 at least: one of
+    bfloat16 no longer grows when it is 256 times what is added.
+    """
+    wide = values.astype(jnp.promote_types(x.dtype, FLOAT32))
+    return jnp.broadcast_to(wide, x.shape).astype(x.dtype)
+
+
 class Conv(nn.Module):
     """A convolution of NHWC maps.
 
@@ -80,7 +90,7 @@ class Conv(nn.Module):
         y = ops.conv2d(x.astype(self.dtype), kernel, self.stride, padding, self.groups)
         if self.use_bias:
             init = self.bias_init or torch_uniform_bias(math.prod(shape[:3]))
-            y += parameter(self, "bias", init, (self.features,)).astype(y.dtype)
+            y += spread(parameter(self, "bias", init, (self.features,)), y)
         return y
 
 
@@ -107,7 +117,7 @@ class Dense(nn.Module):
         init = self.bias_init or torch_uniform_bias(inputs)
         bias = parameter(self, "bias", init, (self.features,))
         y = ops.dense(x.astype(self.dtype), kernel)
-        return y + bias.astype(y.dtype)
+        return y + spread(bias, y)
 
 
 class BatchNorm(nn.Module):

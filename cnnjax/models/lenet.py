@@ -19,7 +19,16 @@ from jax import lax
 
 from cnnjax import ops
 from cnnjax.models.initializers import parameter, torch_uniform_bias
-from cnnjax.models.layers import FLOAT32, AvgPool, Conv, Dense, Endpoints, classify, endpoint_names
+from cnnjax.models.layers import (
+    FLOAT32,
+    AvgPool,
+    Conv,
+    Dense,
+    Endpoints,
+    classify,
+    endpoint_names,
+    spread,
+)
 
 # Table I of the paper: the maps of S2 that each map of C3 sees.
 TABLE_I = (
@@ -63,7 +72,7 @@ class SparseConv(nn.Module):
         place[np.arange(len(sources)), sources, targets] = 1
         kernel = jnp.einsum("hwk,kcd->hwcd", slices, place, precision=lax.Precision.HIGHEST)
         y = ops.conv2d(x.astype(self.dtype), kernel, padding="VALID")
-        return y + bias.astype(y.dtype)
+        return y + spread(bias, y)
 
 
 class LeNet5(nn.Module):

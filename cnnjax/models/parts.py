@@ -12,7 +12,7 @@ from jax import lax
 
 from cnnjax import ops
 from cnnjax.models.initializers import Initializer, parameter, torch_uniform
-from cnnjax.models.layers import FLOAT32, Dense
+from cnnjax.models.layers import FLOAT32, Dense, spread
 from cnnjax.ops.geometry import Pair, pair
 
 Activation = Callable[[jax.Array], jax.Array]
@@ -82,7 +82,7 @@ class SqueezeExcite(nn.Module):
         kinds = dict(dtype=self.dtype, kernel_init=self.kernel_init, bias_init=self.bias_init)
         y = Dense(self.width, name="reduce", **kinds)(x.mean((1, 2)))
         y = Dense(x.shape[-1], name="expand", **kinds)(self.activation(y))
-        return x * self.gate(y)[:, None, None]
+        return x * spread(self.gate(y)[:, None, None], x)
 
 
 class LayerNorm(nn.Module):

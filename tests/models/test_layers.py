@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from cnnjax import trees
-from cnnjax.models import create_model
+from cnnjax.models import convnext, create_model
 from cnnjax.models.initializers import he_normal
 from cnnjax.models.layers import BatchNorm, Conv, Dense, MaxPool
 from cnnjax.models.lenet import TABLE_I, SparseConv
-from cnnjax.models.parts import DropPath
+from cnnjax.models.parts import DropPath, SqueezeExcite
 from cnnjax.types import UserError
 
 
@@ -40,6 +40,30 @@ def test_he_initialisation_has_variance_two_over_the_fan(rule, fan):
     assert np.isclose(np.std(kernel), (2 / fan) ** 0.5, rtol=0.02)
     # Not truncated: one in 16,000 normal values lies beyond four standard deviations.
     assert np.abs(kernel).max() > 3.5 * np.std(kernel)
+
+
+HALF = dict(dtype=jnp.bfloat16)
+
+
+@pytest.mark.parametrize("layer,name,shape,slope", [
+    (Conv(4, 3, use_bias=True, **HALF), "bias", (2, 48, 48, 4), 2 * 48 * 48),
+    (Dense(4, **HALF), "bias", (2, 48, 48, 4), 2 * 48 * 48),
+    (SparseConv(TABLE_I, 5, **HALF), "bias", (2, 52, 52, 6), 2 * 48 * 48),
+    # The slope of the gate at 0 is a quarter.
+    (SqueezeExcite(4, **HALF), "expand/bias", (2, 48, 48, 4), 2 * 48 * 48 / 4),
+    (convnext.Block(1.0, 0.0, True, functools.partial(Conv, **HALF),
+                    functools.partial(Dense, **HALF)), "layer_scale", (2, 48, 48, 4), 2 * 48 * 48),
+], ids=["conv", "dense", "sparse conv", "squeeze-excite", "layer scale"])
+def test_a_slope_over_all_positions_is_summed_in_float32_in_a_bfloat16_model(
+        layer, name, shape, slope):
+    x = jnp.ones(shape, jnp.bfloat16)
+    # Kernels of zeros leave what stands beside them; in ConvNeXt's block, the second bias.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: jnp.full(leaf.shape, "fc2" in str(path) and leaf.ndim == 1, jnp.float32),
+        jax.eval_shape(layer.init, jax.random.key(0), x)["params"])
+    grads = jax.jit(jax.grad(lambda params: layer.apply(
+        {"params": params}, x).astype(jnp.float32).sum()))(params)
+    np.testing.assert_array_equal(trees.named_leaves(grads)[name], slope)
 
 
 @pytest.mark.parametrize("name,fan", [("resnet18", 9 * 64), ("resnet20_cifar", 9 * 32)])
