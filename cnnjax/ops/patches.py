@@ -22,7 +22,7 @@ from jax import lax
 
 from cnnjax.ops.chunks import images_of, map_sum
 from cnnjax.ops.geometry import ConvGeometry
-from cnnjax.ops.product import contract
+from cnnjax.ops.product import wide
 
 # The channels of an image; below this size of the result there is too little to gain.
 MAX_CHANNELS, MIN_SIZE = 4, 14
@@ -43,10 +43,10 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
 
     def part(x, dy):
         seen = _patches(x, g, blocks)
-        dw = contract(seen.reshape(-1, seen.shape[-1]), dy.reshape(-1, g.out_channels), 0, 0)
+        dw = wide(seen.reshape(-1, seen.shape[-1]), dy.reshape(-1, g.out_channels), 0, 0)
         return dw.reshape(shape)[:, :g.window[1]]
 
-    return map_sum(part, (x, dy), images_of(PIXELS, g.out))
+    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)
 
 
 def _patches(x: jax.Array, g: ConvGeometry, blocks: int) -> jax.Array:

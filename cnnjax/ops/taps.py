@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from cnnjax.ops import columns, xla
 from cnnjax.ops.chunks import images_of, map_sum
 from cnnjax.ops.geometry import ConvGeometry, windows
-from cnnjax.ops.product import contract
+from cnnjax.ops.product import wide
 
 # Below these the products are too thin, or too many for the work in them: on smaller maps the
 # channels have to be more.
@@ -47,7 +47,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of the kernel, (h, w, C, D)."""
     def part(x, dy):
         dy = dy.reshape(-1, g.out_channels)
-        products = [contract(seen.reshape(-1, g.in_channels), dy, 0, 0) for seen in windows(x, g)]
+        products = [wide(seen.reshape(-1, g.in_channels), dy, 0, 0) for seen in windows(x, g)]
         return jnp.stack(products).reshape(*g.window, g.in_channels, g.out_channels)
 
-    return map_sum(part, (x, dy), images_of(PIXELS, g.out))
+    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)

@@ -329,6 +329,16 @@ def test_bfloat16_is_summed_in_float32_and_returned_as_bfloat16(size, window):
     assert [g.dtype for g in grads] == [jnp.bfloat16, jnp.bfloat16]
 
 
+@pytest.mark.parametrize("name,channels", [("patches", 3), ("taps", 16)])
+def test_parts_of_a_weight_gradient_in_bfloat16_are_summed_in_float32(name, channels):
+    x = jnp.ones((96, 64, 64, channels), jnp.bfloat16)  # An image a part.
+    kernel = jnp.zeros((1, 2, channels, 16), jnp.bfloat16)
+    assert ops.formulation(x, kernel, padding="VALID") == name
+    slope = jax.jit(jax.grad(lambda k: ops.conv2d(x, k, padding="VALID").astype(
+        jnp.float32).sum()))(kernel)
+    np.testing.assert_allclose(slope.astype(jnp.float32), 96 * 64 * 63, rtol=2 ** -8)
+
+
 def test_a_reduction_of_a_bfloat16_convolution_is_right_on_this_backend():
     """XLA:CPU of jaxlib 0.12 gives NaN for the fused network without `conv._compute`'s barriers."""
     x, kernel = arrays((16, 16), (3, 3), 32, 32, 1, np.float32)
