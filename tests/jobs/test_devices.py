@@ -5,6 +5,8 @@ import os
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from cnnjax import config as config_lib
@@ -75,6 +77,17 @@ def test_the_parts_of_a_batch_divide_the_rows_of_each_device_where_there_are_ste
     recipe.check_accumulate(3, 12, Mesh)
     with pytest.raises(UserError, match="to a divisor of 3, or --config.devices=2"):
         recipe.check_accumulate(6, 12, Mesh)
+
+
+def test_divided_parameters_are_put_together_by_one_program_in_all_evaluations():
+    config = config_lib.default()
+    config.model.name, config.train.steps, config.sharding.fsdp_min_size = "simple_cnn", 2, 64
+    experiment, compiled = experiment_lib.build(config), []
+    params = {"kernel": jnp.ones((3, 5))}
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: compiled.append(event) if "backend_compile" in event else None)
+    counts = [(experiment.gather(params), len(compiled))[1] for _ in range(3)]
+    assert counts == [1, 1, 1]
 
 
 @pytest.mark.slow
