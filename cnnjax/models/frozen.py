@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+from jax import lax
 
 from cnnjax.models.layers import FLOAT32, BatchNorm, Dense
 from cnnjax.models.parts import DropPath
@@ -100,7 +101,8 @@ class Head(nn.Module):
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
         """Maps features (B, C) to logits (B, num_classes)."""
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        return Dense(self.num_classes, dtype=x.dtype, name="head")(x)
+        return Dense(self.num_classes, dtype=x.dtype, precision=lax.Precision.HIGHEST,
+                     name="head")(x)
 
 
 def split_at_head(module: nn.Module, input_shape: Sequence[int]) -> tuple[nn.Module, Head] | None:

@@ -102,12 +102,14 @@ class Dense(nn.Module):
       dtype: of the computation and of the result.
       kernel_init: torch's default unless a model says otherwise.
       bias_init: None is torch's default, which depends on the number of inputs.
+      precision: as in `ops.dense`.
     """
 
     features: int
     dtype: np.dtype = FLOAT32
     kernel_init: Initializer = torch_uniform
     bias_init: Initializer | None = None
+    precision: lax.Precision | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -116,7 +118,7 @@ class Dense(nn.Module):
         kernel = parameter(self, "kernel", self.kernel_init, (inputs, self.features))
         init = self.bias_init or torch_uniform_bias(inputs)
         bias = parameter(self, "bias", init, (self.features,))
-        y = ops.dense(x.astype(self.dtype), kernel)
+        y = ops.dense(x.astype(self.dtype), kernel, self.precision)
         return y + spread(bias, y)
 
 
@@ -312,5 +314,6 @@ def classify(x: jax.Array, end: Endpoints, *, num_classes: int, dropout_rate: fl
     x = end("features", x.astype(jnp.promote_types(x.dtype, FLOAT32)))
     if num_classes:
         x = nn.Dropout(dropout_rate, deterministic=not train)(x)
-        x = end("logits", Dense(num_classes, dtype=x.dtype, name="head", **dense)(x))
+        x = end("logits", Dense(num_classes, dtype=x.dtype, precision=lax.Precision.HIGHEST,
+                                name="head", **dense)(x))
     return end.result(x)

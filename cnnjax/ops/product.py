@@ -72,12 +72,13 @@ def _backward(residuals, dy):
 product.defvjp(_forward, _backward)
 
 
-def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def dense(x: jax.Array, kernel: jax.Array, precision: lax.Precision | None = None) -> jax.Array:
     """Returns x times kernel, the linear part of a fully connected layer.
 
     Args:
       x: (…, C), floating point.
       kernel: (C, D); converted to x's dtype.
+      precision: of float32 factors. By default a TPU rounds them to bfloat16, a GPU to TF32.
 
     Returns:
       (…, D) in x's dtype; sums are accumulated in float32 at least.
@@ -91,6 +92,6 @@ def dense(x: jax.Array, kernel: jax.Array) -> jax.Array:
                         "size.")
     kernel = kernel.astype(x.dtype)
     if not switch.tuned_for("cpu", name="dense", operands=[x, kernel]):
-        return x @ kernel
+        return jnp.matmul(x, kernel, precision=precision)
     y = product(x.reshape(-1, x.shape[-1]), kernel)
     return y.reshape(*x.shape[:-1], kernel.shape[1])

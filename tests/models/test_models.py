@@ -152,6 +152,19 @@ def test_bfloat16_computes_in_bfloat16_and_gives_float32_logits(name):
     assert np.abs(logits - exact).max() < 0.1 * exact.std()
 
 
+@pytest.mark.parametrize("choice", ["auto", "xla"])
+def test_an_accelerator_computes_the_head_of_a_bfloat16_model_in_float32(choice, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    model, x = small("resnet20_cifar", dtype="bfloat16"), images("resnet20_cifar")
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+    with ops.using(choice):
+        traced = jax.jit(jax.grad(lambda params, stats: model.apply(
+            {"params": params, "batch_stats": stats}, x).sum())).trace(
+                variables["params"], variables["batch_stats"])
+    text = traced.lower(lowering_platforms=("tpu",)).as_text()
+    assert text.count("dot_general") == text.count("precision = [HIGHEST, HIGHEST]") > 0
+
+
 def test_a_training_step_of_a_bfloat16_model_gives_float32_gradients_and_statistics():
     variables, x = values("resnet20_cifar"), images("resnet20_cifar")
     model = small("resnet20_cifar", dtype="bfloat16")
