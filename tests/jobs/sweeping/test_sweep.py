@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from cnnjax.jobs.sweeping import executors, outcome, table, trial
 from cnnjax.jobs.sweeping.engine import Engine, Run
 from cnnjax.jobs.sweeping.halving import Halving
 from cnnjax.sweeps import Trial
-from cnnjax.types import Failure
+from cnnjax.types import Failure, UserError
 
 FAKE = Path(__file__).with_name("fake_launch.py")
 
@@ -489,6 +490,40 @@ def test_ray_runs_no_more_at_a_time_than_was_asked_for():
     pytest.importorskip("ray")
     executor = executors.Ray(1, 0, at_a_time=2)
     assert [executor.free(active) for active in (0, 1, 2, 3)] == [2, 1, 0, 0]
+
+
+@pytest.fixture
+def ray(monkeypatch):
+    """A stand-in for Ray, of one node of 2 cores, whose tasks come to nothing."""
+    def init(address, **_):
+        if address == "nowhere:1":
+            raise ConnectionError("Failed to connect to Ray cluster at nowhere:1")
+
+    def get(reference):
+        raise RuntimeError(reference.hex())
+
+    said = types.SimpleNamespace(hex=lambda: "1 worker(s) were killed.\nMemory: 9 GB")
+    fake = types.SimpleNamespace(
+        init=init, get=get, wait=lambda references, timeout: (references, []),
+        nodes=lambda: [{"Alive": True, "Resources": {"CPU": 2.0}}],
+        remote=lambda **_: lambda call: types.SimpleNamespace(remote=lambda task: said))
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    return fake
+
+
+def test_a_ray_that_cannot_be_reached_or_has_no_room_for_a_trial_is_one_message(
+        ray, monkeypatch, capsys):
+    for cpus, gpus in ((3, 0), (0, 1)):
+        with pytest.raises(UserError, match=r"at most 2 cores and 0 GPUs"):
+            executors.Ray(cpus, gpus)
+    executors.Ray(2, 0)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    executors.Ray(0, 1)  # A cluster may grow.
+    assert "sweep.cpus=1 and sweep.gpus=1" in capsys.readouterr().err
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere:1")
+    with pytest.raises(UserError, match=r"Failed to connect .* or unset RAY_ADDRESS"):
+        executors.Ray(1, 0)
 
 
 def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it_decided(
