@@ -154,15 +154,16 @@ class Engine:
             # Somebody stopped it, and it saved. Or an earlier session asked for something else.
             again = True
         else:
-            again = self._lost(run, state)
+            again = self._lost(run, state, active[run])
         del active[run]
         if again:
             waiting.append(run)
 
-    def _lost(self, run: Run, state: dict[str, Any]) -> bool:
+    def _lost(self, run: Run, state: dict[str, Any], job: Any) -> bool:
         """Counts a failure that nobody has; returns whether the run is to be tried again."""
         failures = state.get("failures", 0) + 1
         again = failures <= self.retries
+        why = job.why() if hasattr(job, "why") else ""
         trial.update(run.folder, failures=failures, state="waiting" if again else "failed",
-                     pid=None, message="its process was killed, or never began")
+                     pid=None, message=why or "its process was killed, or never began")
         return again

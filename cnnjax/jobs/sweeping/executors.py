@@ -2,7 +2,8 @@
 
 An executor has `free(active)`, how many more it takes; `submit(tasks)`, which gives a job for
 each; `find(job_id)`, a job that an earlier session submitted, or None; and `detached`, whether its
-jobs go on without this process. A job has `id`, `ended()` and `stop()`.
+jobs go on without this process. A job has `id`, `ended()` and `stop()`; where the executor is told
+why one has come to nothing, `why()`.
 """
 
 from __future__ import annotations
@@ -333,3 +334,10 @@ class _RayJob:
 
     def stop(self) -> None:
         self._ray.cancel(self._reference)
+
+    def why(self) -> str:
+        try:
+            self._ray.get(self._reference)
+        except Exception as error:
+            return f"Ray says: {_line(error)}"
+        return ""

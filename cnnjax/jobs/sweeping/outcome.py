@@ -28,9 +28,10 @@ def report(folder: Path, experiment: str, results: list[Result]) -> int:
               f"{result.state.get('attempts', 0)} attempts):\n{result.state.get('message')}",
               file=sys.stderr)
     if failed:
+        submitit = (f", or in {executors.SUBMITIT} of the sweep's if they never began"
+                    if (folder / executors.SUBMITIT).exists() else "")
         print(f"\n{len(failed)} of {len(results)} runs failed; all they said is in "
-              f"{trial_lib.STDERR} of their folders, or in {executors.SUBMITIT} of the sweep's if "
-              "they never began. The same command tries them again.",
+              f"{trial_lib.STDERR} of their folders{submitit}. The same command tries them again.",
               file=sys.stderr, flush=True)
     return len(failed)
 

@@ -526,6 +526,14 @@ def test_a_ray_that_cannot_be_reached_or_has_no_room_for_a_trial_is_one_message(
         executors.Ray(1, 0)
 
 
+def test_what_ray_says_of_a_trial_that_never_began_is_its_message(
+        ray, experiment, tmp_path, capsys):
+    assert run(f"{experiment}:1", tmp_path / "s", "--executor=ray") == 1
+    state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
+    assert state["message"] == "Ray says: 1 worker(s) were killed"
+    assert executors.SUBMITIT not in capsys.readouterr().err
+
+
 def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it_decided(
         experiment, here, tmp_path):
     pytest.importorskip("optuna")
