@@ -41,7 +41,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     rows = [row_of(result) for result in results]
     groups = trials_lib.groups(rows)
     finished = sum(row.finished for row in rows)
+    stopped = sum(row.finished and row.state == "stopped" for row in rows)
     found = {"trials": len(groups), "runs": len(rows), "finished": finished,
+             **({"stopped early": stopped} if stopped else {}),
              **({"not finished": len(rows) - finished} if finished < len(rows) else {})}
     if dry_run:
         console.print_table(f"{folder}: nothing is written", found)

@@ -26,6 +26,7 @@ from cnnjax.analysis.trials.figures import (
     _STYLE,
     _drawn,
     _equal_cost_bars,
+    _figures,
     _heat_map,
     _scatter,
 )
@@ -198,6 +199,16 @@ def test_the_texts_of_a_heat_map_are_beside_one_another(columns, lines):
     axes = figure.axes[0]
     found = boxes(figure, [*axes.get_xticklabels(), *axes.get_yticklabels(), *axes.texts])
     assert not any(a.overlaps(b) for a, b in itertools.pairwise(found))
+
+
+def test_figures_say_which_trials_stopped_early_beside_those_that_did_not():
+    tags = [{"lr": lr, "batch": batch} for batch in (8, 32) for lr in (0.1, 0.2, 0.4)]
+    trials = groups([row(str(i), top1=i / 10, tags=tags[i], state="stopped" if i < 4 else "done")
+                     for i in range(6)])
+    axes = dict(_figures(trials, "title"))["grid"].axes[0]
+    assert [text.get_text() for text in axes.texts] == [
+        "(0.0)", "(10.0)", "(20.0)", "(30.0)", "40.0", "50.0"]
+    assert axes.get_title("left") == "title (4 of 6 trials stopped early)"
 
 
 def test_learning_curves_have_a_panel_a_family_with_the_base_in_each():

@@ -69,6 +69,8 @@ def _figures(trials: Sequence[Group], title: str) -> Iterator[tuple[str, Any]]:
     if not trials:
         return
     layout = lay_out(trials)
+    if stopped := sum(t.stopped for t in trials):
+        title += f" ({stopped} of {len(trials)} trials stopped early)"
     for field, label in COSTS.items():
         if len({t.cost(field) for t in trials} - {None}) > 1:
             yield f"accuracy_{field}", _drawn(title, trials, _scatter, layout, field, label)
@@ -162,10 +164,11 @@ def _points(axes, x: Sequence[float], trials: Sequence[Group], field: str, scale
 
 
 def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
-    """Mean top-1 over two tags."""
+    """Mean top-1 over two tags, in brackets if a trial stopped early."""
     across, up = layout.grid
     known = {(t.tags[across], t.tags[up]): 100 * t.spread("top1").mean for t in trials
              if across in t.tags and up in t.tags}
+    stopped = {(t.tags.get(across), t.tags.get(up)) for t in trials if t.stopped}
     columns, lines = (sorted({pair[k] for pair in known}) for k in (0, 1))
     values = np.array([[known.get((c, r), np.nan) for c in columns] for r in lines])
     # A cell is at least as wide and as high as its number, and as a label of its line.
@@ -178,7 +181,8 @@ def _heat_map(axes, trials: Sequence[Group], layout: Layout) -> None:
         if np.isfinite(value):
             dark = value < (low + high) / 2
             best = value == high
-            axes.text(j, i, f"{value:.1f}", ha="center", va="center", fontsize=7,
+            form = "({:.1f})" if (columns[j], lines[i]) in stopped else "{:.1f}"
+            axes.text(j, i, form.format(value), ha="center", va="center", fontsize=7,
                       color="white" if dark else "black", weight="bold" if best else "normal")
     labels = [f"{c:g}" for c in columns]
     narrow = (width - 1.7) / len(columns) < 0.1 * max(map(len, labels))  # A letter is 0.08" wide.

@@ -199,6 +199,8 @@ function drawGrid() {
   const w = (box.right - box.left) / xs.length, h = (box.bottom - box.top) / ys.length;
   const means = sweep.trials.map(t => t.top1.mean).filter(v => v !== null);
   const low = Math.min(...means), high = Math.max(...means);
+  const cell = t => t.top1.mean === null ? "–"
+    : t.states.stopped ? `(${percent(t.top1.mean, 1)})` : percent(t.top1.mean, 1);
   sweep.trials.forEach((t, i) => {
     if (t.tags[kx] === undefined || t.tags[ky] === undefined) return;
     const x = box.left + w * xs.indexOf(t.tags[kx]), mean = t.top1.mean;
@@ -212,7 +214,7 @@ function drawGrid() {
     element("text", {x: x + w / 2, y: y + h / 2 + 4, "text-anchor": "middle",
       style: part === null ? null : `fill:${part < 0.42 ? "#fff" : "#000"}`
         + (mean === high ? ";font-weight:700" : "")},
-    mean === null ? "–" : percent(mean, 1))), i));
+    cell(t))), i));
   });
   axes(svg, box, Object.assign(v => box.left + w * (xs.indexOf(v) + 0.5), {ticks: []}),
     Object.assign(v => v, {ticks: []}), kx, ky);

@@ -117,6 +117,11 @@ class Group:
         """The runs whose accuracy counts."""
         return tuple(row for row in self.rows if row.finished)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether a run that counts ended before its full length, as it was told."""
+        return any(row.state == "stopped" for row in self.finished)
+
     def spread(self, field: str) -> Spread:
         """Returns what an attribute of `Row` came to over the finished runs."""
         return spread(getattr(row, field) for row in self.finished)
