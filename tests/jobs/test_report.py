@@ -240,6 +240,10 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         assert browser.value("document.querySelectorAll('#chart .point').length") == len(trials)
         assert browser.value("[...document.querySelectorAll('#curves path:not(.train)')]"
                              ".every(path => path.getTotalLength() > 0)")
+        if make == "grid":
+            assert browser.value("[...document.querySelectorAll('#grid > svg > text:not(.soft)')]"
+                                 ".map(text => text.textContent)") == [
+                "0.001", "0.004", "0.016", "0.064", "1.024", "8", "32", "128", "512"]
         joined = {"degradation": 2, "grid": 0, "families": 4, "search": 2}[make]
         assert browser.value("document.querySelectorAll('#chart .family').length") == joined
         first = "document.querySelector('#table tr.trial td').textContent"

@@ -16,7 +16,7 @@ function element(tag, attributes = {}, ...children) {
   return node;
 }
 
-// Numbers as people read them.
+// Numbers as people read them, and the values of a tag, which are not rounded to one another.
 function short(value) {
   if (value === null || value === undefined) return "";
   for (const unit of ["", " k", " M", " G", " T"]) {
@@ -24,6 +24,7 @@ function short(value) {
     value /= 1000;
   }
 }
+const exact = value => String(+value.toPrecision(6));
 const percent = (value, digits = 2) => value === null ? "" : (100 * value).toFixed(digits);
 const spread = s => !s || s.mean === null ? "" : percent(s.mean)
   + (s.std === null ? "" : ` ± ${percent(s.std)}`);
@@ -219,9 +220,9 @@ function drawGrid() {
   axes(svg, box, Object.assign(v => box.left + w * (xs.indexOf(v) + 0.5), {ticks: []}),
     Object.assign(v => v, {ticks: []}), kx, ky);
   xs.forEach((v, i) => svg.append(element("text", {x: box.left + w * (i + 0.5),
-    y: box.bottom + 17, "text-anchor": "middle"}, short(v))));
+    y: box.bottom + 17, "text-anchor": "middle"}, exact(v))));
   ys.forEach((v, i) => svg.append(element("text", {x: box.left - 7,
-    y: box.bottom - h * (i + 0.5) + 4, "text-anchor": "end"}, short(v))));
+    y: box.bottom - h * (i + 0.5) + 4, "text-anchor": "end"}, exact(v))));
 }
 
 function drawCurves() {
