@@ -167,8 +167,8 @@ def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path, nam
 def _command(about: Mapping[str, Any], folder: Path, named: bool) -> str:
     """Returns what was typed for a sweep, or if its trial has no name for seeds of a run."""
     seeds = about.get("seeds") or [0]
-    given = dict(about.get("overrides", {})) | ({"seed": seeds[0]} if seeds[0] else {}) | (
-        {"seeds": len(seeds)} if len(seeds) > 1 else {})
+    given = dict(about.get("overrides", {})) | about.get("halving", {}) | (
+        {"seed": seeds[0]} if seeds[0] else {}) | ({"seeds": len(seeds)} if len(seeds) > 1 else {})
     return shlex.join(["python", "launch.py", f"--config={about['experiment']}",
                        *(["--job=sweep"] if named else []),
                        *(f"--config.{key}={value}" for key, value in given.items()),

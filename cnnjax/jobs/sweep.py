@@ -117,6 +117,8 @@ class _Sweep:
         self._overrides = {key: value for key, value in overrides.items()
                            if key not in ("seed", "seeds") and not key.startswith("sweep.")}
         self._named = named
+        self._halved = {key: value for key, value in overrides.items()
+                        if key.startswith("sweep.asha")}
         self._trials_win = informed  # They were made in view of the command line.
         self._seeds = range(config.seed, config.seed + max(1, config.seeds))
         self._trials: list[Trial] = []
@@ -208,7 +210,8 @@ class _Sweep:
         file, _, preset = self._experiment.partition(":")
         sweeps.write(self._folder, self._trials, self._seeds, experiment=self._experiment,
                      file=file, preset=preset or None, named=self._named,
-                     trials_win=self._trials_win, overrides=config_lib.flatten(self._overrides))
+                     trials_win=self._trials_win, overrides=config_lib.flatten(self._overrides),
+                     halving=self._halved)
         return wave
 
     def _results(self, wave: list[Trial]) -> list[Result]:

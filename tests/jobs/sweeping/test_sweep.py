@@ -555,6 +555,14 @@ def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it
     assert here.order == [f"lr_{i}" for i in range(6)] + ["lr_0"]
 
 
+def test_the_command_of_a_report_has_what_halved_the_trials(experiment, here, tmp_path):
+    pytest.importorskip("optuna")
+    words = ("--config.sweep.asha=True", "--config.sweep.asha_rungs=1")
+    assert run(f"{experiment}:2", tmp_path / "s", *words, "--config.sweep.retries=0") == 0
+    command = report._command(sweeps.read(tmp_path / "s")[0], tmp_path / "s", True).split()
+    assert set(words) < set(command) and "--config.sweep.retries=0" not in command
+
+
 @pytest.mark.parametrize("fails_at", range(8))
 def test_a_rung_is_the_same_when_there_was_no_room_to_note_it(fails_at, tmp_path, monkeypatch):
     optuna = pytest.importorskip("optuna")
