@@ -148,8 +148,6 @@ class _Sweep:
 
     def run(self, trials: Iterator[Any]) -> int:
         wave = self._next(trials, None)
-        if not wave:
-            raise UserError(f"sweep() of {self._experiment} yields no trial.")
         # Before the signals: Ray has handlers of its own.
         executor = self._executor(len(wave) * len(self._seeds))
         display = Display(plain=self._plain())
@@ -222,6 +220,8 @@ class _Sweep:
     def _check(self, wave: list[Trial]) -> None:
         """Checks names and configs, before anything runs."""
         names = [trial.name for trial in [*self._trials, *wave]]
+        if not names:
+            raise UserError(f"sweep() of {self._experiment} yields no trial.")
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise UserError(f"The sweep has two trials of the name {twice[0]!r}.")
         for trial in wave:

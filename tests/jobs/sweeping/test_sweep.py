@@ -684,6 +684,14 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(experiment, here, tmp_pat
     assert not (tmp_path / "s").exists() and not here.order
 
 
+@pytest.mark.parametrize("words", [(), ("--dry_run",)])
+def test_a_sweep_without_a_trial_is_refused_by_a_dry_run_too(
+        words, experiment, here, tmp_path, capsys):
+    experiment.write_text(experiment.read_text().replace("int(preset or 8)", "0"))
+    assert run(experiment, tmp_path / "s", *words) == 2
+    assert "yields no trial" in capsys.readouterr().err
+
+
 def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     def cores(*args):
         return [slot["cores"] for slot in executors.divide(*args)]
