@@ -132,5 +132,9 @@ def get_config(preset=None):
     if scale.startswith("phi="):
         _compound(config, scale.removeprefix("phi="))
     elif scale:
-        config_lib.apply_preset(config, scale, known)
+        try:
+            config_lib.apply_preset(config, scale, known)
+        except UserError as error:
+            raise UserError(f"{error} Or a number, :phi=1.5; and either after a data set and a "
+                            "comma, :imagenet,b4.") from None
     return config

@@ -167,7 +167,8 @@ def test_the_presets_of_efficientnet_scale_the_digits_or_imagenet():
 
 @pytest.mark.parametrize(("preset", "message"), [
     ("b8", "no preset 'b8'"), ("imagnet", "Did you mean 'imagenet'"), ("phi=two", "phi=two is no"),
-    ("phi=nan", "finite"), ("imagenet,digits", "no preset 'digits'"), ("b0,imagenet", "no preset")])
+    ("phi=nan", "finite"), ("imagenet,digits", "no preset 'digits'"), ("b0,imagenet", "no preset"),
+    ("phi1.5", ":phi=1.5; and either after a data set and a comma, :imagenet,b4")])
 def test_a_mistaken_preset_of_efficientnet_is_a_user_error(preset, message):
     with pytest.raises(UserError, match=message):
         load(ROOT / "experiments" / "efficientnet.py").get_config(preset)
