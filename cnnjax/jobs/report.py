@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,7 +71,9 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[Result]]:
     """
     if (folder / sweeps.SWEEP).exists():
         return sweeps.read(folder)
-    found = sorted(path.parent for path in folder.glob("**/" + workdir.CONFIG))
+    # A trial that failed at once, or waits, has no config.
+    found = sorted({path.parent for name in (workdir.CONFIG, sweeps.TRIAL)
+                    for path in folder.glob(f"**/{name}")})
     if not found:
         raise UserError(f"There is nothing to report in {folder}: neither a sweep nor runs. Name "
                         "the folder of a sweep, or one that holds workdirs: --workdir=DIR.")
@@ -90,7 +93,9 @@ def _result(run_folder: Path, folder: Path) -> Result:
     # Seeds of one experiment in folders of their own stay rows of their own: nothing says that
     # they belong together.
     name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in name)
-    return Result(Trial(name), config.get("seed", 0), run_folder, {}, config,
+    seed = re.fullmatch(r"seed_(\d+)", run_folder.name)  # As a sweep names it.
+    return Result(Trial(name), config.get("seed", int(seed[1]) if seed else 0), run_folder,
+                  workdir.read_json(run_folder / sweeps.TRIAL) or {}, config,
                   workdir.read_json(run_folder / workdir.SUMMARY))
 
 

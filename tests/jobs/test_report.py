@@ -267,6 +267,15 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         assert browser.errors == [] and browser.requests == [page]
 
 
+def test_runs_of_a_sweep_keep_their_state_in_a_report_of_the_folder_above(tmp_path):
+    synthetic.write_run(tmp_path / "s" / "a" / "seed_0", 0.9)
+    synthetic.write_state(tmp_path / "s" / "a" / "seed_0", "failed", "killed")
+    synthetic.write_state(tmp_path / "s" / "b" / "seed_3", "failed", "no such file")
+    rows = [report.row_of(result) for result in report.read_runs(tmp_path)[1]]
+    assert [(row.name, row.seed, row.state, row.message) for row in rows] == [
+        ("s-a-seed_0", 0, "failed", "killed"), ("s-b-seed_3", 3, "failed", "no such file")]
+
+
 def test_runs_whose_folders_are_written_alike_stay_rows_of_their_own(tmp_path):
     for name in ("net/mnist", "net-mnist", "net mnist"):
         (tmp_path / name).mkdir(parents=True)
