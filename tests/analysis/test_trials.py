@@ -224,6 +224,15 @@ def test_learning_curves_have_a_panel_a_family_with_the_base_in_each():
         "base", "depth2", "depth4"]
 
 
+def test_names_of_learning_curves_stand_where_no_curve_is():
+    curve = {"epoch": [0.0, 5.0, 9.0], "train_top1": [0.1] * 3, "eval_top1": [0.2] * 3}
+    trials = groups([row(name, curve=curve) for name in "abcd"])  # They learn next to nothing.
+    figure = curves_by_series(trials, lay_out(trials), "title")
+    axes, = figure.axes
+    legend, *lines = boxes(figure, [axes.get_legend(), *axes.get_lines()])
+    assert len(lines) == 8 and not any(map(legend.overlaps, lines))
+
+
 def test_a_curve_of_one_point_is_seen():
     curve = {"epoch": [1.0, 2.0], "train_top1": [0.5, 0.6], "eval_top1": [None, 0.7]}
     trials = groups([row(curve=curve)])

@@ -43,7 +43,7 @@ def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any
                  f"{'best ' if tag is None else ''}{len(shown)} of {len(members)}"]
         axes.set_title(text.label(": ".join(filter(None, words))), loc="left")
         axes.set_xlabel("epoch")
-        axes.legend(frameon=False, loc="upper right")
+        axes.legend(frameon=False)
     every[0].set_ylabel("top-1 error (%)\ntraining dashed, test full")
     every[0].set_ylim(bottom=0)
     figure.suptitle(text.label(title), x=0.01, ha="left", fontsize=9)
