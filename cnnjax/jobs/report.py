@@ -166,7 +166,8 @@ def _title(about: Mapping[str, Any], folder: Path) -> str:
 def _about(about: Mapping[str, Any], found: Mapping[str, int], folder: Path, named: bool) -> str:
     counts = ", ".join(f"{count} {name}" for name, count in found.items())
     ran = f" The sweep: {_command(about, folder, named)}." if about.get("experiment") else ""
-    return f"{counts}.{ran} This page: python launch.py --job=report --workdir={folder}"
+    page = shlex.join(["python", "launch.py", "--job=report", f"--workdir={folder}"])
+    return f"{counts}.{ran} This page: {page}"
 
 
 def _command(about: Mapping[str, Any], folder: Path, named: bool) -> str:

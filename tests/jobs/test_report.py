@@ -5,6 +5,7 @@ import html.parser
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -299,3 +300,9 @@ def test_the_command_of_a_sweep_says_its_seeds(seeds, named, words):
     found = report._command(about, Path("runs/x"), named).split()
     assert sorted(found) == sorted(["python", "launch.py", "--config=experiments/a.py:b", *words,
                                     "--config.train.steps=3", "--workdir=runs/x"])
+
+
+def test_the_commands_of_a_page_can_be_typed_for_a_folder_with_a_space():
+    about = report._about({"experiment": "a.py"}, {"trials": 1}, Path("my runs"), True)
+    commands = [shlex.split(part) for part in re.findall(r": (python .*?)(?:\. |$)", about)]
+    assert [words[-1] for words in commands] == ["--workdir=my runs"] * 2
