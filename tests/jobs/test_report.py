@@ -15,7 +15,7 @@ import pytest
 
 from cnnjax import config as config_lib
 from cnnjax import sweeps
-from cnnjax.command_line import main
+from cnnjax.command_line import main, parse
 from cnnjax.jobs import report
 from cnnjax.sweeps import Trial
 from cnnjax.types import UserError
@@ -300,6 +300,18 @@ def test_the_command_of_a_sweep_says_its_seeds(seeds, named, words):
     found = report._command(about, Path("runs/x"), named).split()
     assert sorted(found) == sorted(["python", "launch.py", "--config=experiments/a.py:b", *words,
                                     "--config.train.steps=3", "--workdir=runs/x"])
+
+
+def test_the_overrides_of_a_page_can_be_typed(root, tmp_path, no_figures):
+    overrides = {"train.epochs": None, "train.steps": 5, "train.trainable": ("head/.*", "a b"),
+                 "model.activation": "silu", "model.widths": (8, 16), "augment.flip": True,
+                 "optimizer.name": "adamw", "data.name": "npz:my arrays.npz"}
+    synthetic.write_sweep(tmp_path, [Trial("a", overrides)], [0], lambda *_: {"top1": 0.5})
+    report.run(config_lib.default(), tmp_path)
+    words = shlex.split(" ".join(data_of(tmp_path)["trials"][0]["overrides"]))
+    command = parse(["launch.py", f"--config={root}/experiments/simple_cnn.py", *words])
+    flat = config_lib.flatten(command.config)
+    assert {key: flat[key] for key in overrides} == config_lib.flatten(overrides)
 
 
 def test_the_commands_of_a_page_can_be_typed_for_a_folder_with_a_space():

@@ -91,8 +91,7 @@ function line(p, all) {
   return row;
 }
 function more(t, span) {
-  const overrides = Object.entries(t.overrides)
-    .map(([k, v]) => `--config.${k}=${JSON.stringify(v)}`).join("\n") || "no overrides";
+  const overrides = t.overrides.join("\n") || "no overrides";
   const runs = t.runs.map(r => `seed ${r.seed}: ${r.state}`
     + (r.top1 === null ? "" : `, top-1 ${percent(r.top1)} %`)
     + (r.steps === null ? "" : `, ${r.steps.toLocaleString("en")} steps`)
