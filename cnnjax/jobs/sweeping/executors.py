@@ -291,6 +291,9 @@ class Ray:
             if not address:
                 raise UserError(without)
             print(f"Warning: {without} The trials wait for one.", file=sys.stderr, flush=True)
+        if not gpus and any(node["Resources"].get("GPU") for node in ray.nodes()):
+            print("Warning: Ray has GPUs, but divides among the trials only what they ask for: "
+                  "--config.sweep.gpus=1 gives each one of its own.", file=sys.stderr, flush=True)
         self._run = ray.remote(num_cpus=cpus or 1, num_gpus=gpus, max_retries=0)(_call)
         self._at_a_time = at_a_time or 1_000_000
 

@@ -526,6 +526,17 @@ def test_a_ray_that_cannot_be_reached_or_has_no_room_for_a_trial_is_one_message(
         executors.Ray(1, 0)
 
 
+def test_trials_that_leave_rays_gpus_undivided_are_warned_of(ray, monkeypatch, capsys):
+    executors.Ray(1, 0)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(ray, "nodes", lambda: [
+        {"Alive": True, "Resources": {"CPU": 2.0, "GPU": 2.0}}])
+    executors.Ray(1, 0)
+    assert "--config.sweep.gpus=1" in capsys.readouterr().err
+    executors.Ray(1, 1)
+    assert capsys.readouterr().err == ""
+
+
 def test_what_ray_says_of_a_trial_that_never_began_is_its_message(
         ray, experiment, tmp_path, capsys):
     assert run(f"{experiment}:1", tmp_path / "s", "--executor=ray") == 1
