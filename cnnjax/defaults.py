@@ -54,6 +54,7 @@ def _weights() -> dict[str, Any]:
     """What to start from."""
     return {
         # To start from: a .safetensors or .pth file, a workdir, a hub id, or "random".
+        # The head is theirs, too, if it knows the classes of the data and head.* trains no new one.
         "path": _optional(str),
         "tag": _optional(str),  # Which of several published sets, such as IMAGENET1K_V2.
     }

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-import cnnjax
 from cnnjax import config as config_lib
-from cnnjax import trees
+from cnnjax import models, trees, weights
+from cnnjax.data import Dataset
+from cnnjax.jobs import pretrained
 from cnnjax.jobs.phases import NO_WEIGHTS
 from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
@@ -31,14 +32,16 @@ class InitialWeights:
       path: as the config gives it.
       variables: {"params": …, "batch_stats": …}.
       preprocess: how images became this model's input.
+      knows_classes: whether their head is for the classes of the data set.
     """
 
     path: str
     variables: PyTree
     preprocess: Preprocess
+    knows_classes: bool = False
 
 
-def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
+def load(config: ConfigDict, dataset: Dataset) -> InitialWeights | None:
     """Reads the weights that the config names; None if it names none.
 
     Raises:
@@ -49,22 +52,32 @@ def load(config: ConfigDict, num_classes: int) -> InitialWeights | None:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
     try:
-        module, variables, preprocess = cnnjax.load_weights(
-            config.model.name, path, num_classes, tag=config.weights.tag, **overrides)
+        found = weights.load(config.model.name, path, dataset.num_classes, tag=config.weights.tag,
+                             **overrides)
     except UserError as error:
         raise UserError(f"weights.path={path}: {error}") from error
-    ours = cnnjax.create_model(config.model.name, num_classes, **overrides)
+    ours = models.create_model(config.model.name, dataset.num_classes, **overrides)
     for key in _NOT_IN_SHAPES:
-        if (value := getattr(module, key, None)) != getattr(ours, key, None):
+        if (value := getattr(found.module, key, None)) != getattr(ours, key, None):
             raise UserError(f"weights.path={path}: these were trained with {key}={value}: set "
                             f"--config.model.{key}={value}.")
-    return InitialWeights(path, variables, preprocess)
+    return InitialWeights(path, found.variables, found.preprocess,
+                          pretrained.knows_classes(found, dataset))
+
+
+def keep_head(weights: InitialWeights, config: ConfigDict) -> bool:
+    """Whether the head, too, starts as that of the weights.
+
+    So it does if that knows the classes of the data, and no phase of its own trains a new one.
+    """
+    return weights.knows_classes and not config_lib.in_steps(
+        config.head, "", batch_size=1, examples=1, where="head")
 
 
 def check_fit(weights: InitialWeights, state: TrainState) -> None:
     """Raises a UserError unless a state, or its shapes, finds all it needs among the weights.
 
-    The head is new and auxiliary heads may be, see `put_into`.
+    The head may be new, and auxiliary heads, see `put_into`.
     """
     for kind, ours, theirs in (
             ("parameters", state.params, weights.variables["params"]),
@@ -78,9 +91,9 @@ def check_fit(weights: InitialWeights, state: TrainState) -> None:
                             + "\n  ".join(wrong[:20]))
 
 
-def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding
-             ) -> TrainState:
-    """Returns the state with the weights in all but the head, which is new and, if linear, zero.
+def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.Sharding,
+             with_head: bool = False) -> TrainState:
+    """Returns the state with the weights; without their head, that is new and, if linear, zero.
 
     At zero every class is as likely as any other, whatever the scale of the features, as in
     arXiv 2010.11929, section 3.2. The initialisers of some models, such as EfficientNet's uniform
@@ -96,7 +109,7 @@ def put_into(state: TrainState, weights: InitialWeights, sharding: jax.sharding.
     def replaced(ours, theirs):
         theirs, leaves = trees.named_leaves(theirs), []
         for name, leaf in trees.named_leaves(ours).items():
-            if name.startswith("head/"):
+            if name.startswith("head/") and not with_head:
                 leaf = put(np.zeros(leaf.shape, leaf.dtype)) if linear else leaf
             elif _fits(theirs, name, leaf):
                 leaf = put(np.asarray(theirs[name]).astype(leaf.dtype))

@@ -32,7 +32,8 @@ def new_state(experiment: Experiment, draw: ahead.Call | None = None) -> TrainSt
     sharding = experiment.state_sharding(experiment.abstract_state)
     # The weights come whole, whatever becomes of the state.
     return jax.device_put(initial_weights.put_into(
-        state, experiment.weights, step_lib.replicated(experiment.mesh)), sharding)
+        state, experiment.weights, step_lib.replicated(experiment.mesh),
+        initial_weights.keep_head(experiment.weights, experiment.config)), sharding)
 
 
 def begin_phase(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:

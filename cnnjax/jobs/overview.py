@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cnnjax import data, trees
-from cnnjax.jobs import ahead, backend, console
+from cnnjax.jobs import ahead, backend, console, initial_weights
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
@@ -35,11 +35,19 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
                   else "on the device, whole" if resident else "streamed from the host"),
         "steps": f"{experiment.total_steps:,} of batch {batch:,}: "
                  f"{experiment.total_steps * batch / examples:.4g} epochs",
-        **({"weights": config.weights.path} if config.weights.path else {}),
+        **({"weights": _weights(experiment)} if config.weights.path else {}),
         **_phases(experiment),
         "devices": backend.describe_devices(list(experiment.mesh.devices.flat)),
         "precision": experiment.precision,
     }
+
+
+def _weights(experiment: Experiment) -> str:
+    config, weights = experiment.config, experiment.weights
+    if weights is None:  # A random trunk, or a run that has begun.
+        return config.weights.path
+    return weights.path + (", with their head" if initial_weights.keep_head(weights, config)
+                           else ", with a new head")
 
 
 def _phases(experiment: Experiment) -> dict[str, str]:

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import weights
 from cnnjax.checkpoint import Checkpoints
+from cnnjax.data import Dataset
 from cnnjax.jobs import workdir
 from cnnjax.jobs.model_input import at_eval_size
 from cnnjax.jobs.phases import NO_WEIGHTS
@@ -47,6 +48,16 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
     found = weights.load(config.model.name, config.weights.path, tag=config.weights.tag,
                          **arguments)
     return found._replace(preprocess=_overridden(found.preprocess, config))
+
+
+def knows_classes(model: weights.Pretrained, dataset: Dataset) -> bool:
+    """Whether the outputs of a model are the classes of a data set, as far as anybody says."""
+    names = model.class_names
+    # Published ImageNet weights get names that a data set's need not equal, for the same classes in
+    # the same order.
+    own = names and names != weights.imagenet.class_names()
+    return (not model.new_head and model.module.num_classes == dataset.num_classes
+            and (not own or names == tuple(dataset.class_names)))
 
 
 def names_of(model: weights.Pretrained) -> tuple[str, ...]:

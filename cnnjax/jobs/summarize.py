@@ -98,7 +98,7 @@ def _preprocess(config: ConfigDict, dataset: Dataset, folder: Path | None = None
     """
     weights = saved = None
     try:
-        weights = initial_weights.load(config, dataset.num_classes)
+        weights = initial_weights.load(config, dataset)
     except UserError:
         saved = folder and saved_preprocess(config, folder)
         if not saved:

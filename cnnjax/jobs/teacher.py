@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import data, weights
 from cnnjax.data import augment
-from cnnjax.jobs import workdir
+from cnnjax.jobs import pretrained, workdir
 from cnnjax.train.distillation import Distillation
 from cnnjax.types import Preprocess, UserError
 
@@ -44,14 +44,11 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
                             "model it has, such as --config.distill.model=resnet50.")
         name = workdir.load_config(path).model.name
     found = weights.load(name, section.weights, tag=section.tag, dtype=dtype)
-    classes, names = found.module.num_classes, found.class_names
-    # Published ImageNet weights get names that a data set's need not equal, for the same classes in
-    # the same order.
-    own = names and names != weights.imagenet.class_names()
-    if classes != dataset.num_classes or (own and names != tuple(dataset.class_names)):
-        raise UserError(f"The teacher in {section.weights} knows {classes} classes, and they are "
-                        f"not the {dataset.num_classes} of {dataset.name}: a student learns what "
-                        "its teacher knows. Give a teacher that was trained on these.")
+    if not pretrained.knows_classes(found, dataset):
+        raise UserError(f"The teacher in {section.weights} knows {found.module.num_classes} "
+                        f"classes, and they are not the {dataset.num_classes} of {dataset.name}: "
+                        "a student learns what its teacher knows. Give a teacher that was trained "
+                        "on these.")
     if found.preprocess.channels != student.channels:
         raise UserError(f"The teacher in {section.weights} takes images of "
                         f"{found.preprocess.channels} channels, and the student of "

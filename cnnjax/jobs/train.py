@@ -154,7 +154,7 @@ def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
     if not step:
         if experiment.weights is None:  # This session went on from a checkpoint that did not hold.
             experiment = dataclasses.replace(experiment, weights=initial_weights.load(
-                experiment.config, experiment.dataset.num_classes))
+                experiment.config, experiment.dataset))
         return new_state(experiment, draw)
     abstract = experiment.abstract_state_at(step)
     state = checkpoints.restore(step, abstract, experiment.state_sharding(abstract))

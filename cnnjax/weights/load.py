@@ -28,6 +28,7 @@ class Pretrained(NamedTuple):
       name: of the model.
       arguments: of `create_model`, besides num_classes.
       where: the weights came from.
+      new_head: whether the head is none of theirs, being for another number of classes.
     """
 
     module: nn.Module
@@ -37,6 +38,7 @@ class Pretrained(NamedTuple):
     name: str
     arguments: dict[str, Any]
     where: str
+    new_head: bool = False
 
 
 def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = None, *,
@@ -119,13 +121,13 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     if class_names is None and module.num_classes == 1000 and lookup(name).input_size[0] >= 128:
         class_names = imagenet.class_names()
     wanted = module.num_classes if num_classes is None else num_classes
-    if wanted != module.num_classes:
+    if new_head := wanted != module.num_classes:
         module, class_names = create_model(name, wanted, **arguments), None
     new_channels = in_chans or match.channels
     variables = _adapted(module, match, size, new_channels,
                          jax.random.key(0) if rng is None else rng)
     return Pretrained(module, variables, published.for_channels(preprocess, new_channels),
-                      class_names, name, arguments, source.where)
+                      class_names, name, arguments, source.where, new_head)
 
 
 def _name(name: str | None, source: sources.Source) -> str:

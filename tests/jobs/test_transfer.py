@@ -15,9 +15,10 @@ from results import lines, summary
 import cnnjax
 from cnnjax import config as config_lib
 from cnnjax import trees
+from cnnjax import weights as weights_lib
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
-from cnnjax.data import augment
+from cnnjax.data import augment, open_dataset
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import initial_weights, workdir
 from cnnjax.jobs import train as train_job
@@ -39,6 +40,11 @@ def weights(seed=7):
     return module, jax.tree.map(lambda a: np.asarray(a) + 0.125, variables), PREPROCESS
 
 
+def opened(module, variables, preprocess):
+    """The same as `weights.load` gives it, of classes that have no names."""
+    return weights_lib.Pretrained(module, variables, preprocess, None, "simple_cnn", {}, "there")
+
+
 @pytest.fixture
 def pretrained(monkeypatch):
     """Makes "a.safetensors" readable; calls are counted."""
@@ -46,9 +52,9 @@ def pretrained(monkeypatch):
 
     def load_weights(name, path_or_id, num_classes=None, **overrides):
         calls.append((name, path_or_id, num_classes, overrides))
-        return weights()
+        return opened(*weights())
 
-    monkeypatch.setattr(cnnjax, "load_weights", load_weights, raising=False)
+    monkeypatch.setattr(weights_lib, "load", load_weights)
     return calls
 
 
@@ -76,7 +82,7 @@ def whole(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        patch.setattr(cnnjax, "load_weights", lambda *args, **more: weights(), raising=False)
+        patch.setattr(weights_lib, "load", lambda *args, **more: opened(*weights()))
         assert train(folder, "--config.checkpoint.keep_last=100") == 0
     return folder
 
@@ -310,9 +316,9 @@ def test_the_summary_is_of_the_images_that_the_weights_take(monkeypatch, tmp_pat
     rgb = dataclasses.replace(PREPROCESS, size=(12, 12), mean=(0.5,) * 3, std=(0.25,) * 3)
 
     def load_weights(name, path, classes, tag, **overrides):
-        return cnnjax.create_model(name, classes, **overrides), {}, rgb
+        return opened(cnnjax.create_model(name, classes, **overrides), {}, rgb)
 
-    monkeypatch.setattr(cnnjax, "load_weights", load_weights)
+    monkeypatch.setattr(weights_lib, "load", load_weights)
     command = [*RUN, "--job=summarize", "--config.weights.path=a.pth", f"--workdir={tmp_path}"]
     assert main(command) == 0
     said = capsys.readouterr().out
@@ -352,27 +358,27 @@ def test_what_the_second_phase_cannot_do_is_said_before_the_first(tmp_path, caps
 def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeypatch):
     def load_weights(name, path, classes, tag, **overrides):
         theirs = {"bn_epsilon": 1e-5} | overrides
-        return cnnjax.create_model(name, classes, **theirs), {}, PREPROCESS
+        return opened(cnnjax.create_model(name, classes, **theirs), {}, PREPROCESS)
 
-    monkeypatch.setattr(cnnjax, "load_weights", load_weights)
+    monkeypatch.setattr(weights_lib, "load", load_weights)
     config = config_lib.default()
     config.model.name, config.weights.path = "mobilenet_v3_small", "timm.safetensors"
     with pytest.raises(UserError, match="set --config.model.bn_epsilon=1e-05"):
-        initial_weights.load(config, 10)
+        initial_weights.load(config, open_dataset("digits"))
     config.model.bn_epsilon = 1e-5
-    assert initial_weights.load(config, 10).preprocess == PREPROCESS
+    assert initial_weights.load(config, open_dataset("digits")).preprocess == PREPROCESS
 
 
 @pytest.mark.parametrize(("name", "key", "value"), [
     ("efficientnet_b0", "activation", "relu6"), ("alexnet", "response_norm", True),
     ("googlenet", "last_pool", 3), ("efficientnet_b0", "padding", "same")])
 def test_what_a_model_computes_beyond_its_parameters_must_agree(monkeypatch, name, key, value):
-    monkeypatch.setattr(cnnjax, "load_weights", lambda name, path, classes, tag, **overrides: (
+    monkeypatch.setattr(weights_lib, "load", lambda name, path, classes, tag, **overrides: opened(
         cnnjax.create_model(name, classes, **{key: value} | overrides), {}, PREPROCESS))
     config = config_lib.default()
     config.model.name, config.weights.path = name, "other.safetensors"
     with pytest.raises(UserError, match=f"set --config.model.{key}={value}"):
-        initial_weights.load(config, 10)
+        initial_weights.load(config, open_dataset("digits"))
 
 
 @pytest.mark.slow
@@ -380,8 +386,7 @@ def test_grey_images_become_what_weights_for_rgb_take(monkeypatch, tmp_path):
     rgb = Preprocess(size=(8, 8), mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8))
     variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32))
-    monkeypatch.setattr(cnnjax, "load_weights", lambda *args, **more: (module, variables, rgb),
-                        raising=False)
+    monkeypatch.setattr(weights_lib, "load", lambda *args, **more: opened(module, variables, rgb))
     folder = tmp_path / "run"
     assert train(folder) == 0
     assert restored(folder, 22)[1]["preprocess"]["mean"] == [0.4, 0.5, 0.6]
@@ -403,6 +408,30 @@ def test_a_new_head_starts_at_zero_where_zero_has_a_gradient(name, zero):
     assert np.any(new["head"]["kernel"]) != zero
     trunk, expected = ({k: v for k, v in p.items() if k != "head"} for p in (new, state.params))
     jax.tree.map(np.testing.assert_array_equal, trunk, expected)
+
+
+def test_a_run_goes_on_from_anothers_head_if_their_classes_are_the_same(tmp_path, capsys):
+    module, variables, _ = weights()
+    classes = {"same": tuple("0123456789"), "other": tuple("abcdefghij")}
+    for name, names in classes.items():
+        cnnjax.save_weights(tmp_path / f"{name}.safetensors", module, variables,
+                            preprocess=PREPROCESS, class_names=names)
+
+    def head(name, *overrides):
+        folder = tmp_path / f"{name}{len(overrides)}"
+        assert train(folder, "--config.schedule.name=constant", "--config.schedule.lr=1e-30",
+                     "--config.schedule.warmup_percent=0", "--config.train.steps=1", *overrides,
+                     path=tmp_path / f"{name}.safetensors") == 0
+        state, _ = restored(folder, summary(folder)["steps"])
+        return np.asarray(state.params["head"]["kernel"]), capsys.readouterr().out
+
+    kept, said = head("same", "--config.head.steps=0")
+    np.testing.assert_allclose(kept, variables["params"]["head"]["kernel"], rtol=1e-6)
+    assert "with their head" in said
+    new, said = head("other", "--config.head.steps=0")
+    assert np.all(np.abs(new) < 1e-6) and "with a new head" in said
+    trained, said = head("same", "--config.head.steps=1", "--config.head.lr=1e-30")
+    assert np.all(np.abs(trained) < 1e-6) and "with a new head" in said
 
 
 @pytest.mark.slow
