@@ -32,6 +32,7 @@ usage: python launch.py --config=FILE[:PRESET] [--job=JOB] [--workdir=DIR] [--dr
        python launch.py --job=predict --model=NAME --weights=FILE --images=FOLDER
                         or --job=visualize with the same
        python launch.py --job=export  --model=NAME --weights=FILE
+       python launch.py --job=evaluate --model=NAME --weights=FILE --config.data.name=DATA
        python launch.py --job=report  --workdir=SWEEP
 
 Try: python launch.py --config=experiments/resnet50.py
@@ -50,8 +51,8 @@ Try: python launch.py --config=experiments/resnet50.py
   --scaling               with --job=summarize and a config or --models=NAME: how it scales
   --images=PATH           with predict and visualize: a folder of images, or one; without it the
                           evaluation split is taken
-  --model=NAME            with predict, visualize and export: the model of pretrained weights,
-                          such as resnet50; needs no config
+  --model=NAME            with evaluate, predict, visualize and export: the model of pretrained
+                          weights, such as resnet50; needs no config
   --weights=PATH          of that model: a .safetensors or .pth file, a workdir, or a hub id
   --executor=WHERE        with --job=sweep: local (this machine), slurm or ray
   --help                  this text
@@ -61,7 +62,7 @@ Exit codes: 0 done, 1 failed, 2 wrong input, 75 stopped and saved (the same comm
 
 
 # Jobs that need no experiment if a model and its weights are named.
-_STANDALONE = ("predict", "export", "visualize")
+_STANDALONE = ("evaluate", "predict", "export", "visualize")
 # Short for --config.KEY; the second is what they go with, None being every job.
 _SHORT = {"images": ("{job}.images", ("predict", "visualize")), "weights": ("weights.path", None),
           "model": ("model.name", _STANDALONE), "executor": ("sweep.executor", ("sweep", "train")),
@@ -222,6 +223,7 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     elif path is None and job in _STANDALONE and model and not _holds_run(folder):
         folder = folder or f"runs/{job}-{model}"
         config = config_lib.default()
+        config.train.steps = 1  # Nothing trains, and a config has a length.
     elif path is None and folder is not None:
         from cnnjax.jobs import workdir
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 JOBS = {
     "train": "train, or go on where the last run of the same command stopped",
     "sweep": "run the trials that sweep() of the experiment yields, or go on with them",
-    "evaluate": "measure a checkpoint of a workdir",
+    "evaluate": "measure a checkpoint of a workdir, or pretrained weights",
     "predict": "label images with a trained workdir or with pretrained weights",
     "visualize": "write a page of what a model sees, looks for and gets wrong",
     "export": "write a model as StableHLO and safetensors, checked by reloading both",

@@ -1,10 +1,11 @@
-"""--job=evaluate: what a checkpoint is worth: accuracy, calibration, robustness, features."""
+"""--job=evaluate: what a checkpoint or weights are worth: accuracy, calibration, robustness."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
@@ -27,13 +28,15 @@ _WHOLE_MATRIX = 200
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     """Evaluates `config.eval.checkpoint` of a workdir; writes evaluate.json and evaluate.png.
 
-    Where there is no run, but weights to start from, their features can be probed.
+    Where there is no run, but weights to start from, those are evaluated.
     """
-    if (config.weights.path is not None and config.eval.probe != "none"
-            and not workdir.has_checkpoints(folder)):
-        return _probe_weights(config, folder, dry_run)
+    if not (folder / workdir.CONFIG).exists():
+        if config.weights.path is not None:
+            return _run_of_weights(config, folder, dry_run)
+        workdir.check_one_run(folder)
+        raise UserError(f"There is no run in {folder}. Give a workdir that has trained, "
+                        "--workdir=DIR, or weights, --model=NAME --weights=FILE.")
     if not workdir.has_checkpoints(folder):
-        workdir.load_config(folder)  # Says so if there is no run at all.
         raise UserError(f"The run in {folder} has no checkpoint yet.")
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True,
                               metric=config.checkpoint.metric)
@@ -55,40 +58,38 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     workdir.check_writable(folder)
     state = checkpoints.restore(step, experiment.abstract_state_at(step),
                                 step_lib.replicated(experiment.mesh))
-    values = {"step": step, "data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",
-              **evaluator(experiment)(state.eval_variables)}
-    values |= _calibration(experiment, state.eval_variables, folder, step)
-    if kinds:
-        values |= robustness.measure(experiment, state.eval_variables, kinds,
-                                     error=1 - values["eval_top1"])
-    if config.eval.probe != "none":
-        values |= probing.measure(experiment, state.eval_variables)
-    values["bad_files"] = experiment.bad_files.summary()
-    workdir.write_json(folder / RESULT, values)
-    console.print_table(f"{folder} at step {step:,}", {
-        "model": config.model.name, "data": values["data"],
-        "examples": f"{values['eval_examples']:,}",
-        "loss": f"{values['eval_loss']:.4f}",
-        "top-1": f"{values['eval_top1']:.4%}",
-        **({"top-5": f"{values['eval_top5']:.4%}"} if "eval_top5" in values else {}),
-        **overview.bad_files_row(values), **_rows(values),
-        "more": f"{folder / RESULT}, {folder / PICTURE}",
-    })
+    values = {"step": step, **_measured(experiment, state.eval_variables, folder, kinds,
+                                        f"step {step:,}")}
+    _report(experiment, values, folder, f"{folder} at step {step:,}")
     return 0
 
 
-def _probe_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
-    """Probes the features of pretrained weights, without training anything of them."""
+def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
+    """Evaluates pretrained weights; of those of other classes it can but probe the features."""
+    kinds = robustness.kinds_of(config)
     experiment = experiment_lib.build(config, trains=False)
-    if experiment.weights is None:
-        raise UserError(f"weights.path is {config.weights.path}: there are no features to probe.")
+    weights, dataset = experiment.weights, experiment.dataset
+    if weights is None:
+        raise UserError(f"weights.path is {config.weights.path}: there is nothing to evaluate.")
+    if not weights.knows_classes and config.eval.probe == "none":
+        raise UserError(
+            f"The classes of {config.weights.path} are not the {dataset.num_classes} of "
+            f"{dataset.name}. Name other data with --config.data.name=NAME; or measure what the "
+            "features are worth for these, with --config.eval.probe=all.")
     if dry_run:
-        print(f"Would probe {config.weights.path} on {experiment.dataset.name}.")
+        print(f"Would {'evaluate' if weights.knows_classes else 'probe'} {config.weights.path} on "
+              f"{len(dataset.eval.source):,} examples of {dataset.name}.")
         return 0
     agree(experiment)
     workdir.check_writable(folder)
-    values = {"weights": config.weights.path, "data": experiment.dataset.name,
-              **probing.measure(experiment, experiment.weights.variables)}
+    if weights.knows_classes:
+        variables = jax.device_put(weights.variables, step_lib.replicated(experiment.mesh))
+        values = {"weights": config.weights.path,
+                  **_measured(experiment, variables, folder, kinds, config.weights.path)}
+        _report(experiment, values, folder, config.weights.path)
+        return 0
+    values = {"weights": config.weights.path, "data": dataset.name,
+              **probing.measure(experiment, weights.variables)}
     workdir.write_json(folder / RESULT, values)
     console.print_table(f"Features of {config.weights.path}", {
         name.replace("_", " "): f"{value:.4%}" if isinstance(value, float) else value
@@ -96,7 +97,33 @@ def _probe_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
     return 0
 
 
-def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: int
+def _measured(experiment: Experiment, variables: PyTree, folder: Path, kinds: tuple[str, ...],
+              whose: str) -> dict[str, Any]:
+    """Returns all that the config asks for of a model that knows the classes of the data."""
+    values = {"data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",
+              **evaluator(experiment)(variables)}
+    values |= _calibration(experiment, variables, folder, whose)
+    if kinds:
+        values |= robustness.measure(experiment, variables, kinds, error=1 - values["eval_top1"])
+    if experiment.config.eval.probe != "none":
+        values |= probing.measure(experiment, variables)
+    return {**values, "bad_files": experiment.bad_files.summary()}
+
+
+def _report(experiment: Experiment, values: dict[str, Any], folder: Path, title: str) -> None:
+    workdir.write_json(folder / RESULT, values)
+    console.print_table(title, {
+        "model": experiment.config.model.name, "data": values["data"],
+        "examples": f"{values['eval_examples']:,}",
+        "loss": f"{values['eval_loss']:.4f}",
+        "top-1": f"{values['eval_top1']:.4%}",
+        **({"top-5": f"{values['eval_top5']:.4%}"} if "eval_top5" in values else {}),
+        **overview.bad_files_row(values), **_rows(values),
+        "more": f"{folder / RESULT}, {folder / PICTURE}",
+    })
+
+
+def _calibration(experiment: Experiment, variables: PyTree, folder: Path, whose: str
                  ) -> dict[str, Any]:
     """Returns `calibration_report` of the evaluation split, having drawn it."""
     feed = experiment_lib.make_eval_feed(experiment)
@@ -104,7 +131,7 @@ def _calibration(experiment: Experiment, variables: PyTree, folder: Path, step: 
                              feed.fetch, experiment.prepare, experiment.mesh)
     report = calibration_report(found["image"], found["label"])
     plot_calibration(report, experiment.dataset.class_names, str(folder / PICTURE),
-                     f"{experiment.config.model.name} on {experiment.dataset.name}, step {step:,}")
+                     f"{experiment.config.model.name} on {experiment.dataset.name}, {whose}")
     if experiment.dataset.num_classes > _WHOLE_MATRIX:
         del report["confusion"]
         report["confusions"] = most_confused(found["image"], found["label"],

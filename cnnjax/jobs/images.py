@@ -61,10 +61,8 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
                       lambda i: (data.read_image(files[i], channels=channels), None), path,
                       pretrained.names_of(model), labelled=False)
     dataset = experiment_lib.open_dataset(config)
-    # Weights without names may be those of a data set of as many classes.
-    same = dataset.class_names == (model.class_names or dataset.class_names) and (
-        dataset.num_classes == model.module.num_classes)
-    if not same or dataset.channels not in (1, model.preprocess.channels):
+    if not pretrained.knows_classes(model, dataset) or (
+            dataset.channels not in (1, model.preprocess.channels)):
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
                         f"the config is taken, but the classes or channels of {dataset.name} are "
                         f"not those of {model.where}.)")

@@ -1,6 +1,7 @@
 """Recipes of the config in whole runs: progressive resizing, distillation, sharding, remat."""
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import types
@@ -12,14 +13,17 @@ import pytest
 
 import cnnjax
 from cnnjax import config as config_lib
+from cnnjax import weights as weights_lib
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
+from cnnjax.data import open_dataset
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import lr_finder, recipe, robustness
+from cnnjax.jobs import lr_finder, pretrained, recipe, robustness
 from cnnjax.jobs.teacher import load_teacher
 from cnnjax.train import losses
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import Preprocess, UserError
+from cnnjax.weights import imagenet
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
        "--config.train.batch_size=48", "--config.train.steps=6", "--config.log.every_steps=1",
@@ -198,6 +202,35 @@ def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
     assert main([*RUN, f"--workdir={folder}", "--job=evaluate", "--config.eval.probe=knn",
                  f"--config.weights.path={plain[0]}"]) == 0
     assert 0.5 < json.loads((folder / "evaluate.json").read_text())["probe_knn"] <= 1
+
+
+def test_weights_are_evaluated_without_a_run_on_data_of_their_classes(plain, tmp_path, capsys):
+    run, summary, _ = plain
+    weights = [f"--weights={run}", f"--workdir={tmp_path / 'file'}", "--config.model.widths=(4, 8)"]
+    assert main(["launch.py", "--job=evaluate", "--model=simple_cnn", *weights]) == 0
+    found = json.loads((tmp_path / "file" / "evaluate.json").read_text())
+    assert found["eval_top1"] == summary["top1"] and found["weights"] == str(run)
+    assert sum(map(sum, found["confusion"])) == 360
+    capsys.readouterr()
+    other = tmp_path / "other.npz"
+    np.savez(other, images=np.zeros((8, 8, 8), np.uint8), labels=np.arange(8) % 2)
+    assert main(["launch.py", "--job=evaluate", "--model=simple_cnn", *weights,
+                 f"--config.data.name=npz:{other}"]) == 2
+    assert "are not the 2 of npz:" in capsys.readouterr().err
+    assert main(["launch.py", "--job=evaluate", "--model=simple_cnn", weights[1]]) == 2
+    assert "--model=NAME --weights=FILE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("names", "theirs", "knows"), [
+    (imagenet.class_names(), [f"n{i:08}" for i in range(1000)], True),  # Its folders are synsets.
+    (None, "abc", True), (("a", "b", "c"), "abc", True), (("a", "b", "c"), "acb", False),
+    (("a", "b"), "abc", False)])
+def test_weights_know_the_classes_of_data_by_their_names_where_they_are_known(names, theirs, knows):
+    module = cnnjax.create_model("simple_cnn", len(names or theirs))
+    model = weights_lib.Pretrained(module, {}, None, names, "simple_cnn", {}, "there")
+    data = dataclasses.replace(open_dataset("digits"), class_names=tuple(theirs))
+    assert pretrained.knows_classes(model, data) == knows
+    assert not pretrained.knows_classes(model._replace(new_head=True), data)
 
 
 def test_alexnets_own_errors_are_a_mean_corruption_error_of_1(monkeypatch):
