@@ -16,6 +16,7 @@ the others are None.
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -126,6 +127,17 @@ def _as_lists(value: Any) -> Any:
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
     """Returns the arguments of the model that the config sets."""
     return {key: value for key, value in config.model.items() if key != "name"}
+
+
+def namesakes(key: str) -> list[str]:
+    """Returns the keys of other sections that end as a key does, the most alike first.
+
+    `optimizer.lr` and `lr` are probably meant for `schedule.lr`, and not for `optimizer.b1`.
+    """
+    last = key.rpartition(".")[2]
+    found = [name for name in flatten(default()) if name.rpartition(".")[2] == last]
+    return sorted(found, key=lambda name: (  # Few runs have a phase for the head.
+        name.startswith("head."), -difflib.SequenceMatcher(None, name, key).ratio()))
 
 
 def may_be_none(key: str) -> bool:

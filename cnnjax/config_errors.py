@@ -6,6 +6,8 @@ import re
 import traceback
 from pathlib import Path
 
+from absl import flags
+
 from cnnjax import config as config_lib
 from cnnjax.types import UserError, did_you_mean
 
@@ -45,6 +47,11 @@ def explain(error: BaseException, path: str | None) -> str:
         return f"{file} is no experiment: it defines no get_config(preset)."
     if file and "get_config() takes 0 positional arguments" in str(chain[-1]):
         return f"The experiment {file} has no presets: leave out what follows the colon."
+    if isinstance(error, flags.UnrecognizedFlagError):
+        keys = config_lib.namesakes(error.flagname.replace("-", "_"))[:3]
+        if keys:
+            return (f"There is no flag --{error.flagname}. Did you mean "
+                    + " or ".join(f"--config.{key}" for key in keys) + "?")
     if isinstance(error, KeyError):
         return " ".join(f"No such config key: {error.args[0]}".split())
     return _name_the_type(str(error))

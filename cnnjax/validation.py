@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax.config import default, flatten, may_be_none, model_overrides
+from cnnjax.config import default, flatten, may_be_none, model_overrides, namesakes
 from cnnjax.durations import in_steps
 from cnnjax.types import UserError, did_you_mean
 
@@ -174,9 +174,10 @@ _RANGES = {
 def _check_keys(flat: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
     for key in flat:
         if key not in schema and not key.startswith("model."):
-            last = key.rpartition(".")[2]
-            near = did_you_mean(key, schema) or did_you_mean(
-                last, [name for name in schema if name.endswith("." + last)] + list(schema))
+            alike = namesakes(key)[:3]
+            near = (f" Did you mean {' or '.join(map(repr, alike))}?" if alike
+                    else did_you_mean(key, schema) or did_you_mean(
+                        key.rpartition(".")[2], schema))
             siblings = [k for k in schema if k.startswith(key.rpartition(".")[0] + ".")]
             raise UserError(f"There is no config key {key!r}.{near}"
                             + (f" Its neighbours: {', '.join(siblings)}." if siblings else ""))
