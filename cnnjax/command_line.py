@@ -154,6 +154,7 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
         return (summarize.run_scaling(command.models, command.config) if command.scaling
                 else summarize.run_comparison(command.models))
     if command.job not in _WITHOUT_CONFIG:
+        _check_own_model(command)
         validate(command.config)
     sweeps = command.job == "sweep" or (command.job == "train" and command.config.seeds)
     if launch and (sweeps or command.job not in jobs.ON_MANY_HOSTS):
@@ -185,6 +186,18 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
                 f"version of {name}": version for name, version in backend.versions().items()})
         return hosts.leave(jobs.run(command.job, command.config, command.workdir,
                                     command.dry_run))
+
+
+def _check_own_model(command: Command) -> None:
+    """Raises a UserError for a run of a model that its experiment's file adds, without that file.
+    """
+    from cnnjax import models
+
+    name = command.config.model.name
+    if command.experiment is None and name not in models.list_models() and (
+            _holds_run(str(command.workdir))):
+        raise UserError(f"The run in {command.workdir} is of the model {name!r}, which is not one "
+                        "of cnnjax's own. Name the experiment that adds it, too: --config=FILE.")
 
 
 def _asked_for(command: Command) -> dict[str, Any]:

@@ -121,6 +121,25 @@ def test_a_model_added_as_the_readme_says_works_with_capture_and_training(monkey
     assert logits.shape == (2, 5) and found["stage2"].shape == (2, 4, 4, 16)
 
 
+def test_a_model_that_an_experiment_adds_needs_its_file_in_every_job(
+        tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setitem(TABLE, "two_stage", None)  # So that it is as before in the end.
+    row = code("# cnnjax/models/table.py").partition("Entry")[2].strip().rstrip(",")
+    file, folder = tmp_path / "own.py", tmp_path / "run"
+    file.write_text("\n".join([
+        code("# cnnjax/models/two_stage.py"), "from cnnjax.models.table import TABLE, Entry",
+        f'TABLE["two_stage"] = Entry{row}', code("# experiments/wide.py").replace(
+            "simple_cnn", "two_stage").replace("config.model.widths = (64, 128)", "")]))
+    command = ["launch.py", f"--config={file}", f"--workdir={folder}", "--config.train.steps=1"]
+    assert main(command) == 0
+    assert main([*command, "--job=evaluate"]) == 0
+    del TABLE["two_stage"]  # As in a process of its own.
+    capsys.readouterr()
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}"]) == 2
+    assert "Name the experiment that adds it, too: --config=FILE." in capsys.readouterr().err
+
+
 def test_an_experiment_added_as_the_readme_says_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     file = tmp_path / "wide.py"
