@@ -110,9 +110,9 @@ def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     Returns:
       "nll", "ece"; "temperature", fitted on all examples, for use elsewhere; "nll_scaled" and
       "ece_scaled", of `temperature_scaled`, which has seen no example that it is measured on;
-      "per_class_accuracy" [K], None for a class without examples; "confusion" [K][K], in which
-      of more than `MOST_ROWS` classes neighbours share a row and a column; and "reliability", the
-      bins.
+      "per_class_accuracy" [K], the recall of each, None for a class without examples;
+      "balanced_accuracy", the mean of the others; "confusion" [K][K], in which of more than
+      `MOST_ROWS` classes neighbours share a row and a column; and "reliability", the bins.
     """
     bins, scaled = reliability(logits, labels), temperature_scaled(logits, labels)
     labels, said, classes = np.asarray(labels, np.int64), logits.argmax(-1), logits.shape[-1]
@@ -120,13 +120,15 @@ def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
     confusion = mistakes.confusion_matrix(labels * rows // classes, said * rows // classes, rows)
     totals = np.bincount(labels, minlength=classes)
     right = np.bincount(labels[labels == said], minlength=classes)
+    recalls = [float(hits / total) if total else None
+               for hits, total in zip(right, totals, strict=True)]
     return {
         "nll": negative_log_likelihood(logits, labels), "ece": bins.ece,
         "temperature": fit_temperature(logits, labels),
         "nll_scaled": negative_log_likelihood(scaled, labels),
         "ece_scaled": reliability(scaled, labels).ece,
-        "per_class_accuracy": [float(hits / total) if total else None
-                               for hits, total in zip(right, totals, strict=True)],
+        "per_class_accuracy": recalls,
+        "balanced_accuracy": float(np.mean([r for r in recalls if r is not None])),
         "confusion": confusion.tolist(),
         "reliability": {name: values.tolist() for name, values in bins._asdict().items()},
     }

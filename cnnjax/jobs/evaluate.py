@@ -136,18 +136,21 @@ def _calibration(experiment: Experiment, variables: PyTree, folder: Path, whose:
         del report["confusion"]
         report["confusions"] = most_confused(found["image"], found["label"],
                                              experiment.dataset.class_names, _WHOLE_MATRIX)
-    return report
+    return report | {"class_names": list(experiment.dataset.class_names)}
 
 
 def _rows(values: dict[str, Any]) -> dict[str, str]:
     """Returns what there is beside the accuracy, for the table."""
-    accuracy = [a for a in values["per_class_accuracy"] if a is not None]
+    named = [(accuracy, name) for accuracy, name in zip(
+        values["per_class_accuracy"], values["class_names"], strict=True) if accuracy is not None]
+    (least, worst), (most, best) = min(named), max(named)
     rows = {
         "calibration": f"ECE {values['ece']:.2%}, NLL {values['nll']:.4f}; scaled by temperatures "
                        f"fitted on other examples: ECE {values['ece_scaled']:.2%}, NLL "
                        f"{values['nll_scaled']:.4f}",
         "temperature": f"{values['temperature']:.3f}, fitted on all examples",
-        "classes": f"from {min(accuracy):.2%} to {max(accuracy):.2%}",
+        "classes": f"from {least:.2%} ({worst}) to {most:.2%} ({best}); their mean, the balanced "
+                   f"accuracy: {values['balanced_accuracy']:.2%}",
     }
     for kind, accuracies in values.get("corruptions", {}).items():
         rows[kind.replace("_", " ")] = " ".join(f"{a:.1%}" for a in accuracies)

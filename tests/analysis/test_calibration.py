@@ -75,6 +75,7 @@ def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_
     report = calibration.calibration_report(logits, labels)
     assert report["confusion"] == [[2, 1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
     assert report["per_class_accuracy"] == [pytest.approx(2 / 3), 1.0, 1.0, None]
+    assert report["balanced_accuracy"] == pytest.approx((2 / 3 + 1 + 1) / 3)
     assert calibration.most_confused(logits, labels, "abcd", 5) == [
         {"class": "a", "taken_for": "b", "count": 1}]
     calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
@@ -111,7 +112,7 @@ def test_no_temperature_stands_beside_an_error_that_was_measured_at_others(tmp_p
         axes.get_title() for axes in figure.axes))
     calibration.plot_calibration(report, ("a", "b"), str(tmp_path / "a.png"), "title")
     assert titles[0] == "ECE 15.00%, after temperature scaling 30.00%"
-    rows = _rows(report)
+    rows = _rows(report | {"class_names": ["a", "b"]})
     assert "30.00%" in rows["calibration"] and "2.000" not in rows["calibration"]
     assert rows["temperature"] == "2.000, fitted on all examples"
 

@@ -125,8 +125,9 @@ def evaluated(folder, *overrides):
     return json.loads((folder / "evaluate.json").read_text())
 
 
-def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain):
+def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain, capsys):
     folder, summary, _ = plain
+    capsys.readouterr()
     found = evaluated(folder, "--config.eval.corruptions=('contrast','jpeg_compression')",
                       "--config.eval.probe=all")
     assert found["eval_top1"] == summary["top1"]
@@ -134,6 +135,11 @@ def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain):
     confusion = found["confusion"]
     assert sum(map(sum, confusion)) == found["eval_examples"] == 360
     assert sum(confusion[i][i] for i in range(10)) == round(360 * found["eval_top1"])
+    assert found["class_names"] == [str(digit) for digit in range(10)]
+    recalls = [row[i] / sum(row) for i, row in enumerate(confusion)]
+    assert found["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    worst = min((recall, str(i)) for i, recall in enumerate(recalls))
+    assert "from {:.2%} ({}) to".format(*worst) in capsys.readouterr().out
     assert (folder / "evaluate.png").stat().st_size > 10_000
     assert {kind: len(a) for kind, a in found["corruptions"].items()} == {
         "contrast": 5, "jpeg_compression": 5}
