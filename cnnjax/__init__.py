@@ -11,6 +11,7 @@ _PUBLIC = {
     "create_model": "cnnjax.models",
     "load_weights": "cnnjax.weights",
     "save_weights": "cnnjax.weights",
+    "read_images": "cnnjax.data.inputs",
     "compound_scaling": "cnnjax.models",
     "summarize": "cnnjax.analysis",
     "receptive_field": "cnnjax.analysis",

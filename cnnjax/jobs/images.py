@@ -6,17 +6,14 @@ import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
-from cnnjax.data import augment
 from cnnjax.data.folder import list_images
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import pretrained
-from cnnjax.types import Preprocess, UserError
+from cnnjax.types import UserError
 from cnnjax.weights import Pretrained
 
 
@@ -69,21 +66,3 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
     split = dataset.eval
     return Images(len(split), split.name_of, lambda i: split.source[i],
                   f"{dataset.name}, {split.name}", dataset.class_names, labelled=True)
-
-
-def fitted(image: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Returns the image in the model's size and channels, as an evaluation has it.
-
-    Grey ones become RGB. One that has the size already is cropped all the same, as the others are.
-    """
-    if image.shape[-1] != preprocess.channels:
-        image = np.repeat(image, preprocess.channels, -1)
-    if preprocess.whole:
-        return data.resize_whole(image, preprocess.size, preprocess.interpolation)
-    return data.resize_center_crop(image, preprocess.size, preprocess.crop,
-                                   preprocess.interpolation)
-
-
-def normalized(pixels: jax.Array, preprocess: Preprocess) -> jax.Array:
-    """Returns uint8 images of the model's size as its input, float32."""
-    return augment.normalize(pixels, preprocess.mean, preprocess.std, jnp.float32)

@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 
 from cnnjax import ops
 from cnnjax.data.dataset import available_cores
+from cnnjax.data.inputs import fitted, normalized
 from cnnjax.files import write_whole
 from cnnjax.jobs import console, contact_sheet, pretrained, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.images import Images, fitted, normalized, open_images
+from cnnjax.jobs.images import Images, open_images
 from cnnjax.types import UserError
 from cnnjax.weights import Pretrained
 

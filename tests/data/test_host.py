@@ -1,13 +1,15 @@
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import cnnjax
 from cnnjax.data import decode_image, resize_center_crop
 from cnnjax.data.host import HostTransform, _crop_box, jpeg_size, random_resized_crop
 from cnnjax.data.order import CROP, random_bits
-from cnnjax.types import UserError
+from cnnjax.types import Preprocess, UserError
 
 
 def smooth(height, width, channels=3, seed=0):
@@ -36,6 +38,32 @@ def test_centre_crop_is_that_of_torchvision(height, width, interpolation, method
         # Pillow may do its two passes in another order, and it rounds between them.
         assert ours.shape == theirs.shape and np.abs(ours - theirs).max() <= 2
         assert np.abs(ours - theirs).mean() < 0.1
+
+
+def test_image_files_become_the_input_that_torchvision_makes_of_them(tmp_path):
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    preprocess = Preprocess((32, 32), mean, std, crop=32 / 36, interpolation="bicubic")
+    arrays = [smooth(60, 50), smooth(40, 97, seed=1)]
+    files = [tmp_path / f"{i}.png" for i in range(2)]
+    for file, array in zip(files, arrays, strict=True):
+        Image.fromarray(array).save(file)
+    found = cnnjax.read_images(files, preprocess)
+    theirs = (np.stack([torchvision_transform(a, 36, 32, 3) for a in arrays]) / 255 - mean) / std
+    assert found.shape == (2, 32, 32, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found, theirs, atol=2 / 255 / 0.224)
+    np.testing.assert_array_equal(cnnjax.read_images(arrays, preprocess), found)
+    grey = cnnjax.read_images([smooth(40, 40, 1)], preprocess)
+    np.testing.assert_allclose(grey[..., 0] * std[0] + mean[0], grey[..., 2] * std[2] + mean[2],
+                               atol=1e-5)
+
+
+@pytest.mark.parametrize(("images", "message"), [
+    ("photo.jpg", "a list of image files"), ([], "a list of image files"),
+    ([np.zeros((8, 8, 3), np.float32)], "got float32 [8, 8, 3]"),
+    ([np.zeros((8, 8), np.uint8)], "got uint8 [8, 8]"), (["no.jpg"], "no.jpg cannot be read")])
+def test_what_is_no_list_of_images_is_refused(images, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        cnnjax.read_images(images, Preprocess((8, 8), (0.5,) * 3, (0.5,) * 3))
 
 
 def test_centre_crop_of_grey_and_oblong_sizes():

@@ -16,8 +16,8 @@ from PIL import Image
 import cnnjax
 from cnnjax import config as config_lib
 from cnnjax.command_line import main
-from cnnjax.data import augment
-from cnnjax.jobs import contact_sheet, export, images, memory
+from cnnjax.data import augment, inputs
+from cnnjax.jobs import contact_sheet, export, memory
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
@@ -111,7 +111,7 @@ def test_images_are_resized_whole_where_those_of_the_data_set_were(tmp_path):
     experiment = experiment_lib.build(config)
     image = experiment.dataset.eval.source[0][0]
     seen = augment.resize(image[None], experiment.preprocess.size)[0]
-    found = images.fitted(image, experiment.preprocess)
+    found = inputs.fitted(image, experiment.preprocess)
     assert np.abs(found.astype(int) - np.asarray(seen).astype(int)).max() <= 1
     again = Preprocess.from_dict(json.loads(json.dumps(experiment.preprocess.to_dict())))
     assert again == experiment.preprocess and again.whole
@@ -122,10 +122,10 @@ def test_photos_that_have_the_models_size_are_cropped_as_others_are(side):
     preprocess = Preprocess(size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.8)
     pixels = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     resized = Image.fromarray(pixels).resize((40, 40), Image.Resampling.BILINEAR)
-    found = images.fitted(pixels, preprocess).astype(int)
+    found = inputs.fitted(pixels, preprocess).astype(int)
     assert np.abs(found - np.asarray(resized)[4:36, 4:36]).max() <= 2
     whole = dataclasses.replace(preprocess, crop=1.0)
-    np.testing.assert_array_equal(images.fitted(pixels[:32, :32], whole), pixels[:32, :32])
+    np.testing.assert_array_equal(inputs.fitted(pixels[:32, :32], whole), pixels[:32, :32])
 
 
 def test_pretrained_weights_label_a_folder_with_class_names_and_a_sheet(pretrained, photos,

@@ -10,7 +10,7 @@ import numpy as np
 
 from cnnjax.analysis import Objective, Transforms, channel, class_logit, maximise
 from cnnjax.analysis.rendering import as_rgb, fitted
-from cnnjax.jobs.images import normalized
+from cnnjax.data.inputs import normalized
 from cnnjax.jobs.visualize.page import Figure, Row, Text, Tile
 from cnnjax.jobs.visualize.subject import SIDE, Subject
 

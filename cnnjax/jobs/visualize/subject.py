@@ -16,8 +16,8 @@ from cnnjax.analysis.receptive_field import UnknownOperation
 from cnnjax.analysis.rendering import as_rgb, fitted
 from cnnjax.analysis.summary import Summary
 from cnnjax.analysis.survey import Survey, map_endpoints, survey
+from cnnjax.data import inputs
 from cnnjax.data.dataset import available_cores
-from cnnjax.jobs import images as images_lib
 from cnnjax.jobs.images import Images
 from cnnjax.types import UserError
 from cnnjax.weights import Pretrained
@@ -86,7 +86,7 @@ class Subject:
 
     def inputs(self, indices) -> jax.Array:
         """Returns images as the model takes them."""
-        return images_lib.normalized(jnp.asarray(self.pixels[np.asarray(indices)]),
+        return inputs.normalized(jnp.asarray(self.pixels[np.asarray(indices)]),
                                      self.model.preprocess)
 
     def tile(self, index: int) -> np.ndarray:
@@ -142,7 +142,7 @@ def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:
                        "are what the model says.")
     size = options.batch_size
     seen = survey(model.module, model.variables, (
-        images_lib.normalized(jnp.asarray(pixels[i:i + size]), model.preprocess)
+        inputs.normalized(jnp.asarray(pixels[i:i + size]), model.preprocess)
         for i in range(0, len(pixels), size)), maps)
     return Subject(model, _settings(config), pixels, names, labels if images.labelled else None,
                    images.classes, images.what, fields, maps, seen, tuple(remarks))
@@ -162,7 +162,7 @@ def _read(images: Images, model: Pretrained, count: int):
     def read(index):
         try:
             image, label = images.read(index)
-            return images_lib.fitted(image, model.preprocess), label
+            return inputs.fitted(image, model.preprocess), label
         except UserError as error:
             return error
 
