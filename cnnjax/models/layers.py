@@ -80,6 +80,10 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(x.dtype, jnp.floating):
+            raise UserError(f"{'/'.join(self.path)}: the model takes floating-point images, "
+                            f"normalised as its weights need them, and got {x.dtype}: give it "
+                            "(images / 255 - mean) / std, or what cnnjax.read_images returns.")
         height, width = pair(self.kernel_size, "Conv: kernel_size")
         padding = self.padding
         if padding is None:

@@ -222,6 +222,13 @@ def test_auxiliary_heads_are_off_by_default_and_without_classes(name):
     assert not any("aux" in layer for layer in plain)
 
 
+@pytest.mark.parametrize("name", ["lenet5", "alexnet_original", "densenet121", "convnext_tiny"])
+def test_bytes_are_no_input_of_a_model(name):
+    x = jax.ShapeDtypeStruct(images(name).shape, np.uint8)
+    with pytest.raises(UserError, match="takes floating-point images, .* got uint8: give it"):
+        shapes(small(name), x)
+
+
 @pytest.mark.parametrize("name", ["lenet5", "simple_cnn", "alexnet_original", "squeezenet1_1"])
 def test_dropout_draws_from_its_own_stream_and_only_in_training(name):
     model, variables, x = small(name, dropout_rate=0.5), values(name), images(name)
