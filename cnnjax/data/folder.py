@@ -15,6 +15,7 @@ from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.sizes import image_size
 from cnnjax.data.slices import (
     EVAL_NAMES,
+    check_eval_folder,
     default_eval,
     is_split_name,
     parse_split,
@@ -101,6 +102,8 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
     base = train_name.partition("[")[0] if folders else "train"
     classes = _class_names(folders.get(base, root))
     files = {base: _list_files(folders.get(base, root), classes, every_class=True)}
+    if folders:
+        check_eval_folder(root, folders, eval_split, "a sub-folder for each class")
     eval_name = eval_split or default_eval(folders, base, where) or ""
     if not eval_name or (not folders and eval_name.partition("[")[0] == "val"):
         parts = dataset.stratified_split(files[base].labels, val_fraction, split_seed)
@@ -176,11 +179,15 @@ def _split_folders(root: Path, train_name: str) -> dict[str, Path]:
     evaluation = [name for name in EVAL_NAMES if name in parts]
     if evaluation:
         raise UserError(
-            f"{root} has {evaluation[0]}/ but no {train_name.partition('[')[0]}/. Name the folder "
-            f"of training images with --config.data.train_split; there are: {', '.join(parts)}.")
-    if parts and all(is_split_name(name) for name in _subfolders(root)):
-        raise UserError(f"{root} has {', '.join(parts)}, which look like splits, not like classes: "
-                        "name them with --config.data.train_split and --config.data.eval_split.")
+            f"{root} has {evaluation[0]}/ but no {train_name.partition('[')[0]}/ with a sub-folder "
+            "for each class. Name the folder of training images with --config.data.train_split; "
+            f"there are: {', '.join(parts)}.")
+    names = _subfolders(root)
+    if names and all(is_split_name(name) for name in names):
+        raise UserError(f"{root} has {', '.join(names)}, which look like splits, not like classes: "
+                        + ("name them with --config.data.train_split and --config.data.eval_split."
+                           if parts else "put the images of each into a sub-folder for each class, "
+                           f"such as {names[-1]}/cat/1.jpg."))
     return {}
 
 

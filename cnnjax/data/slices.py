@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import re
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 import numpy as np
 
@@ -93,6 +96,31 @@ def default_eval(names: Iterable[str], train: str, where: str) -> str | None:
         raise UserError(f"{where} has {', '.join(others)} besides {train}: name what to evaluate "
                         f"on with --config.data.eval_split={others[0]}.")
     return found
+
+
+def check_eval_folder(root: Path, names: Collection[str], eval_split: str | None, takes: str
+                      ) -> None:
+    """Checks that what is called as the split to evaluate on is one: nothing else takes its place.
+
+    A folder "test" that holds no split is passed over: images to test on often come without their
+    classes.
+
+    Args:
+      root: the folder of the splits.
+      names: those that were found there.
+      eval_split: what to evaluate on; None is the first of `EVAL_NAMES`.
+      takes: what a split consists of, for the message.
+
+    Raises:
+      UserError: if it is there, such as a link to nothing or an empty folder, and holds no split.
+    """
+    asked = [eval_split.partition("[")[0]] if eval_split else itertools.takewhile(
+        lambda name: name not in names, EVAL_NAMES[:-1])
+    for name in asked:
+        if name not in names and os.path.lexists(root / name):
+            raise UserError(f"{root / name} holds no split to evaluate on: that takes {takes}. "
+                            "Mend it; or, to evaluate on a part of the training images, move it "
+                            "away.")
 
 
 def is_split_name(name: str) -> bool:

@@ -20,7 +20,13 @@ import numpy as np
 
 from cnnjax.data import dataset, statistics, tar_index, tar_source
 from cnnjax.data.dataset import Dataset
-from cnnjax.data.slices import EVAL_NAMES, SPLIT_NAMES, default_eval, parse_split
+from cnnjax.data.slices import (
+    EVAL_NAMES,
+    SPLIT_NAMES,
+    check_eval_folder,
+    default_eval,
+    parse_split,
+)
 from cnnjax.data.tar_index import Shard
 from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
@@ -75,6 +81,7 @@ def open_shards(path: str, train_split: str | None = None, eval_split: str | Non
     scan = functools.partial(scan_shard, class_names=class_names)
     shards_of = functools.cache(lambda name: tar_index.indexed(
         groups[name], scan, dataset.digest("webdataset", class_names)))
+    check_eval_folder(folder, groups, eval_split, "tar files, *.tar")
     eval_name = eval_split or default_eval(groups, base, where)
     train, evaluation, digest = tar_source.open_splits(
         shards_of, groups, train_name, eval_name, val_fraction, split_seed, where)
@@ -237,7 +244,9 @@ def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
 
 
 def _tars(folder: Path) -> list[str]:
-    return sorted(os.fspath(p) for p in folder.glob("*.tar") if not p.name.startswith("."))
+    # Path.glob takes a folder that may not be read for an empty one.
+    return sorted(os.fspath(folder / name) for name in os.listdir(folder)
+                  if name.endswith(".tar") and not name.startswith("."))
 
 
 def _expand(folder: Path, pattern: str) -> list[str]:

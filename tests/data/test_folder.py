@@ -182,6 +182,36 @@ def test_splits_are_not_taken_for_classes(tmp_path, write_image, names):
     assert dataset.class_names == ("a", "b")
 
 
+def test_splits_without_classes_are_not_taken_for_classes(tmp_path, write_image):
+    for name in ("train/1.jpg", "train/2.jpg", "val/1.jpg", "val/2.jpg"):
+        write_image(tmp_path / name, 8, 8)
+    with pytest.raises(UserError, match="train, val, which look like splits.* val/cat/1.jpg"):
+        open_dataset(f"folder:{tmp_path}")
+
+
+@pytest.mark.parametrize("state", ["without classes", "empty", "a link to nothing"])
+@pytest.mark.parametrize("asked", [None, "val", "val[:50%]"])
+def test_a_split_to_evaluate_on_that_cannot_be_used_is_not_silently_another(
+        image_folder, write_image, state, asked):
+    val = image_folder / "val"
+    val.rename(image_folder / "test")  # Which comes after it.
+    if state == "a link to nothing":
+        val.symlink_to("nowhere")
+    elif state == "without classes":
+        write_image(val / "1.jpg", 8, 8)
+    else:
+        val.mkdir()
+    with pytest.raises(UserError, match="/val holds no split .* sub-folder for each class"):
+        open_dataset(f"folder:{image_folder}", eval_split=asked)
+    assert len(open_dataset(f"folder:{image_folder}", eval_split="test").eval) == 8
+
+
+def test_images_to_test_on_may_have_no_classes(image_folder, write_image):
+    shutil.rmtree(image_folder / "val")
+    write_image(image_folder / "test/1.jpg", 8, 8)
+    assert open_dataset(f"folder:{image_folder}").eval.name == "val"  # A part of train.
+
+
 @pytest.mark.parametrize("name", ["Test", "testing", "eval", "dev"])
 def test_a_split_of_another_name_is_to_be_named(tmp_path, write_image, name):
     for split in ("train", name):

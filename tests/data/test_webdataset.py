@@ -1,4 +1,5 @@
 import bz2
+import errno
 import json
 import os
 import pickle
@@ -304,6 +305,36 @@ def test_shards_to_test_on_are_not_trained_on(write_tar, encode, names, says):
         open_dataset(f"wds:{path.parent}")
     named = open_dataset(f"wds:{path.parent}/{names[0]}.tar", eval_split=f"{names[1]}.tar")
     assert (len(named.train), len(named.eval)) == (4, 4)
+
+
+@pytest.mark.parametrize("state", ["empty", "a link to nothing"])
+@pytest.mark.parametrize("asked", [None, "val"])
+def test_a_split_to_evaluate_on_that_cannot_be_used_is_not_silently_another(shards, state, asked):
+    (shards / "train").mkdir()
+    (shards / "train-0000.tar").rename(shards / "train/0000.tar")
+    if state == "empty":
+        (shards / "val").mkdir()
+    else:
+        (shards / "val").symlink_to("nowhere")
+    with pytest.raises(UserError, match="/val holds no split to evaluate on: .*tar files"):
+        open_dataset(f"wds:{shards}", eval_split=asked)
+
+
+def test_a_folder_that_may_not_be_read_is_not_taken_for_an_empty_one(shards, monkeypatch):
+    (shards / "train").mkdir()
+    (shards / "train-0000.tar").rename(shards / "train/0000.tar")
+    (shards / "val").mkdir()
+    for name in ("listdir", "scandir"):
+        allowed = getattr(os, name)
+
+        def read(path=".", allowed=allowed):
+            if os.fspath(path).endswith("val"):
+                raise PermissionError(errno.EACCES, "Permission denied", path)
+            return allowed(path)
+
+        monkeypatch.setattr(os, name, read)
+    with pytest.raises(PermissionError, match="/val"):
+        open_dataset(f"wds:{shards}")
 
 
 def test_capital_letters_in_the_names_of_shards(write_tar, encode):
