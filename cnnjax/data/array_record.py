@@ -1,10 +1,20 @@
-"""Writing ArrayRecord files that are whole or not there."""
+"""ArrayRecord files: writing them whole or not at all, and what it means that one cannot be read.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from cnnjax.data import host
+from cnnjax.data.bad_examples import BadExample
+from cnnjax.types import UserError
+
+# What the library says of a call of the operating system.
+_OF_THE_SYSTEM = re.compile(r"\w+\(\) failed: ([^;]+)")
 
 
 def write_array_record(path: Path, contents: Iterable[bytes], *, compressed: bool = True) -> int:
@@ -48,3 +58,23 @@ def write_array_record(path: Path, contents: Iterable[bytes], *, compressed: boo
         os.fsync(file.fileno())
     unfinished.replace(path)
     return count
+
+
+def unread(place: str, error: Exception, remedy: str) -> UserError:
+    """Returns the error of a record that could not be read.
+
+    Args:
+      place: of the record, such as "train-00001.array_record, record 7".
+      error: that of the library, or of protobuf.
+      remedy: what to do if the file is damaged or not there.
+
+    Returns:
+      A `BadExample`, unless the fault does not lie in the file, such as too many that are open.
+    """
+    said = str(error).splitlines()[0] if str(error) else type(error).__name__
+    system = _OF_THE_SYSTEM.match(said)
+    if system and system[1] not in map(os.strerror, host.ONE_FILE):
+        return UserError(f"{place} cannot be read: {said}.")
+    if system and system[1] != os.strerror(errno.ENOENT):
+        return BadExample(place, f"cannot be read ({said})", "make the file readable")
+    return BadExample(place, f"is damaged or not there ({said})", remedy)

@@ -22,7 +22,7 @@ from cnnjax.types import UserError, did_you_mean
 
 ORIENTATION = 0x0112  # The tag, of EXIF and of TIFF.
 # What is wrong with one file, unlike, say, too many that are open.
-_ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP)
+ONE_FILE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EIO, errno.ELOOP)
 INTERPOLATIONS = ("bilinear", "bicubic")
 # Markers of a JPEG's segments that hold its size: SOF0 to SOF15, less three that mean other things.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -149,7 +149,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
         with open(path, "rb") as file:
             return file.read()
     except OSError as error:
-        if error.errno not in _ONE_FILE:
+        if error.errno not in ONE_FILE:
             raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
         raise BadExample(os.fspath(path), f"cannot be read ({error.strerror})",
                          "remove it, or make it readable") from None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import dataset, host, statistics
-from cnnjax.data.bad_examples import BadExample
+from cnnjax.data.array_record import unread
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.slices import parse_split, shuffled_part, shuffling_seed
 from cnnjax.files import expanded
@@ -80,7 +80,7 @@ class RecordSource:
 
         Raises:
           BadExample: if the record cannot be read or is damaged.
-          UserError: if its label is not a class.
+          UserError: if its label is not a class, or nothing can be read.
         """
         data, label, name, place = self._read(index)
         return data, label, f"{place} ({name})"
@@ -97,10 +97,8 @@ class RecordSource:
             label = features["label"].int64_list.value[0]
             data, name = (features[key].bytes_list.value[0] for key in ("image", "name"))
         except Exception as error:  # ArrayRecord's and protobuf's own are of many kinds.
-            said = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise BadExample(self._place(row), f"is damaged or not there ({said})",
-                             "delete the folder, and make the copy anew with --job=prepare"
-                             ) from None
+            raise unread(self._place(row), error, "delete the folder, and make the copy anew with "
+                         "--job=prepare") from None
         name, place = name.decode(errors="replace"), self._place(row)
         if not 0 <= label < self._num_classes:
             raise UserError(f"{place} ({name}): the label is {label}, but there are "
@@ -193,7 +191,9 @@ def read_about(path: str, root: Path) -> dict[str, Any]:
                 raise ValueError("a split of it has no records")
         if len(about["class_names"]) < 2:
             raise ValueError("it has less than two classes")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except OSError as error:
+        raise UserError(f"{root / ABOUT} cannot be read: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{root / ABOUT} is damaged, or not that of a prepared copy ({error}). "
                         "Delete the folder, and make the copy anew with --job=prepare.") from None
     return about

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from cnnjax.data import dataset, host, statistics
+from cnnjax.data.array_record import unread
 from cnnjax.data.dataset import Dataset, NotPrepared, Split
 from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
@@ -29,16 +30,22 @@ class TfdsSource:
     """
 
     def __init__(self, records: Any, keys: tuple[str, str], channels: int, num_classes: int,
-                 where: str, files: int, num_bytes: int | None = None):
+                 where: str, folder: str | os.PathLike[str], files: int,
+                 num_bytes: int | None = None):
         self.channels, self._files, self.num_bytes = channels, files, num_bytes
         self._records, self._keys = records, keys
-        self._num_classes, self._where = num_classes, where
+        self._num_classes, self._where, self._folder = num_classes, where, folder
 
     def __len__(self) -> int:
         return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return self._decode(self._records[index], index)
+        try:
+            record = self._records[index]
+        except RuntimeError as error:
+            raise unread(f"{self._where}, example {index}", error, f"delete {self._folder}, and "
+                         "prepare the data set anew with --job=prepare") from None
+        return self._decode(record, index)
 
     def many(self, indices: Sequence[int]) -> Iterator[tuple[np.ndarray, int]]:
         """Yields the examples in order, out of one file much faster than one by one.
@@ -50,7 +57,12 @@ class TfdsSource:
             yield from (self[i] for i in indices)
             return
         indices = [int(i) for i in indices]
-        for i, record in zip(indices, self._records.__getitems__(indices), strict=True):
+        try:
+            records = self._records.__getitems__(indices)
+        except RuntimeError:  # Which of them cannot be read?
+            yield from (self[i] for i in indices)
+            return
+        for i, record in zip(indices, records, strict=True):
             yield self._decode(record, i)
 
     def _decode(self, record: bytes, index: int) -> tuple[np.ndarray, int]:
@@ -235,7 +247,8 @@ def _open_split(builder: Any, name: str, keys: tuple[str, str], text: str) -> Sp
     channels = 1 if depth == 1 else 3
     shape = (height, width, channels) if height and width else None
     source = TfdsSource(records, keys, channels, builder.info.features[keys[1]].num_classes,
-                        f"{text}, {name}", len(builder.info.splits[name].file_instructions),
+                        f"{text}, {name}", builder.data_dir,
+                        len(builder.info.splits[name].file_instructions),
                         # Of a part of a split TFDS does not know it.
                         int(getattr(builder.info.splits[name], "num_bytes", 0)) or None)
     return Split(name, source, shape)

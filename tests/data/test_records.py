@@ -1,15 +1,21 @@
+import errno
 import json
 import os
 import pickle
+import re
+import resource
 import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cnnjax.data import CopySettings, open_dataset, records, resized_copy, write_copy
+from cnnjax.data.array_record import unread
+from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
 
 SETTINGS = CopySettings(short_side=24, quality=95, shard_bytes=8000)
@@ -377,6 +383,38 @@ def test_a_flipped_bit_is_found_and_the_record_named(copied):
     with pytest.raises(UserError, match=r"train-00001.array_record, record \d+ is damaged"):
         damaged[number]
     damaged[0]
+
+
+def test_a_fault_that_does_not_lie_in_a_file_is_not_taken_for_damage(copied):
+    open_dataset(f"records:{copied}").train.source[0]  # Imports, which open files, too.
+    source, (soft, hard) = open_dataset(f"records:{copied}").train.source, resource.getrlimit(
+        resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(UserError, match="record 0 cannot be read: .*Too many open") as error:
+            source[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert not isinstance(error.value, BadExample)
+
+
+@pytest.mark.parametrize(("said", "message"), [
+    ("open() failed: Permission denied; opening a", "cannot be read .*make the file readable"),
+    ("open() failed: No such file or directory; opening a", "or not there .*: make the copy anew"),
+    ("Corrupted Riegeli/records file", "is damaged .*: make the copy anew"),
+])
+def test_a_file_that_may_not_be_read_need_not_be_made_anew(said, message):
+    error = unread("a, record 7", RuntimeError(said), "make the copy anew")
+    assert isinstance(error, BadExample) and re.match(f"a, record 7 .*{message}", str(error))
+
+
+def test_a_description_that_cannot_be_read_is_not_called_damaged(copied, monkeypatch):
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(UserError, match="/dataset.json cannot be read: Permission denied.$"):
+        open_dataset(f"records:{copied}")
 
 
 def test_a_source_can_be_sent_to_another_process(copied):

@@ -1,7 +1,11 @@
+import re
+
 import numpy as np
 import pytest
 
 from cnnjax.data import NotPrepared, open_dataset
+from cnnjax.data.bad_examples import BadExample
+from cnnjax.data.reader import read_each
 from cnnjax.types import UserError
 
 
@@ -142,6 +146,27 @@ def test_hidden_labels_are_explained(write_tfds, encode):
     for read in (split.arrays, lambda: split.source[0]):
         with pytest.raises(UserError, match="label of example 0 is -1.*data.eval_split"):
             read()
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_damaged_record_is_named_and_the_others_are_read(write_tfds, encode, files):
+    data_dir = write_tfds({"train": pairs(encode, 9), "test": pairs(encode, 5)}, files=files)
+    path = sorted(data_dir.rglob("toy-train*"))[files // 2]
+    whole = bytearray(path.read_bytes())
+    whole[1500] ^= 1  # In the second record.
+    path.write_bytes(whole)
+    found = list(read_each(open_dataset("toy", data_dir=data_dir).train.source, range(9)))
+    (bad,) = [i for i in range(9) if isinstance(found[i], BadExample)]
+    assert all(found[i][1] == i % 3 for i in range(9) if i != bad)
+    assert re.match(rf"toy, train, example {bad} is damaged .*: delete .*1.0.0, and prepare",
+                    str(found[bad]))
+
+
+def test_a_file_that_is_not_there_is_named(toy):
+    for path in toy.rglob("toy-test*"):
+        path.unlink()
+    with pytest.raises(BadExample, match="toy, test, example 0 is damaged or not there .*toy-test"):
+        open_dataset("toy", data_dir=toy).eval.source[0]
 
 
 def test_mnist(shared_data):
