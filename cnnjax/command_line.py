@@ -108,10 +108,15 @@ def main(argv: Sequence[str]) -> int:
         print(f"launch.py: {error}", file=sys.stderr)
         return exit_codes.FAILED
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            said = (f"The path {error.filename} is too long: a name has at most 255 bytes, and a "
+                    "whole path 4,095. Give a shorter one.")
+        elif isinstance(error, PermissionError) and error.filename:
+            said = (f"{error.filename}: {error.strerror}. Change the permissions of it and of its "
+                    "folder, or name another.")
+        else:
             raise
-        print(f"launch.py: The path {error.filename} is too long: a name has at most 255 bytes, "
-              "and a whole path 4,095. Give a shorter one.", file=sys.stderr)
+        print(f"launch.py: {said}", file=sys.stderr)
         return exit_codes.USER_ERROR
     except KeyboardInterrupt:
         print("launch.py: interrupted; the last checkpoint stays", file=sys.stderr)

@@ -21,6 +21,7 @@ def check_file(file: str) -> None:
                        if p.name != "launch.py")
         raise UserError(f"There is no config file {file}.{did_you_mean(file, known)}"
                         + (f" There are: {', '.join(known)}." if known else ""))
+    path.open().close()  # config_flags would keep the error to itself.
 
 
 def explain(error: BaseException, path: str | None) -> str:

@@ -5,6 +5,7 @@ Imports nothing of size: sweeps need no JAX.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 # What a write fails with that may succeed when somebody has made room.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def cache(name: str) -> Path | None:
@@ -35,12 +36,21 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file beside and renames it, so that a crash leaves the old one or the new one.
 
     Text is UTF-8; what stands in it for bytes of a file's name that are not becomes those bytes.
+
+    Raises:
+      OSError: names the file; what there was room for is removed.
     """
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")
     beside = path.with_name(path.name + ".new")
-    beside.write_bytes(content)
-    beside.replace(path)
+    try:
+        beside.write_bytes(content)
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        error.filename = os.fspath(path)  # That of a write is None.
+        raise
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,12 +1,15 @@
 """The command line: every mistake is one message with the fix, and exit code 2."""
 
 import contextlib
+import errno
 import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,6 +17,8 @@ import pytest
 
 import cnnjax
 from cnnjax.command_line import main, parse
+from cnnjax.files import write_whole
+from cnnjax.jobs import predict
 
 LENET = "--config=experiments/lenet5.py"
 LONG = "a" * 300  # As the name of a file.
@@ -308,6 +313,43 @@ def test_a_platform_that_jax_does_not_find_is_one_message(root):
                           capture_output=True, env=os.environ | {"JAX_PLATFORMS": "bogus"})
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert "JAX cannot start with JAX_PLATFORMS='bogus'" in done.stderr
+
+
+def test_a_disk_that_fills_in_the_middle_of_a_job_is_a_message(capsys, tmp_path, monkeypatch):
+    def job(config, folder, dry_run):
+        folder.mkdir()
+        write_whole(folder / "predictions.csv", "file,label\n")
+
+    def full(path, content, write=Path.write_bytes):
+        write(path, content[:5])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(predict, "run", job)
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert main(["launch.py", LENET, "--job=predict", f"--workdir={tmp_path / 'run'}"]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/run/predictions.csv could not be written: No space left on device" in said
+    assert "run the same command" in said and not list((tmp_path / "run").iterdir())
+
+
+@pytest.mark.parametrize("closed", ["photos/train", "experiment.py"])
+def test_what_may_not_be_read_is_named(capsys, tmp_path, monkeypatch, closed):
+    images(tmp_path / "photos/train", {"a": 2, "b": 2})
+    shutil.copy("experiments/lenet5.py", tmp_path / "experiment.py")
+
+    def deny(function):
+        def denied(path, *args, **options):
+            if str(path) == str(tmp_path / closed):
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return function(path, *args, **options)
+
+        return denied
+
+    monkeypatch.setattr(os, "scandir", deny(os.scandir))
+    monkeypatch.setattr(io, "open", deny(io.open))  # That of pathlib.
+    assert main(["launch.py", f"--config={tmp_path / 'experiment.py'}", "--job=prepare",
+                 "--dry_run", f"--config.data.name=folder:{tmp_path / 'photos'}"]) == 2
+    assert f"{tmp_path / closed}: Permission denied. Change" in capsys.readouterr().err
 
 
 def test_a_dry_run_on_tar_files_writes_their_index_alone(capsys, tmp_path):

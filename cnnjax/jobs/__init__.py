@@ -7,6 +7,8 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from cnnjax import exit_codes
+
 JOBS = {
     "train": "train, or go on where the last run of the same command stopped",
     "sweep": "run the trials that sweep() of the experiment yields, or go on with them",
@@ -25,6 +27,10 @@ ON_MANY_HOSTS = ("train", "evaluate")
 
 
 def run(job: str, config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
-    """Runs one job and returns its exit code."""
+    """Runs one job and returns its exit code; where its files have no room, that is a message."""
     # Imported here: `--job=prepare` should not wait for what training needs, nor `--help` for any.
-    return importlib.import_module(f"cnnjax.jobs.{job}").run(config, folder, dry_run)
+    from cnnjax.jobs import workdir
+
+    with workdir.report_no_room(folder):
+        return importlib.import_module(f"cnnjax.jobs.{job}").run(config, folder, dry_run)
+    return exit_codes.FAILED

@@ -80,12 +80,10 @@ def _go_on(experiment: Experiment, folder: Path) -> int:
     if steps := checkpoints.steps():  # What earlier sessions could not save.
         checkpoints.errors += checkpoints.record(steps[-1]).get("checkpoint_errors", [])
     experiment.bad_files.keep_in(folder, resumed=bool(steps))
-    with (workdir.report_no_room(folder), hosts.closing(checkpoints),
-          signals.stop_requests() as should_stop):
+    with hosts.closing(checkpoints), signals.stop_requests() as should_stop:
         while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
             pass  # Rolled back: again, from the last checkpoint.
         return code
-    return exit_codes.FAILED
 
 
 def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:

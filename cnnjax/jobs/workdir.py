@@ -74,7 +74,7 @@ def check_writable(workdir: Path) -> None:
 
 @contextlib.contextmanager
 def report_no_room(folder: Path) -> Iterator[None]:
-    """Ends the block with a message where a file that a run, or sweep, needs has no room."""
+    """Ends the block with a message where a file that a job writes has no room."""
     try:
         yield
     except OSError as error:

@@ -99,7 +99,7 @@ def _write(out: Path, title: str, facts, remarks: Sequence[str],
     for part in (part for section in sections for part in section.parts):
         if isinstance(part, (page.Figure, page.Chart)):
             content = part.png if isinstance(part, page.Chart) else page.png_of(part)
-            (out / f"{part.name}.png").write_bytes(content)
+            write_whole(out / f"{part.name}.png", content)
             written += 1
     write_whole(out / PAGE, page.render(title, facts, remarks, sections))
     return written
