@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import socket
@@ -149,9 +150,12 @@ def _user_errors(name: str, builder: Any, absent: dict[str, str]) -> Iterator[No
     except ImportError as error:
         raise UserError(f"Preparing {name} needs a package more: pip install {error.name}"
                         ) from error
-    except OSError as error:
-        raise UserError(f"{name} cannot be written to {builder.data_dir}: {error}. Name another "
-                        "directory with --config.data.data_dir=DIR.") from error
+    except (OSError, RuntimeError) as error:  # Of a full disk ArrayRecord raises the second.
+        said = str(error).splitlines()[0] if str(error) else ""
+        if isinstance(error, RuntimeError) and os.strerror(errno.ENOSPC) not in said:
+            raise
+        raise UserError(f"{name} cannot be written to {builder.data_dir}: {said}. Make room, or "
+                        "name another directory with --config.data.data_dir=DIR.") from error
 
 
 def _check_network(name: str, files: dict[str, str]) -> None:

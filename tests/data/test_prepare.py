@@ -1,7 +1,9 @@
 import builtins
+import errno
 import importlib.util
 import os
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,6 +78,27 @@ def test_a_file_with_a_wrong_checksum_is_named(tmp_path):
 def test_a_set_that_asks_for_a_registration_is_explained(tmp_path):
     with pytest.raises(UserError, match=r"registration[\s\S]*ILSVRC2012[\s\S]*data.manual_dir"):
         prepare("imagenet2012", data_dir=tmp_path, log=list)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(("error", "raised", "says"), [
+    (RuntimeError('Failed to finalize writing of split "train": write() failed: No space left on '
+                  "device; writing x"), UserError, "No space left on device.* Make room"),
+    (OSError(errno.ENOSPC, "No space left on device"), UserError, "No space left.* Make room"),
+    (RuntimeError("a failure of the program"), RuntimeError, "of the program"),
+])
+def test_a_disk_that_fills_is_explained(tmp_path, monkeypatch, error, raised, says):
+    import tensorflow_datasets as tfds
+
+    def fail(**options):
+        raise error
+
+    builder = SimpleNamespace(
+        name="cifar10", data_dir=tmp_path, info=SimpleNamespace(full_name="cifar10/3.0.2"),
+        url_infos={}, MANUAL_DOWNLOAD_INSTRUCTIONS="", download_and_prepare=fail)
+    monkeypatch.setattr(tfds, "builder", lambda *args, **options: builder)
+    with pytest.raises(raised, match=says):
+        prepare("cifar10", data_dir=tmp_path, log=list)
 
 
 @needs_tensorflow
