@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tarfile
 from collections.abc import Callable, Collection, Sequence
@@ -13,6 +15,9 @@ from cnnjax.data.dataset import Split
 from cnnjax.data.slices import EVAL_NAMES, parse_split, shuffled_part, shuffling_seed
 from cnnjax.data.tar_index import BLOCK, Shard
 from cnnjax.types import UserError
+
+# Bytes that are read with an image: its header, and one before that with a name of up to 1.5 KB.
+_BEFORE = 6 * BLOCK
 
 
 class TarSource:
@@ -65,23 +70,40 @@ class TarSource:
         """Returns the first `count` bytes of the image, and its name."""
         path = self._paths[self._which[index]]
         start, size = int(self._offsets[index]), int(self._sizes[index])
+        before = min(start, _BEFORE)
         try:
             file = os.open(path, os.O_RDONLY)
             try:
                 # With the header before it, which says whether this is still the image.
-                data = os.pread(file, BLOCK + count, start - BLOCK)
+                data = os.pread(file, before + count, start - before)
             finally:
                 os.close(file)
-            header = tarfile.TarInfo.frombuf(data[:BLOCK], "utf-8", "replace")
+            header = tarfile.TarInfo.frombuf(data[before - BLOCK:before], "utf-8", "replace")
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from None
         except tarfile.TarError:
             header = None
-        if header is None or header.size != size or len(data) != BLOCK + count:
+        if header is None or header.size != size or len(data) != before + count:
             raise UserError(f"{path} has changed since it was looked through, or is damaged, near "
                             f"byte {start:,}: run the command again, so that its index is made "
                             "anew.")
-        return data[BLOCK:], f"{path}: {header.name}"
+        return data[before:], f"{path}: {_long_name(data[:before]) or header.name}"
+
+
+def _long_name(blocks: bytes) -> str | None:
+    """Returns the name in a header that stands before the last one of `blocks` and belongs to it.
+
+    There are names that are long or not ASCII (POSIX.1-2001, "pax", and GNU's "L"); the header
+    itself has what of them fits.
+    """
+    for start in range(len(blocks) - 3 * BLOCK, -1, -BLOCK):
+        if blocks[start + 156] in b"xL" and blocks[start + 257:start + 262] == b"ustar":
+            with contextlib.suppress(tarfile.TarError, ValueError):
+                member = tarfile.TarFile(fileobj=io.BytesIO(blocks[start:]), encoding="utf-8",
+                                         errors="replace").firstmember
+                if member.offset_data == len(blocks) - start:
+                    return member.name
+    return None
 
 
 def common_shape(shards: Sequence[Shard]) -> tuple[int, int, int] | None:

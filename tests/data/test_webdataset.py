@@ -1,5 +1,6 @@
 import bz2
 import errno
+import io
 import json
 import os
 import pickle
@@ -280,6 +281,19 @@ def test_an_image_that_is_none_is_named_by_shard_and_member(write_tar, encode):
     dataset = open_dataset(f"wds:{path.parent}", eval_split="train[:1]")
     with pytest.raises(UserError, match="train.tar: b.jpg is .*an image"):
         dataset.train.source[1]
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_long_names_and_names_that_are_not_ascii_are_whole(tmp_path, encode, form):
+    names = ["b", "Ameise–Ämse", "a" * 120, "ü" * 90, f"{'folder/' * 30}x", "c"]
+    with tarfile.open(tmp_path / "train.tar", "w", format=form) as archive:
+        for i, name in enumerate(names):
+            for ext, content in (("cls", b"%d" % (i % 2)), ("jpg", encode(5, 5))):
+                member = tarfile.TarInfo(f"{name}.{ext}")
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
+    source = open_dataset(f"wds:{tmp_path}", eval_split="train[:50%]").train.source
+    assert [source.name(i).partition(": ")[2] for i in range(6)] == [f"{n}.jpg" for n in names]
 
 
 def test_images_of_one_size_are_noticed(write_tar, encode):
