@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,7 +27,12 @@ class Failure(RuntimeError):
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `word`, or ""."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.6)
+    known, composed = list(known), unicodedata.normalize("NFC", word)
+    for name in known:  # File systems and archives of macOS spell é as e and an accent.
+        if name != word and unicodedata.normalize("NFC", name) == composed:
+            return (f" Did you mean {name!r}? It looks the same, but its letters are written as "
+                    f"{ascii(name)}, and those of the other as {ascii(word)}.")
+    near = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

@@ -264,6 +264,13 @@ def test_a_class_that_was_not_trained_on_is_explained(image_folder, write_image)
         open_dataset(f"folder:{image_folder}")
 
 
+def test_a_class_that_only_looks_like_one_that_was_trained_on_is_explained(tmp_path, write_image):
+    for name in ("train/caf\u00e9", "train/bar", "val/cafe\u0301"):
+        write_image(tmp_path / name / "1.png")
+    with pytest.raises(UserError, match=r"looks the same.* 'caf\\xe9'.* 'cafe\\u0301'"):
+        open_dataset(f"folder:{tmp_path}")
+
+
 def test_a_broken_image_is_named(image_folder):
     whole = (image_folder / "train/cat/1.png").read_bytes()
     for contents in (b"", b"no image", whole[:30]):
