@@ -118,7 +118,8 @@ def read_validation_labels(root: Path, synsets: Sequence[str]) -> list[int]:
       UserError: if no file says it, or one names a class that is not among `synsets`.
     """
     if (root / SYNSET_LABELS).is_file():
-        source, words = root / SYNSET_LABELS, (root / SYNSET_LABELS).read_text().split()
+        source = root / SYNSET_LABELS
+        words = source.read_text(encoding="utf-8-sig", errors="replace").split()
     else:
         source, words = _from_devkit(root)
     number = {name: label for label, name in enumerate(synsets)}

@@ -290,7 +290,7 @@ def _read_class_names(folders: Sequence[Path]) -> tuple[str, ...]:
     if not found:
         return ()
     try:
-        text = found[0].read_text()
+        text = found[0].read_text(encoding="utf-8-sig")
         names = (json.loads(text) if found[0].suffix == ".json"
                  else [line.strip() for line in text.splitlines() if line.strip()])
     except (OSError, ValueError) as error:

@@ -75,7 +75,8 @@ def test_labels_from_a_text_file_or_from_the_extracted_kit(imagenet_files):
     assert read_validation_labels(imagenet_files, SYNSETS) == expected
     shutil.rmtree(imagenet_files / "ILSVRC2012_devkit_t12")
     text = imagenet_files / "imagenet_2012_validation_synset_labels.txt"
-    text.write_text("n01440764\nn01440764\nn02206856\nn02219486\nn02219486\n")
+    # With the mark of UTF-8, as some editors write it.
+    text.write_text("\ufeffn01440764\nn01440764\nn02206856\nn02219486\nn02219486\n")
     assert read_validation_labels(imagenet_files, SYNSETS) == [0, 0, 1, 2, 2]
     labels = [open_dataset(f"imagenet:{imagenet_files}").eval.source[i][1] for i in range(5)]
     assert labels == [0, 0, 1, 2, 2]

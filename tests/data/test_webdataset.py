@@ -1,4 +1,5 @@
 import bz2
+import codecs
 import errno
 import io
 import json
@@ -59,6 +60,13 @@ def test_a_folder_for_each_split_and_class_names(shards):
     (shards / "classes.json").write_text('{"ant": 0}')
     with pytest.raises(UserError, match="names of two classes or more"):
         open_dataset(f"wds:{shards}")
+
+
+@pytest.mark.parametrize("text", ["ant\r\nbee\r\ncat\r\n", '["ant", "bee", "cat"]'])
+def test_class_names_that_an_editor_has_marked_as_utf8_have_no_mark(shards, text):
+    (shards / f"classes.{'json' if text[0] == '[' else 'txt'}").write_bytes(
+        codecs.BOM_UTF8 + text.encode())
+    assert open_dataset(f"wds:{shards}").class_names == ("ant", "bee", "cat")
 
 
 @pytest.mark.parametrize(("path", "train", "evaluation", "sizes"), [
