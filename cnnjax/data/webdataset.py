@@ -40,6 +40,9 @@ _BRACES = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}")
 _WORDS = [re.compile(rf"(?:^|[-_.])({'|'.join(names)})(?=[-_.\d]|$)", re.IGNORECASE)
           for names in (("train", *EVAL_NAMES), SPLIT_NAMES)]
 _MOST_FILES = 1_000_000  # In one pair of braces.
+# Who gives tar the files by "*.jpg *.cls" gets all of the images first.
+_SIDE_BY_SIDE = ("The files of an example lie side by side in the archive: tar --sort=name -cf "
+                 "SHARD.tar -C FOLDER . writes them so.")
 _LONGEST_TEXT = 2**24  # Bytes of a .cls or .json member.
 
 
@@ -116,7 +119,7 @@ def scan_shard(path: str, class_names: Sequence[str] = ()) -> Shard:
                 what = f"several images, {', '.join(images)}" if images else "no image"
                 raise UserError(f"{path}: the example {key!r} has {what} (its files: "
                                 f"{', '.join(found)}). It takes one, named "
-                                f"{key}.{' or .'.join(IMAGES)}.")
+                                f"{key}.{' or .'.join(IMAGES)}. {_SIDE_BY_SIDE}")
             builder.add(found[images[0]], _label(path, file, key, found, class_names))
         return builder.shard()
 
@@ -166,7 +169,8 @@ def _label(path: str, file: BinaryIO, key: str, found: dict[str, tarfile.TarInfo
                         + did_you_mean(str(value), class_names))
     raise UserError(f"{path}: the example {key!r} has no class (its files: {', '.join(found)}). "
                     f"Give it a file {key}.cls with the number, or {key}.json with the number as "
-                    f"{', '.join(map(repr, LABEL_KEYS[:-1]))} or {LABEL_KEYS[-1]!r}.")
+                    f"{', '.join(map(repr, LABEL_KEYS[:-1]))} or {LABEL_KEYS[-1]!r}. "
+                    + _SIDE_BY_SIDE)
 
 
 def _text(path: str, file: BinaryIO, member: tarfile.TarInfo) -> str:

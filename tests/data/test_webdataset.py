@@ -183,6 +183,16 @@ def test_a_class_of_an_impossible_number_is_named(write_tar, encode, label, mess
         open_dataset(f"wds:{path.parent}")
 
 
+@pytest.mark.parametrize("first", ["jpg", "cls"])
+def test_files_of_an_example_that_lie_apart_are_explained(write_tar, encode, first):
+    files = {f"{i}.{ext}": content for i in range(3)
+             for ext, content in (("jpg", encode(5, 5)), ("cls", b"%d" % (i % 2)))}
+    apart = dict(sorted(files.items(), key=lambda file: not file[0].endswith(first)))
+    path = write_tar("x/train.tar", apart)
+    with pytest.raises(UserError, match="example '0' has no .* side by side .*tar --sort=name"):
+        open_dataset(f"wds:{path.parent}")
+
+
 def test_folders_and_hidden_files_are_passed_over(write_tar, encode):
     folder = tarfile.TarInfo("deep")
     folder.type = tarfile.DIRTYPE
