@@ -118,8 +118,11 @@ def _store(path: Path, digest: str, compiled: jax.stages.Compiled) -> None:
         content = pickle.dumps((digest, *serialize_executable.serialize(compiled)))
         path.parent.mkdir(exist_ok=True)
         beside = path.with_name(f"{path.name}.{os.getpid()}")  # Another process may write it, too.
-        beside.write_bytes(hashlib.sha256(content).digest() + content)
-        beside.replace(path)
+        try:
+            beside.write_bytes(hashlib.sha256(content).digest() + content)
+            beside.replace(path)
+        finally:  # It must not keep the last bytes of a disk that is full.
+            beside.unlink(missing_ok=True)
         kept = 0
         for file in sorted(path.parent.iterdir(), key=lambda f: f.stat().st_mtime, reverse=True):
             kept += file.stat().st_size

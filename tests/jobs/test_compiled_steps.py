@@ -1,6 +1,8 @@
 """Compiled steps in files, and what runs with other seeds share."""
 
+import errno
 import os
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -83,6 +85,17 @@ def test_a_folder_that_cannot_be_made_costs_nothing_but_time(cache, monkeypatch)
     (cache / "file").write_bytes(b"")
     compiled, _ = compile_and_wait(cache / "file" / "name", 2.0, monkeypatch)
     np.testing.assert_allclose(compiled(X)["y"], np.sin(2 * X), rtol=1e-6)
+
+
+def test_what_there_was_no_room_for_is_not_kept(cache, monkeypatch):
+    def full(path, content, write=Path.write_bytes):
+        write(path, content[:9])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    compiled, compiler = compile_and_wait(cache / "steps" / "name", 2.0, monkeypatch)
+    np.testing.assert_allclose(compiled(X)["y"], np.sin(2 * X), rtol=1e-6)
+    assert compiler == 1 and not list((cache / "steps").iterdir())
 
 
 def test_the_least_recently_used_are_removed(cache, monkeypatch):
