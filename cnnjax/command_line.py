@@ -356,9 +356,10 @@ def _without_nones(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if found and found[1] in defaults and found[1] not in known:
             raise UserError(f"{found[1]} is a section of the config. Its keys: " + ", ".join(
                 key for key in known if key.startswith(found[1] + ".")))
-        if not found or found[2] != "None" or found[1].startswith("model."):
+        if not found or found[2] != "None":
             words.append(word)
-        elif found[1] in known and config_lib.may_be_none(found[1]):
+        elif found[1].startswith("model.") and found[1] != "model.name" or (
+                found[1] in known and config_lib.may_be_none(found[1])):
             unset.append(found[1])
         else:
             raise UserError(f"{found[1]} cannot be None.")

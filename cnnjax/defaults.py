@@ -26,7 +26,8 @@ def sections() -> dict[str, Any]:
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;
         # exact: auto without those that round more, which auto takes in training steps alone.
-        "model": {"name": ""},  # Every other key here is an argument of that model.
+        # Every other key here is an argument of that model; None leaves it at the model's value.
+        "model": {"name": ""},
         "weights": _weights(),
         "data": _data(),
         "prepare": _prepare(),

@@ -35,7 +35,14 @@ def validate(config: ConfigDict) -> None:
         models.lookup(config.model.name)
     except UserError as error:
         raise UserError(f"model.name: {error}") from None
-    models.create_model(config.model.name, num_classes=10, **model_overrides(config))
+    arguments = model_overrides(config)
+    try:
+        models.create_model(config.model.name, num_classes=10, **arguments)
+    except UserError as error:
+        unknown = sorted(arguments.keys() - models.model_arguments(config.model.name).keys())
+        raise UserError(str(error) + (
+            " If the experiment's file sets it, leave it out: " + " ".join(
+                f"--config.model.{key}=None" for key in unknown) if unknown else "")) from None
     for key, value in flat.items():
         if not isinstance(value, _PLAIN):
             raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "

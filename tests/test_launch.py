@@ -17,8 +17,10 @@ import pytest
 
 import cnnjax
 from cnnjax.command_line import main, parse
+from cnnjax.config import model_overrides
 from cnnjax.files import write_whole
 from cnnjax.jobs import predict
+from cnnjax.validation import validate
 
 LENET = "--config=experiments/lenet5.py"
 LONG = "a" * 300  # As the name of a file.
@@ -82,6 +84,9 @@ def bad(argv, capsys):
     ([LENET, "--config.optimizer=adam"], "optimizer.name"),
     ([LENET, "--config.seed=None"], "cannot be None"),
     ([LENET, "--config.model.num_classes=5"], "that of the data set"),
+    ([LENET, "--config.model.name=None"], "model.name cannot be None"),
+    (["--config=experiments/resnet50.py", "--config.model.name=lenet5"],
+     "leave it out: --config.model.zero_init_residual=None"),
     ([LENET, "--config.train.epochs=1e308"], "finite number"),
     ([LENET, "--config.train.steps=3000000000"], "too long"),
     ([LENET, "--config.schedule.drop_epochs=('a',)"], "tuple of finite numbers"),
@@ -202,6 +207,15 @@ def test_none_unsets_a_duration(capsys):
     config = parse(["launch.py", LENET, "--config.train.epochs=None",
                     "--config.train.steps=9"]).config
     assert config.train.epochs is None and config.train.steps == 9
+
+
+def test_another_model_leaves_out_what_the_file_sets_of_its_own():
+    command = parse(["launch.py", "--config=experiments/resnet50.py", "--config.model.name=vgg11",
+                     "--config.model.zero_init_residual=None", "--config.model.stage_sizes=None"])
+    validate(command.config)
+    assert model_overrides(command.config) == {}
+    command.config.model.name, command.config.model.se_reduction = "seresnet18", None
+    assert model_overrides(command.config) == {"se_reduction": None}  # Which switches it off.
 
 
 def test_a_config_file_that_fails_names_its_line(capsys, tmp_path):

@@ -91,6 +91,11 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     return entry.module(**{**entry.arguments, **given})
 
 
+def takes_none(name: str, key: str) -> bool:
+    """Whether None is a value of an argument of a model."""
+    return types.NoneType in typing.get_args(typing.get_type_hints(lookup(name).module).get(key))
+
+
 # Arguments that change nothing about the function that a trained net is.
 _OF_TRAINING = {"dropout_rate", "drop_path_rate", "bn_momentum", "zero_init_residual",
                 "depthwise_init", "dtype"}
