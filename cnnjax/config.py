@@ -125,14 +125,10 @@ def _as_lists(value: Any) -> Any:
 
 
 def model_overrides(config: ConfigDict) -> dict[str, Any]:
-    """Returns the arguments of the model that the config sets.
-
-    None leaves an argument at the model's own value, or is its value where the model takes None.
-    """
+    """Returns the arguments of the model that the config sets."""
     from cnnjax import models  # Here, because `--help` should not wait for Flax.
 
-    return {key: value for key, value in config.model.items() if key != "name" and (
-        value is not None or models.takes_none(config.model.name, key))}
+    return models.arguments_of(config.model)
 
 
 def namesakes(key: str) -> list[str]:

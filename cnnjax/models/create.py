@@ -7,6 +7,7 @@ import fnmatch
 import numbers
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -91,9 +92,16 @@ def create_model(name: str, num_classes: int = 1000, **overrides: Any) -> nn.Mod
     return entry.module(**{**entry.arguments, **given})
 
 
-def takes_none(name: str, key: str) -> bool:
-    """Whether None is a value of an argument of a model."""
-    return types.NoneType in typing.get_args(typing.get_type_hints(lookup(name).module).get(key))
+def arguments_of(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments that the model section of a config sets: {"name": …, ARGUMENT: …}.
+
+    None leaves an argument at the model's own value, or is its value where the model takes None.
+    """
+    def is_set(key, value):
+        kinds = typing.get_type_hints(lookup(section["name"]).module) if value is None else {}
+        return value is not None or types.NoneType in typing.get_args(kinds.get(key))
+
+    return {key: value for key, value in section.items() if key != "name" and is_set(key, value)}
 
 
 # Arguments that change nothing about the function that a trained net is.

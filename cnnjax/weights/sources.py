@@ -12,6 +12,7 @@ import numpy as np
 
 from cnnjax import trees
 from cnnjax.files import expanded
+from cnnjax.models import arguments_of
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import files, hub, published
 
@@ -54,13 +55,13 @@ def read(path_or_id: str | Path) -> Source:
 
     Args:
       path_or_id: a file as in `files.read`; a workdir, whose last checkpoint is taken, or the
-        folder of one checkpoint, such as "runs/lenet5/checkpoints/500"; or a hub id.
+        folder of one checkpoint, such as "runs/lenet5/checkpoints/500", or "…/best"; or a hub id.
 
     Raises:
       UserError: if it is none of these or cannot be read.
     """
     path = expanded(path_or_id)
-    if path.is_dir():
+    if path.is_dir() or _is_word(path):
         return _read_run(path)
     if path.exists() or not hub.is_id(str(path_or_id)) or path.suffix in files.EXTENSIONS:
         beside = path.with_name("config.json")
@@ -122,25 +123,33 @@ def _with_timm_config(source: Source, path: Path) -> Source:
         class_names=tuple(map(str, labels)) if isinstance(labels, list) else None)
 
 
+def _is_word(path: Path) -> bool:
+    """Whether a path is that of the last or the best checkpoint, in words."""
+    return path.parent.name == _CHECKPOINTS and path.name in ("last", "best")
+
+
 def _read_run(folder: Path) -> Source:
     from cnnjax.checkpoint import Checkpoints  # Orbax takes a second, and only runs need it.
 
     which = "last"
-    if folder.name.isdecimal() and (folder / "state").is_dir():
+    if folder.name.isdecimal() and (folder / "state").is_dir() or _is_word(folder):
         folder, which = folder.parent, folder.name
     elif (folder / _CHECKPOINTS).is_dir():
         folder = folder / _CHECKPOINTS
-    if not any(path.name.isdecimal() for path in folder.iterdir()):
+    if not folder.is_dir() or not any(path.name.isdecimal() for path in folder.iterdir()):
         raise UserError(f"There is no checkpoint in {folder}. Give the workdir of a run that has "
                         "trained, or a file of weights.")
     checkpoints = Checkpoints(folder, read_only=True)
+    if which == "best":
+        newest = checkpoints.record(checkpoints.find("last"))
+        checkpoints = Checkpoints(folder, read_only=True,
+                                  metric=newest["config"]["checkpoint"]["metric"])
     step = checkpoints.find(which)
     record = checkpoints.record(step)
     # Moving averages, where a run has them, are what was evaluated.
     variables = checkpoints.restore_parts(step, ("average",)).get("average")
     variables = variables or checkpoints.restore_parts(step, ("params", "batch_stats"))
-    arguments = {key: value for key, value in record["config"]["model"].items() if key != "name"}
     return Source(
         trees.named_leaves(variables), f"{folder} at step {step}", "", record["model"]["name"],
-        arguments, Preprocess.from_dict(record["preprocess"]), record["model"]["num_classes"],
-        tuple(record["class_names"]))
+        arguments_of(record["config"]["model"]), Preprocess.from_dict(record["preprocess"]),
+        record["model"]["num_classes"], tuple(record["class_names"]))

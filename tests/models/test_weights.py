@@ -622,14 +622,19 @@ def test_the_weights_of_a_run_are_its_averages_if_it_has_them(tmp_path):
     _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
     average = jax.tree.map(lambda a: a + 1, variables)
     record = {"model": {"name": "simple_cnn", "num_classes": 3}, "class_names": ["a", "b", "c"],
-              "config": {"model": {"name": "simple_cnn", **TINY}}, "metrics": {},
+              "config": {"model": {"name": "simple_cnn", **TINY, "zero_init_residual": None},
+                         "checkpoint": {"metric": "top5"}},
               "preprocess": Preprocess((16, 16), (0.5,) * 3, (0.5,) * 3).to_dict()}
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
-    checkpoints.save(4, {**variables, "average": {}}, record)
-    checkpoints.save(5, {**variables, "average": average}, record)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2, metric="top5")
+    for step, top5, averages in ((4, 0.9, {}), (5, 0.8, average)):
+        checkpoints.save(step, {**variables, "average": averages}, record | {
+            "metrics": {"eval_top1": 1 - top5, "eval_top5": top5}})
     checkpoints.close()
     assert_equal(load(None, tmp_path).variables, average)
-    assert_equal(load(None, tmp_path / "checkpoints" / "4").variables, variables)
+    for which, expected in (("4", variables), ("best", variables), ("last", average)):
+        assert_equal(load(None, tmp_path / "checkpoints" / which).variables, expected)
+    with pytest.raises(UserError, match="There is no checkpoint in .*/none/checkpoints"):
+        load(None, tmp_path / "none" / "checkpoints" / "best")
 
 
 @pytest.mark.parametrize(("name", "crop"), [("alexnet_original", 0.875), ("resnet20_cifar", 1.0)])
