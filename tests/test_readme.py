@@ -100,6 +100,12 @@ def test_the_first_lines_of_code_run():
     exec(code("import jax\n"), {})
 
 
+def test_a_loop_of_ones_own_runs(capsys):
+    block = re.findall(r"```python\n(.*?)```", (ROOT / "docs/library.md").read_text(), re.DOTALL)[0]
+    exec(block.replace("size=(300, 64)", "size=(20, 64)"), {"__name__": "library"})
+    assert float(capsys.readouterr().out.rstrip("%\n")) > 30
+
+
 def test_a_model_added_as_the_readme_says_works_with_capture_and_training(monkeypatch):
     names = {}
     exec(compile(code("# cnnjax/models/two_stage.py"), "two_stage.py", "exec"), names)
