@@ -215,8 +215,8 @@ def _find_groups(path: str, train_split: str | None) -> tuple[Path, dict[str, li
 def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
     """Returns the tar files of each split, by sub-folder, else by what their names say.
 
-    Files whose names say nothing are to train on, unless others are: that is an error if `strict`,
-    and else they belong to no split.
+    Files whose names say nothing are to train on, unless others are. That is an error if `strict`,
+    as are files beside sub-folders that have some; else they belong to no split.
     """
     groups: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
@@ -224,6 +224,12 @@ def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
             if entry.is_dir() and not entry.name.startswith("."):
                 groups[entry.name] = _tars(Path(entry.path))
     groups = {name: paths for name, paths in groups.items() if paths}
+    if groups and strict and (own := _tars(folder)):
+        raise UserError(f"{folder} has tar files in {', '.join(f'{name}/' for name in groups)} and "
+                        f"others beside, such as {os.path.basename(own[0])}, of which nobody says "
+                        "what they are for. Move those into a folder of a split, such as val/, or "
+                        "give patterns: --config.data.name=wds:DIR/train-{0000..0146}.tar "
+                        "--config.data.eval_split='PATTERN'.")
     if not groups:
         unnamed = []
         for path in _tars(folder):

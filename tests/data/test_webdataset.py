@@ -339,11 +339,19 @@ def test_shards_to_test_on_are_not_trained_on(write_tar, encode, names, says):
     assert (len(named.train), len(named.eval)) == (4, 4)
 
 
+def test_shards_beside_the_folders_of_the_splits_are_not_passed_over(shards):
+    (shards / "train").mkdir()
+    (shards / "train-0000.tar").rename(shards / "train/0000.tar")
+    with pytest.raises(UserError, match="tar files in train/ and others beside, such as .*[.]tar"):
+        open_dataset(f"wds:{shards}")
+
+
 @pytest.mark.parametrize("state", ["empty", "a link to nothing"])
 @pytest.mark.parametrize("asked", [None, "val"])
 def test_a_split_to_evaluate_on_that_cannot_be_used_is_not_silently_another(shards, state, asked):
     (shards / "train").mkdir()
-    (shards / "train-0000.tar").rename(shards / "train/0000.tar")
+    for path in list(shards.glob("*.tar")):
+        path.rename(shards / "train" / path.name)
     if state == "empty":
         (shards / "val").mkdir()
     else:
