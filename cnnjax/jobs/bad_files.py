@@ -31,6 +31,7 @@ class BadFiles:
         self._quiet = quiet
         self._found: dict[tuple[str, int], dict[str, Any]] = {}
         self._folder: Path | None = None
+        self._warned = False  # That the folder cannot be written.
         self._lock = threading.Lock()  # Threads that decode report at the same time.
 
     def __len__(self) -> int:
@@ -93,5 +94,7 @@ class BadFiles:
             self._folder.mkdir(exist_ok=True)
             with open(self._folder / f"{jax.process_index()}.jsonl", "a") as file:
                 file.write(json.dumps(entry) + "\n")
-        except OSError as error:  # Not worth a run.
-            warn(f"{self._folder} cannot be written: {error.strerror}.")
+        except OSError as error:  # Not worth a run, nor a warning for each.
+            if not self._warned:
+                warn(f"{self._folder} cannot be written: {error.strerror}.")
+            self._warned = True

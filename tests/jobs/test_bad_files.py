@@ -1,6 +1,7 @@
 """Runs on folders with files that are no images."""
 
 import json
+import types
 
 import numpy as np
 import pytest
@@ -10,11 +11,22 @@ from test_hosts import Processes
 from test_hosts import train as train_processes
 
 from cnnjax.command_line import main
+from cnnjax.jobs.bad_files import BadFiles
 
 GOOD, BAD = {"train": 60, "val": 40}, {"train": 60, "val": 40}
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,)",
        "--config.data.image_size=16", "--config.train.batch_size=20", "--config.train.epochs=3",
        "--config.log.progress=none", "--config.log.plot=False", "--config.log.tensorboard=False"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_once(tmp_path, capfd):
+    (tmp_path / "bad_files").touch()
+    bad = BadFiles(quiet=True)
+    bad.keep_in(tmp_path, resumed=False)
+    report = bad.report_of(types.SimpleNamespace(name="train"))
+    for i in range(3):
+        report(i, f"{i}.jpg", "is empty")
+    assert len(bad) == 3 and capfd.readouterr().err.count("bad_files cannot be written") == 1
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -16,6 +17,7 @@ from PIL import Image
 
 import cnnjax
 from cnnjax.command_line import main
+from cnnjax.jobs import visualize
 from cnnjax.jobs.visualize import page as page_lib
 from cnnjax.types import Preprocess
 
@@ -105,6 +107,20 @@ def test_every_figure_of_the_page_is_a_png_beside_it(trained):
             "translation"} <= found
     for path in (trained / "visualize").glob("*.png"):
         assert cv2.imread(str(path)).std() > 1
+
+
+def test_the_pictures_of_an_earlier_page_go_when_the_new_one_is_there(tmp_path, monkeypatch):
+    def write(*names):
+        visualize._write(tmp_path, "t", [], [], [page_lib.Section("a", "A", [
+            page_lib.Chart(name, b"png") for name in names])])
+
+    write("a", "b")
+    with monkeypatch.context() as patch, pytest.raises(OSError):
+        patch.setattr(page_lib, "render", lambda *_: os.listdir("/nowhere/at/all"))
+        write("b", "c")
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"a", "b", "c"}
+    write("b", "c")
+    assert {path.stem for path in tmp_path.glob("*.png")} == {"b", "c"}
 
 
 def test_a_caption_wider_than_its_tile_has_more_lines_and_a_word_is_cut():

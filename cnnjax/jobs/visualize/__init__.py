@@ -93,13 +93,14 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
 def _write(out: Path, title: str, facts, remarks: Sequence[str],
            sections: Sequence[page.Section]) -> int:
     """Writes the figures and the page, and returns how many figures there are."""
-    for old in out.glob("*.png"):  # Of an earlier call, perhaps of other layers.
-        old.unlink()
-    written = 0
+    written = set()
     for part in (part for section in sections for part in section.parts):
         if isinstance(part, (page.Figure, page.Chart)):
             content = part.png if isinstance(part, page.Chart) else page.png_of(part)
             write_whole(out / f"{part.name}.png", content)
-            written += 1
+            written.add(f"{part.name}.png")
     write_whole(out / PAGE, page.render(title, facts, remarks, sections))
-    return written
+    for old in out.glob("*.png"):  # Of an earlier call, perhaps of other layers.
+        if old.name not in written:
+            old.unlink()
+    return len(written)
