@@ -248,6 +248,11 @@ def _result(sweep: Path, trial: Trial, seed: int) -> Result:
                   _json(folder / "config.json") or {}, _json(folder / "summary.json"))
 
 
+def diverged(folder: Path) -> bool:
+    """Whether the run in a folder has ended because its loss, or a parameter, was not finite."""
+    return (_json(folder / "summary.json") or {}).get("status") == "non_finite"
+
+
 def _json(path: Path) -> dict[str, Any] | None:
     try:
         return json.loads(path.read_text())

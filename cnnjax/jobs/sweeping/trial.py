@@ -16,9 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cnnjax import exit_codes, files, interrupts
+from cnnjax import exit_codes, files, interrupts, sweeps
 from cnnjax.jobs.lock import Lock, held
-from cnnjax.sweeps import TRIAL
 
 LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"
 # A trial that stops again and again without having been asked to makes no headway.
@@ -65,7 +64,7 @@ class Task:
 def read(folder: Path) -> dict[str, Any]:
     """Returns what trial.json holds, {} if there is none."""
     try:
-        return json.loads((folder / TRIAL).read_text())
+        return json.loads((folder / sweeps.TRIAL).read_text())
     except (OSError, ValueError):
         return {}
 
@@ -75,7 +74,7 @@ def update(folder: Path, **values: Any) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     values = {"state": "waiting", "attempts": 0, "failures": 0, "seconds": 0.0,
               "message": ""} | read(folder) | values
-    files.write_json(folder / TRIAL, values)
+    files.write_json(folder / sweeps.TRIAL, values)
     return values
 
 
@@ -157,7 +156,9 @@ class _Runner:
                 resumes += 1
                 continue
             state = self._note(failures=state["failures"] + 1, message=message)
-            if code == exit_codes.USER_ERROR or state["failures"] > task.retries:
+            # From the same checkpoint on a loss that was not finite is so again.
+            hopeless = code == exit_codes.USER_ERROR or sweeps.diverged(task.folder)
+            if hopeless or state["failures"] > task.retries:
                 return self._note(state="failed")["state"]
         return self._note(state="waiting", pid=None, message="stopped")["state"]
 

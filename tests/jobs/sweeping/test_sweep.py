@@ -740,11 +740,13 @@ def test_where_the_file_system_knows_no_locks_nobody_holds_one(tmp_path, monkeyp
             ask()
 
 
-def test_what_the_user_got_wrong_is_not_tried_again(tmp_path):
-    for code, attempts in ((2, 1), (1, 4)):
-        task = trial.Task(("sh", "-c", f"exit {code}"), tmp_path / str(code), tmp_path, retries=3)
+def test_what_would_fail_again_is_not_tried_again(tmp_path):
+    for name, code, status, attempts in (("mistake", 2, "", 1), ("crash", 1, "not_saved", 4),
+                                         ("diverged", 1, "non_finite", 1)):
+        says = f"""echo '{{"status": "{status}"}}' > {tmp_path / name}/summary.json; exit {code}"""
+        task = trial.Task(("sh", "-c", says), tmp_path / name, tmp_path, retries=3)
         assert task() == "failed"
-        assert trial.read(tmp_path / str(code))["attempts"] == attempts
+        assert trial.read(tmp_path / name)["attempts"] == attempts
 
 
 @pytest.mark.parametrize("words", [["--job=evaluate"], ["--job=predict"], [
