@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -121,8 +122,9 @@ def check_one_run(workdir: Path) -> None:
         runs = sorted(path.parent for path in workdir.glob(f"**/{CONFIG}"))
         experiment = (read_json(workdir / sweeps.SWEEP) or {}).get("experiment", "FILE")
         raise UserError(f"{workdir} holds a sweep, or several seeds of a run. Give one of its runs"
-                        + (f", such as --workdir={runs[0]}" if runs else " (none has begun)")
-                        + f"; or, to go on with all, --config={experiment} as before.")
+                        + (f", such as --workdir={shlex.quote(str(runs[0]))}" if runs
+                           else " (none has begun)")
+                        + f"; or, to go on with all, --config={shlex.quote(experiment)} as before.")
 
 
 def has_checkpoints(workdir: Path) -> bool:
