@@ -65,12 +65,17 @@ def load(config: ConfigDict, dataset: Dataset) -> InitialWeights | None:
                           pretrained.knows_classes(found, dataset))
 
 
-def keep_head(weights: InitialWeights, config: ConfigDict) -> bool:
+def keep_head(weights: InitialWeights, config: ConfigDict, params: PyTree) -> bool:
     """Whether the head, too, starts as that of the weights.
 
-    So it does if that knows the classes of the data, and no phase of its own trains a new one.
+    So it does if that knows the classes of the data and has the shape of the one in `params`, which
+    after flattened maps depends on the size of the images; and no phase of its own trains a new
+    one.
     """
-    return weights.knows_classes and not config_lib.in_steps(
+    theirs = trees.named_leaves(weights.variables["params"])
+    fits = all(_fits(theirs, name, leaf) for name, leaf in trees.named_leaves(params).items()
+               if name.startswith("head/"))
+    return weights.knows_classes and fits and not config_lib.in_steps(
         config.head, "", batch_size=1, examples=1, where="head")
 
 

@@ -33,7 +33,7 @@ def new_state(experiment: Experiment, draw: ahead.Call | None = None) -> TrainSt
     # The weights come whole, whatever becomes of the state.
     return jax.device_put(initial_weights.put_into(
         state, experiment.weights, step_lib.replicated(experiment.mesh),
-        initial_weights.keep_head(experiment.weights, experiment.config)), sharding)
+        initial_weights.keep_head(experiment.weights, experiment.config, state.params)), sharding)
 
 
 def begin_phase(experiment: Experiment, phase: Phase, state: TrainState) -> TrainState:

@@ -46,8 +46,8 @@ def _weights(experiment: Experiment) -> str:
     config, weights = experiment.config, experiment.weights
     if weights is None:  # A random trunk, or a run that has begun.
         return config.weights.path
-    return weights.path + (", with their head" if initial_weights.keep_head(weights, config)
-                           else ", with a new head")
+    return weights.path + (", with their head" if initial_weights.keep_head(
+        weights, config, experiment.abstract_state.params) else ", with a new head")
 
 
 def _phases(experiment: Experiment) -> dict[str, str]:

@@ -434,6 +434,19 @@ def test_a_run_goes_on_from_anothers_head_if_their_classes_are_the_same(tmp_path
     assert np.all(np.abs(trained) < 1e-6) and "with a new head" in said
 
 
+def test_a_head_on_flattened_maps_is_new_for_images_of_another_size(tmp_path, capsys):
+    module = cnnjax.create_model("simple_cnn", 10, widths=(4, 8), global_pool=False)
+    variables = jax.jit(module.init)(jax.random.key(0), np.zeros((1, 8, 8, 1), np.float32))
+    cnnjax.save_weights(tmp_path / "flat.safetensors", module, variables, preprocess=PREPROCESS)
+    assert train(tmp_path / "run", "--config.model.global_pool=False", "--config.head.steps=0",
+                 "--config.data.image_size=16", "--config.schedule.name=constant",
+                 "--config.schedule.lr=1e-30", "--config.schedule.warmup_percent=0",
+                 "--config.train.steps=1", path=tmp_path / "flat.safetensors") == 0
+    state, _ = restored(tmp_path / "run", 1)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(state.params["head"])) < 1e-6
+    assert "with a new head" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_run_starts_from_another_runs_workdir_and_can_be_evaluated_labelled_with_and_exported(
         tmp_path, capsys):
