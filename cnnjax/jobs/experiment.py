@@ -189,7 +189,10 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
         raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
                         f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
-    weights = None if saved_preprocess else initial_weights.load(config, dataset)
+    weights = None if saved_preprocess else initial_weights.load(config, dataset, trains)
+    if weights and not trains:  # Files and runs of cnnjax bring the arguments of their model.
+        config = config.copy_and_resolve_references()
+        config.model.update(weights.arguments)
     preprocess = saved_preprocess or make_preprocess(
         config, dataset, weights and weights.preprocess)
     train_size = recipe.train_size(config, preprocess)

@@ -33,16 +33,23 @@ class InitialWeights:
       variables: {"params": …, "batch_stats": …}.
       preprocess: how images became this model's input.
       knows_classes: whether their head is for the classes of the data set.
+      arguments: of their model.
     """
 
     path: str
     variables: PyTree
     preprocess: Preprocess
     knows_classes: bool = False
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def load(config: ConfigDict, dataset: Dataset) -> InitialWeights | None:
+def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWeights | None:
     """Reads the weights that the config names; None if it names none.
+
+    Args:
+      config: names them and their model.
+      dataset: whose classes they may know.
+      trains: whether a run starts from them, whose config then must have their model's arguments.
 
     Raises:
       UserError: if they cannot be read or are another model's.
@@ -57,12 +64,13 @@ def load(config: ConfigDict, dataset: Dataset) -> InitialWeights | None:
     except UserError as error:
         raise UserError(f"weights.path={path}: {error}") from error
     ours = models.create_model(config.model.name, dataset.num_classes, **overrides)
-    for key in _NOT_IN_SHAPES:
+    for key in _NOT_IN_SHAPES if trains else ():
         if (value := getattr(found.module, key, None)) != getattr(ours, key, None):
             raise UserError(f"weights.path={path}: these were trained with {key}={value}: set "
                             f"--config.model.{key}={value}.")
     return InitialWeights(path, found.variables, found.preprocess,
-                          pretrained.knows_classes(found, dataset))
+                          pretrained.knows_classes(found, dataset),
+                          {k: v for k, v in found.arguments.items() if k != "dtype"})
 
 
 def keep_head(weights: InitialWeights, config: ConfigDict, params: PyTree) -> bool:

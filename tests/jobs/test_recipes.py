@@ -212,7 +212,7 @@ def test_the_features_of_weights_are_probed_without_a_run(plain, tmp_path):
 
 def test_weights_are_evaluated_without_a_run_on_data_of_their_classes(plain, tmp_path, capsys):
     run, summary, _ = plain
-    weights = [f"--weights={run}", f"--workdir={tmp_path / 'file'}", "--config.model.widths=(4, 8)"]
+    weights = [f"--weights={run}", f"--workdir={tmp_path / 'file'}"]  # Which says its widths.
     assert main(["launch.py", "--job=evaluate", "--model=simple_cnn", *weights]) == 0
     found = json.loads((tmp_path / "file" / "evaluate.json").read_text())
     assert found["eval_top1"] == summary["top1"] and found["weights"] == str(run)
