@@ -17,6 +17,7 @@ from cnnjax.data.slices import (
     EVAL_NAMES,
     check_eval_folder,
     default_eval,
+    is_passed_over,
     is_split_name,
     parse_split,
     shuffled_part,
@@ -162,7 +163,7 @@ def _check_root(path: str | os.PathLike[str]) -> Path:
 def _subfolders(folder: Path) -> list[str]:
     with os.scandir(folder) as entries:
         return sorted(e.name for e in entries
-                      if not e.name.startswith(".") and _is_folder(e))
+                      if not is_passed_over(e.name) and _is_folder(e))
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

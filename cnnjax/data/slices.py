@@ -123,6 +123,14 @@ def check_eval_folder(root: Path, names: Collection[str], eval_split: str | None
                             "away.")
 
 
+def is_passed_over(name: str) -> bool:
+    """Whether a folder of this name is no part of any data set.
+
+    Besides hidden ones that is what ext4 has at the top of a disk, and only root may read.
+    """
+    return name.startswith(".") or name == "lost+found"
+
+
 def is_split_name(name: str) -> bool:
     """Whether splits are called so, in whatever case."""
     return name.lower() in SPLIT_NAMES

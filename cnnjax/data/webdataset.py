@@ -25,6 +25,7 @@ from cnnjax.data.slices import (
     SPLIT_NAMES,
     check_eval_folder,
     default_eval,
+    is_passed_over,
     parse_split,
 )
 from cnnjax.data.tar_index import Shard
@@ -221,7 +222,7 @@ def _groups(folder: Path, strict: bool = True) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda e: e.name):
-            if entry.is_dir() and not entry.name.startswith("."):
+            if entry.is_dir() and not is_passed_over(entry.name):
                 groups[entry.name] = _tars(Path(entry.path))
     groups = {name: paths for name, paths in groups.items() if paths}
     if groups and strict and (own := _tars(folder)):

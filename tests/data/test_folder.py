@@ -1,3 +1,5 @@
+import errno
+import functools
 import os
 import shutil
 
@@ -294,3 +296,19 @@ def test_evaluation_images_are_not_silently_those_to_train_on(image_folder):
     shutil.rmtree(image_folder / "train")
     with pytest.raises(UserError, match="nothing is left to evaluate on"):
         open_dataset(f"folder:{image_folder}", train_split="val[:50%]")
+
+
+@pytest.mark.parametrize(("kind", "fixture"), [("folder", "image_folder"), ("wds", "shards")])
+def test_lost_and_found_which_only_root_may_read_is_no_part_of_the_data(
+        kind, fixture, request, monkeypatch):
+    root = request.getfixturevalue(fixture)
+    (root / "lost+found").mkdir()
+
+    def read(path, allowed, *args):
+        if os.fspath(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+        return allowed(path, *args)
+
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, functools.partial(read, allowed=getattr(os, name)))
+    assert open_dataset(f"{kind}:{root}").num_classes > 1
