@@ -134,10 +134,17 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
             if then is not None:
                 then()
 
+    def until_an_error(batches):
+        try:
+            yield from batches
+        except Exception:  # What was logged before has its line all the same.
+            wait_for_all_but(0)
+            raise
+
     if unmeasured_since is not None:
         state = _measure(state, unmeasured_since, step, schedule, hooks, None, hooks.should_stop())
     with concurrent.futures.ThreadPoolExecutor(1) as clock:
-        for k, batch in batches:
+        for k, batch in until_an_error(batches):
             state, losses = call(state, constants, batch)
             # The first call returns when it is compiled and the step has only begun.
             meter = meter or _Meter(step, batch_size)

@@ -92,6 +92,21 @@ def test_a_log_alone_waits_for_no_step_and_comes_in_order():
     assert seen.index(("record", 4)) + 1 == seen.index(("save", 4)) < seen.index(("step", 5))
 
 
+def test_steps_before_an_error_of_the_input_have_their_lines():
+    def batches():
+        yield from ((1, {"x": 0.0}) for _ in range(3))
+        raise OSError("a damaged image")
+
+    recorder = Recorder()
+    state = TrainState(step=jnp.int32(0), params={"w": jnp.zeros(2)}, batch_stats={},
+                       opt_state=(), window=empty_window())
+    with pytest.raises(OSError, match="a damaged image"):
+        loop.fit(counting_call, state, {}, batches(),
+                 loop.Schedule(log=every(1, 6), evaluate=every(None, 6), save=every(None, 6),
+                               stop=6), recorder.hooks(), start_step=0, batch_size=4)
+    assert [event[:2] for event in recorder.events] == [("record", step) for step in (1, 2, 3)]
+
+
 def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     rates, hooks = {}, Recorder().hooks()
     hooks.on_record = lambda step, values: rates.update({step: values["images_per_second"]})
