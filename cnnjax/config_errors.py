@@ -31,7 +31,8 @@ def explain(error: BaseException, path: str | None) -> str:
     the innermost error is the one to show.
     """
     chain = [error]
-    while cause := chain[-1].__cause__ or chain[-1].__context__:
+    while cause := chain[-1].__cause__ or (
+            None if chain[-1].__suppress_context__ else chain[-1].__context__):
         chain.append(cause)
     for inner in reversed(chain):
         if isinstance(inner, UserError):

@@ -60,6 +60,7 @@ def bad(argv, capsys):
     ([LENET, "epochs=3"], "--name=value"),
     ([LENET, "--config.model.name=lenet"], "Did you mean 'lenet5'"),
     ([LENET, "--config.train.bach_size=3"], "Did you mean 'train.batch_size'"),
+    (["--config=experiments/efficientnet.py:b9"], ":b7. Or a number, :phi=1.5"),
     ([LENET, "--config.optimizer.lr=0.1"], "Did you mean 'schedule.lr' or 'head.lr'?"),
     ([LENET, "--config.lr=0.1"], "Did you mean 'schedule.lr' or 'head.lr'?"),
     ([LENET, "--weight-decay=0.1"], "--config.optimizer.weight_decay"),
