@@ -252,6 +252,8 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     try:
         rest = values(list(argv))[1:]
     except Exception as error:  # Whatever the experiment's own code may raise, too.
+        if getattr(error, "flagname", "").startswith("config."):  # A flag, if there were a config.
+            raise _no_config(job) from error
         raise UserError(explain(error, path)) from error
     if rest:
         raise UserError(f"{rest[0]!r} is not a flag. Flags are written --name=value.")
@@ -262,10 +264,7 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     if compare := _comparison(values, config):
         return compare
     if config is None:
-        raise UserError("No config: say which experiment, such as "
-                        "--config=experiments/resnet50.py" + (
-                            ", or which model, such as --model=resnet50 --weights=resnet50.pth."
-                            if job in _STANDALONE else "."))
+        raise _no_config(job)
     if not isinstance(config, ConfigDict):
         raise UserError(f"get_config of {path} returned {config!r}, not a ConfigDict.")
     for key in unset:
@@ -274,6 +273,12 @@ def parse(argv: Sequence[str]) -> Command | Compare:
     config_lib.let_overrides_replace_units(config, values["config"].override_values)
     return Command(values.job, config, Path(folder or _default_workdir(path)), values.dry_run, path,
                    {**values["config"].override_values, **dict.fromkeys(unset)})
+
+
+def _no_config(job: str) -> UserError:
+    return UserError("No config: say which experiment, such as --config=experiments/resnet50.py" + (
+        ", or which model, such as --model=resnet50 --weights=resnet50.pth."
+        if job in _STANDALONE else "."))
 
 
 def _comparison(values: flags.FlagValues, config: ConfigDict | None) -> Compare | None:

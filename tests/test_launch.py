@@ -98,6 +98,8 @@ def bad(argv, capsys):
     (["--models=*"], "--models goes with --job=summarize"),
     (["--job=summarize", "--model=*"], "models"),
     (["--job=predict"], "--model=resnet50 --weights=resnet50.pth"),
+    (["--job=evaluate", "--weights=x.pth"], "or which model, such as --model=resnet50"),
+    (["--config.schedule.lr=0.1"], "No config: say which experiment, such as"),
     (["--job=predict", "--model=resnet50", "--images=experiments"], "--weights=FILE"),
     (["--job=predict", "--model=resnet50", "--image=x"], "images"),
     (["--job=predict", "--model=resnet51", "--weights=x.pth"], "Did you mean 'resnet50'"),
