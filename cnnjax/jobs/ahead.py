@@ -3,7 +3,7 @@ while one trains."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -92,26 +92,35 @@ def compiling(call: Call, following: Call, image_size: tuple[int, int]) -> Calla
     return first
 
 
-def ending(call: Call, shapes: dict[str, jax.ShapeDtypeStruct]) -> Callable:
-    """Returns `call`, which after its first use begins to compile for the last one.
+def ending(call: Call, batches: Iterable[tuple[int, PyTree]],
+           shapes: dict[str, jax.ShapeDtypeStruct]
+           ) -> tuple[Callable, Iterator[tuple[int, PyTree]]]:
+    """Returns both; who asks for the second batch begins to compile for the last.
+
+    By then the device is at work on the first, so it does not wait for the trace, and the time of
+    the first call, from which throughput counts, does not contain it.
 
     Args:
       call: of a phase whose steps are no multiple of those of a call.
+      batches: of `Feed.batches`.
       shapes: of the batch of the last call, which has fewer steps.
     """
-    last, begun = Call(call.jitted), []
+    last, structs = Call(call.jitted), []
 
     def either(state, constants, batch):
         if _steps(batch) == _steps(shapes):
             return last(state, constants, batch)
-        structs = None if begun else jax.tree.map(_struct, (state, constants))
-        made = call(state, constants, batch)
-        if not begun:  # The device has begun, so it does not wait for the trace.
-            begun.append(True)
-            last.prepare(*structs, shapes)
-        return made
+        if not structs:
+            structs.extend(jax.tree.map(_struct, (state, constants)))
+        return call(state, constants, batch)
 
-    return either
+    def watched():
+        for number, batch in enumerate(batches):
+            if number == 1:
+                last.prepare(*structs, shapes)
+            yield batch
+
+    return either, watched()
 
 
 def _steps(batch: PyTree) -> int:

@@ -316,13 +316,13 @@ def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs
             rates.clear()  # Throughput is that of the last phase.
             call = ready or ahead.make_call(experiment, phase, inputs.fetch)
         stop, several = min(phase.stop, schedule.stop), steps_per_call(experiment.config)
+        batches = inputs.feed.batches(step, stop, several)
         if stop - step > several and (rest := (stop - step) % several):
-            call = ahead.ending(call, inputs.feed.batch_shapes(rest))
+            call, batches = ahead.ending(call, batches, inputs.feed.batch_shapes(rest))
         ready = None
         if following is not None and following.continued:
             ready = ahead.make_call(experiment, following, inputs.fetch)
             call = ahead.compiling(call, ready, following.image_size)
-        batches = inputs.feed.batches(step, stop, several)
         hooks.evaluate = functools.partial(_evaluate, experiment, inputs.evaluate)
         state = loop.fit(call, state, inputs.constants, batches, schedule, hooks,
                          start_step=step, batch_size=experiment.config.train.batch_size,

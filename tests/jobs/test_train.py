@@ -268,6 +268,28 @@ def test_several_steps_in_a_call_end_at_the_same_step(tmp_path):
     assert steps == sorted(set(steps)) and all(s % 3 == 0 or s == 40 for s in steps)
 
 
+def test_the_last_call_is_traced_when_the_first_has_returned_and_its_time_counts():
+    events, batches = [], [(k, {"x": np.zeros((k, 2))}) for k in (3, 3, 1)]
+
+    class Jitted:
+        def __call__(self, state, constants, batch):
+            return state
+
+        def lower(self, state, constants, batch):
+            events.append(("traced", state.shape, batch["x"].shape))
+            return self
+
+        def compile(self):
+            return self
+
+    call, watched = ahead.ending(ahead.Call(Jitted()), batches,
+                                 {"x": jax.ShapeDtypeStruct((1, 2), np.float64)})
+    for k, batch in watched:
+        call(np.zeros(4), {}, batch)
+        events.append(k)
+    assert events == [3, ("traced", (4,), (1, 2)), 3, 1]
+
+
 @pytest.mark.parametrize("placement", ["device", "stream"])
 @pytest.mark.parametrize(("several", "steps", "calls"), [(1, 4, 4), (3, 7, 3)])
 def test_the_step_that_compiles_ahead_is_the_one_that_trains(
