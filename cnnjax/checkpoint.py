@@ -30,6 +30,7 @@ from cnnjax.checkpoint_folder import (
     GOING,
     REPLACED,
     DamagedCheckpoint,
+    GoneCheckpoint,
     damage,
     put_in_order,
     remove_leftovers,
@@ -108,12 +109,20 @@ class Checkpoints:
     def find(self, which: str) -> int:
         """Returns the step of "last", "best" (by the metric) or a number given as text.
 
-        Of the last and the best a damaged one is told of, and the next is taken.
+        Of the last and the best a damaged one is told of, and the next is taken. While a run goes
+        on in the folder, they are those of one moment.
 
         Raises:
           DamagedCheckpoint: if what is left is damaged.
           UserError: if there is no such checkpoint; the message lists those there are.
         """
+        try:
+            return self._find(which)
+        except GoneCheckpoint:
+            self._manager.reload()
+            return self.find(which)
+
+    def _find(self, which: str) -> int:
         steps = self.steps()
         candidates = [int(which)] if which.isdecimal() and int(which) in steps else []
         if which == "last":
@@ -130,6 +139,7 @@ class Checkpoints:
                 if damaged:
                     self._tell(damage(self._folder, damaged) + f" Using step {step} instead.")
                 return step
+            self._check_there(step)
             damaged[step] = problem
         if damaged:
             raise DamagedCheckpoint(damage(self._folder, damaged))
@@ -249,16 +259,28 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _damage_of(self, step: int) -> Iterator[None]:
-        """Makes what a reader stumbles over a `DamagedCheckpoint`, if the files are damaged."""
+        """Makes what a reader stumbles over a `DamagedCheckpoint`, if the files are damaged.
+
+        Or a `GoneCheckpoint`, if it went meanwhile: even if nothing failed, to be sure that all of
+        it was read.
+        """
         try:
             yield
         except Exception as error:
+            self._check_there(step)
             folder = self._folder / str(step)
             problem = files.problem(folder)
             if problem is None and (folder / files.NAME).exists():
                 raise  # The files are those that were written, so the mistake is in the program.
             raise DamagedCheckpoint(damage(
                 self._folder, {step: problem or files.in_one_line(error)})) from error
+        self._check_there(step)
+
+    def _check_there(self, step: int) -> None:
+        if not (self._folder / str(step)).exists():
+            raise GoneCheckpoint(
+                f"The checkpoint at step {step} in {self._folder} is gone: the run that goes on "
+                "there has replaced it. Give the same command again.")
 
     def restore_parts(self, step: int, parts: Sequence[str]) -> dict[str, PyTree]:
         """Returns some fields of the state, those of `parts` that there are, as NumPy arrays.

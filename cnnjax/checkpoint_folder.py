@@ -26,6 +26,10 @@ class DamagedCheckpoint(UserError):
     """A checkpoint's files are not those that were written."""
 
 
+class GoneCheckpoint(UserError):
+    """A checkpoint was there, and is no more: a run goes on there, and keeps only some."""
+
+
 def put_in_order(folder: Path, tell: Callable[[str], None]) -> None:
     """Has process 0 remove what cannot be used; all return when that is done, or raise.
 

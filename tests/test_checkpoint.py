@@ -9,6 +9,7 @@ import pytest
 
 from cnnjax import checkpoint_files
 from cnnjax.checkpoint import Checkpoints, DamagedCheckpoint
+from cnnjax.checkpoint_folder import GoneCheckpoint
 from cnnjax.train import step as step_lib
 from cnnjax.types import UserError
 
@@ -55,6 +56,31 @@ def test_arrays_and_record_come_back_as_they_were_saved(tmp_path, sharding):
     assert state["w"].sharding == sharding
     assert checkpoints.record(1) == {"metrics": {"eval_top1": 0.5}, "model": {"name": "m"}}
     checkpoints.close()
+
+def test_a_reader_of_a_run_that_goes_on_has_what_is_there_now(tmp_path, sharding, capsys):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    reader = Checkpoints(tmp_path, read_only=True)
+    assert reader.find("last") == 1
+    state = jax.device_put({"w": jnp.full(4, 2.0)}, sharding)
+    checkpoints.save(2, state, {"metrics": {"eval_top1": 0.4}})
+    checkpoints.close()
+    abstract = jax.eval_shape(lambda: {"w": jnp.zeros(4)})
+    for read in (lambda: reader.record(1), lambda: reader.restore_parts(1, ["w"]),
+                 lambda: reader.restore(1, abstract, sharding)):
+        with pytest.raises(GoneCheckpoint, match="step 1 .* is gone"):
+            read()
+    with pytest.raises(UserError, match=r"no checkpoint '1'.*There are: last, 2"):
+        reader.find("1")
+    assert reader.find("last") == reader.find("best") == 2
+    assert capsys.readouterr().err == ""
+
+
+def test_a_state_that_went_while_it_was_read_is_not_taken_for_zeros(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path)
+    save(checkpoints, [0.5], sharding)
+    with pytest.raises(GoneCheckpoint), checkpoints._damage_of(1):
+        (tmp_path / "1").rename(tmp_path / "gone")
 
 
 def test_below_the_name_of_a_pattern_nothing_is_saved_but_what_was_moved_there_is_read(

@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
 from cnnjax.checkpoint import Checkpoints
-from cnnjax.jobs import console, overview, probing, robustness, workdir
+from cnnjax.checkpoint_folder import GoneCheckpoint
+from cnnjax.jobs import console, hosts, overview, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import eval_module, evaluator
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
 from cnnjax.train.features import compute_features
+from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
 
 PyTree = Any
@@ -56,12 +58,24 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return 0
     agree(experiment, checkpoint=record["metrics"])
     workdir.check_writable(folder)
-    state = checkpoints.restore(step, experiment.abstract_state_at(step),
-                                step_lib.replicated(experiment.mesh))
+    step, state = _restored(experiment, checkpoints, step)
     values = {"step": step, **_measured(experiment, state.eval_variables, folder, kinds,
                                         f"step {step:,}")}
     _report(experiment, values, folder, f"{folder} at step {step:,}")
     return 0
+
+
+def _restored(experiment: Experiment, checkpoints: Checkpoints, step: int
+              ) -> tuple[int, TrainState]:
+    """Returns the step and its state; if it went while the data were read, those there are now."""
+    try:
+        return step, checkpoints.restore(step, experiment.abstract_state_at(step),
+                                         step_lib.replicated(experiment.mesh))
+    except GoneCheckpoint:
+        if hosts.several():  # They could find different ones.
+            raise
+        found = checkpoints.find(experiment.config.eval.checkpoint)
+        return _restored(experiment, checkpoints, found)
 
 
 def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:

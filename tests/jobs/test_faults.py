@@ -104,6 +104,20 @@ def test_evaluating_a_damaged_checkpoint_takes_the_one_before_or_refuses(part, c
     assert "is damaged" in capsys.readouterr().err
 
 
+def test_a_checkpoint_that_a_run_replaces_while_it_is_evaluated_is_not_called_damaged(
+        part, capsys, monkeypatch):
+    build = experiment_lib.build
+
+    def build_meanwhile(*arguments, **options):
+        shutil.rmtree(part / "checkpoints" / "9", ignore_errors=True)
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(experiment_lib, "build", build_meanwhile)
+    assert main(["launch.py", "--job=evaluate", f"--workdir={part}"]) == 0
+    said = capsys.readouterr()
+    assert "at step 6" in said.out and said.err == ""
+
+
 def test_what_a_kill_left_unfinished_is_ignored_and_removed(part, runs):
     unfinished = part / "checkpoints" / "12.orbax-checkpoint-tmp"
     shutil.copytree(part / "checkpoints" / "9", unfinished)
