@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -55,13 +56,11 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
-    if saved is not None and workdir.holds_run(folder):
-        _check_moved_data(experiment, folder, saved["data"]["name"])
+    finished = _finished(experiment, folder)
     if dry_run:
         overview.dry_run(experiment)
         return 0
-    finished = workdir.read_json(folder / workdir.SUMMARY)
-    if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
+    if finished:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     workdir.check_writable(folder)
@@ -69,10 +68,29 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return _go_on(experiment, folder)
 
 
+def _finished(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
+    """Returns the summary of this run, if the folder holds it and it is finished.
+
+    Raises:
+      UserError: if the folder holds another, or a run of other data.
+    """
+    saved = workdir.read_json(folder / workdir.CONFIG)
+    if saved is not None and workdir.holds_run(folder):
+        workdir.check_same_experiment(saved, experiment.config, folder)
+        _check_moved_data(experiment, folder, saved["data"]["name"])
+    finished = workdir.read_json(folder / workdir.SUMMARY)
+    if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
+        return finished
+    return None
+
+
 def _go_on(experiment: Experiment, folder: Path) -> int:
     """Trains from what is in the folder; returns the exit code."""
     config = experiment.config
     hosts.meet_in(folder)  # All have read what is there, before any changes it.
+    if finished := _finished(experiment, folder):  # By another process, which had the folder.
+        console.print_table(f"{folder} is finished; nothing to do", finished)
+        return 0
     record.agree(experiment)
     checkpoints = Checkpoints(
         folder / workdir.CHECKPOINTS, keep_last=config.checkpoint.keep_last,

@@ -92,6 +92,27 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, capsys)
     assert train(folder, "--config.train.steps=2") == 0 and not held(folder / workdir.LOCK)
 
 
+@pytest.mark.parametrize(("seed", "code", "says"), [
+    (0, 0, "is finished; nothing to do"), (9, 2, "seed: 0 there, 9 here")])
+def test_who_waited_for_another_process_that_finished_the_run_changes_nothing(
+        seed, code, says, tmp_path, monkeypatch, capsys):
+    folder, words = tmp_path / "run", ("--config.train.steps=2", "--config.log.plot=False")
+
+    @contextlib.contextmanager
+    def after_another(_):
+        with monkeypatch.context() as patch:
+            patch.setattr(workdir, "alone_in", contextlib.nullcontext)
+            assert train(folder, *words) == 0
+        capsys.readouterr()
+        yield
+
+    monkeypatch.setattr(workdir, "alone_in", after_another)
+    assert train(folder, *words, f"--config.seed={seed}") == code
+    said = capsys.readouterr()
+    assert says in " ".join((said.out + said.err).split())
+    assert summary(folder)["images_per_second"] is not None
+
+
 def test_a_lock_that_cannot_be_taken_is_explained(tmp_path, capsys):
     (tmp_path / "run" / workdir.LOCK).mkdir(parents=True)
     assert train(tmp_path / "run", "--config.train.steps=2") == 2
