@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file beside and renames it, so that a crash leaves the old one or the new one.
 
+    Beside is NAME.*.new, of a name that no other process has that writes the file at the same time.
     Text is UTF-8; what stands in it for bytes of a file's name that are not becomes those bytes.
 
     Raises:
@@ -42,14 +44,15 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """
     if isinstance(content, str):
         content = content.encode(errors="surrogateescape")
-    beside = path.with_name(path.name + ".new")
+    beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
         beside.write_bytes(content)
         beside.replace(path)
-    except OSError as error:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        error.filename = os.fspath(path)  # That of a write is None.
+        if isinstance(error, OSError):
+            error.filename = os.fspath(path)  # That of a write is None.
         raise
 
 

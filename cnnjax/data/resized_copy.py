@@ -95,8 +95,8 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
             for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
                                              strict=True)}}
         write_json(folder / records.ABOUT, about)
-        for name in (UNFINISHED, UNFINISHED + ".new"):
-            (folder / name).unlink(missing_ok=True)
+        for path in _notes(folder):
+            path.unlink()
     for role, split in about["splits"].items():
         bad = f"{split['unreadable']:,} unreadable, " if split["unreadable"] else ""
         size = _total(split["shards"], "bytes") / 2**20
@@ -160,7 +160,7 @@ def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]
         return None
     state = _read_state(folder)
     names = {path.name for path in folder.iterdir()} - {
-        _LOCK, UNFINISHED, UNFINISHED + ".new", records.ABOUT + ".new"}
+        _LOCK, *(path.name for path in _notes(folder))}
     strangers = [name for name in sorted(names) if not name.removesuffix(".new").endswith(_SUFFIX)]
     if strangers or (names and state is None):
         raise UserError(f"{folder} is not empty ({', '.join((strangers or sorted(names))[:3])}), "
@@ -179,6 +179,11 @@ def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]
         (folder / name).unlink()
     write_json(folder / UNFINISHED, state)
     return state
+
+
+def _notes(folder: Path) -> list[Path]:
+    """Returns what there is of `UNFINISHED`, and files that a kill left half written."""
+    return [*folder.glob(f"{UNFINISHED}*"), *folder.glob(f"{records.ABOUT}.*")]
 
 
 def _read_state(folder: Path) -> dict[str, Any] | None:

@@ -205,7 +205,7 @@ def test_a_beginning_that_is_damaged_or_another_is_not_trusted(
         second.write_bytes(second.read_bytes()[:-100])
     if harm == "half":  # The last file of all, not yet under its name.
         for name in (records.ABOUT, resized_copy.UNFINISHED):
-            (folder / f"{name}.new").write_text("{")
+            (folder / f"{name}.0123abcd.new").write_text("{")
     if harm == "state":
         (folder / resized_copy.UNFINISHED).write_text("{")
         with pytest.raises(UserError, match="not a copy that was begun"):
