@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from cnnjax.data import tfds_source
+from cnnjax.data.alone import alone
 from cnnjax.files import expanded
 from cnnjax.types import UserError
 
@@ -46,7 +47,7 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
 
     Raises:
       UserError: if TensorFlow is missing, TFDS does not know the name, a file cannot be
-        downloaded, or one has a wrong checksum.
+        downloaded, one has a wrong checksum, or another process prepares the data set.
     """
     path = name.partition(":")[2]
     if not is_of_tfds(name):
@@ -61,14 +62,34 @@ def prepare(name: str, *, data_dir: str | os.PathLike[str] | None = None,
         log(f"{name} is prepared already: {folder}")
         return folder
     _import_tensorflow()
-    if "tfrecord" in formats:
-        from cnnjax.data.convert import convert_to_array_record
-        convert_to_array_record(folder, log)
-    else:
-        folder = _download_and_prepare(name, root, manual_dir, log)
+    with _alone(name, root):
+        folder = tfds_source.find_prepared(name, data_dir)  # Another may just have written it.
+        formats = tfds_source.file_formats(folder) if folder else set()
+        if not formats:
+            folder = _download_and_prepare(name, root, manual_dir, log)
+        elif "array_record" not in formats:
+            from cnnjax.data.convert import convert_to_array_record
+            convert_to_array_record(folder, log)
     size = sum(f.stat().st_size for f in folder.glob("*array_record*"))
     log(f"{name} is prepared: {folder}, {size / 2**20:,.1f} MiB")
     return folder
+
+
+@contextlib.contextmanager
+def _alone(name: str, root: Path) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            lock = root / f".{tfds_source.TfdsName.parse(name).name}.lock"
+            stack.enter_context(alone(lock, f"{name} to {root}"))
+        except OSError as error:
+            raise _not_writable(root, error) from error
+        yield
+
+
+def _not_writable(root: Path, error: OSError) -> UserError:
+    return UserError(f"{root} cannot be written ({error.strerror}): name another directory with "
+                     "--config.data.data_dir=DIR.")
 
 
 def _import_tensorflow() -> None:
@@ -117,11 +138,9 @@ def _make_builder(name: str, root: Path) -> Any:
     import tensorflow_datasets as tfds
 
     try:
-        root.mkdir(parents=True, exist_ok=True)
         return tfds.builder(name, data_dir=root, file_format="array_record")
     except OSError as error:
-        raise UserError(f"{root} cannot be written ({error.strerror}): name another directory with "
-                        "--config.data.data_dir=DIR.") from error
+        raise _not_writable(root, error) from error
     except (ValueError, AssertionError, RuntimeError) as error:
         raise UserError(f"TFDS {tfds.__version__} has no {name!r}: {str(error).strip()}") from error
 

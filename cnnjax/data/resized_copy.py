@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cnnjax.data import dataset, host, records
+from cnnjax.data.alone import alone
 from cnnjax.data.array_record import write_array_record
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.dataset import Dataset, Split
@@ -77,7 +78,7 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
     folder = expanded(output)
     origin = {"source_fingerprint": source.fingerprint, "class_names": list(source.class_names),
               **dataclasses.asdict(settings)}
-    with _writable(folder), _alone(folder):
+    with _writable(folder), alone(folder / _LOCK, folder):
         state = _begin(folder, origin, log)
         if state is None:
             log(f"{source.name} is prepared already: {folder}")
@@ -125,23 +126,6 @@ def _writable(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): make room and "
                         "run the same command, which goes on; or name another folder with "
                         "--config.prepare.output=DIR.") from error
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    import filelock
-
-    lock = filelock.FileLock(folder / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise UserError(f"Another process is writing {folder}: wait for it.") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):
-            (folder / _LOCK).unlink()
-        lock.release()
 
 
 def _begin(folder: Path, origin: dict[str, Any], log: Callable[[str], None]

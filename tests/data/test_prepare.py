@@ -1,5 +1,6 @@
 import builtins
 import errno
+import importlib
 import importlib.util
 import os
 import shutil
@@ -9,8 +10,10 @@ import numpy as np
 import pytest
 
 from cnnjax.data import NotPrepared, open_dataset, prepare
+from cnnjax.data.alone import alone
 from cnnjax.types import UserError
 
+prepare_lib = importlib.import_module("cnnjax.data.prepare")  # The function has its name.
 needs_tensorflow = pytest.mark.skipif(
     importlib.util.find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 
@@ -56,6 +59,28 @@ def test_without_tensorflow_the_user_is_told_what_to_install(tmp_path, monkeypat
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UserError, match="pip install tensorflow-cpu"):
         prepare("cifar10", data_dir=tmp_path)
+
+
+def test_two_do_not_prepare_a_set_at_once(write_tfds, encode, monkeypatch):
+    monkeypatch.setattr(prepare_lib, "_import_tensorflow", lambda: None)
+    data_dir = write_tfds({"train": [(encode(5, 5), 0)]}, file_format="tfrecord")
+    before = sorted(data_dir.rglob("*"))
+    lock = alone(data_dir / ".toy.lock", "")
+    with lock, pytest.raises(UserError, match="Another process is writing toy to .*: wait for it"):
+        prepare("toy", data_dir=data_dir)
+    assert sorted(data_dir.rglob("*")) == before
+
+
+def test_a_set_that_another_has_prepared_meanwhile_is_left_alone(write_tfds, encode, monkeypatch):
+    examples = {"train": [(encode(5, 5), 0)]}
+    data_dir = write_tfds(examples, file_format="tfrecord")
+
+    def meanwhile():
+        shutil.rmtree(data_dir)
+        write_tfds(examples)
+
+    monkeypatch.setattr(prepare_lib, "_import_tensorflow", meanwhile)
+    assert prepare("toy", data_dir=data_dir, log=list) == data_dir / "toy/1.0.0"
 
 
 @needs_tensorflow

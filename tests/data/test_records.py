@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from cnnjax.data import CopySettings, open_dataset, records, resized_copy, write_copy
+from cnnjax.data.alone import alone
 from cnnjax.data.array_record import unread
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
@@ -220,7 +221,8 @@ def test_a_beginning_that_is_damaged_or_another_is_not_trusted(
 def test_two_do_not_write_at_once(image_folder, tmp_path):
     dataset = open_dataset(f"folder:{image_folder}")
     (tmp_path / "copy").mkdir()
-    with resized_copy._alone(tmp_path / "copy"), pytest.raises(UserError, match="Another process"):
+    lock = alone(tmp_path / "copy" / ".lock", "")
+    with lock, pytest.raises(UserError, match="Another process is writing .*copy"):
         write_copy(dataset, image_folder, tmp_path / "copy", SETTINGS)
     write_copy(dataset, image_folder, tmp_path / "copy", SETTINGS)
 

@@ -1,0 +1,36 @@
+"""One process at a time writes a prepared data set."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from cnnjax.types import UserError
+
+
+@contextlib.contextmanager
+def alone(lock: Path, what: str | Path) -> Iterator[None]:
+    """Holds a lock, a file that goes with it.
+
+    Args:
+      lock: the file, in a folder that is there.
+      what: is written, for the message.
+
+    Raises:
+      UserError: if another process holds it.
+      OSError: if the file cannot be written.
+    """
+    import filelock
+
+    held = filelock.FileLock(lock)
+    try:
+        held.acquire(timeout=0)
+    except filelock.Timeout:
+        raise UserError(f"Another process is writing {what}: wait for it.") from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        held.release()
