@@ -53,6 +53,23 @@ def compilation_cache(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def cache(tmp_path):
+    """A folder for JAX's own cache, in "jax", which then keeps every program."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = [getattr(jax.config, name) for name in names]
+    for name, value in zip(names, (str(tmp_path / "jax"), 0), strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield tmp_path
+    for name, value in zip(names, before, strict=True):
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
 @pytest.fixture(scope="session")
 def lowered_for_cuda():
     """(function, *arguments) -> its program for a GPU that is not there, Triton's kernels in it."""

@@ -81,12 +81,10 @@ def _label(model: Pretrained, images: Images, size: int
     """Yields, a batch at a time: indices, uint8 images of the model's size, errors, guesses."""
     names = images.classes
 
-    def top(pixels):
-        logits = model.module.apply(model.variables, normalized(pixels, model.preprocess),
-                                    train=False)
+    @jax.jit
+    def top(variables, pixels):
+        logits = model.module.apply(variables, normalized(pixels, model.preprocess), train=False)
         return jax.lax.top_k(jax.nn.softmax(logits), min(5, len(names)))
-
-    top = jax.jit(top)
 
     def read(index):
         try:
@@ -107,7 +105,7 @@ def _label(model: Pretrained, images: Images, size: int
             batch = np.stack([found[i][0] for i in good])
             # Always of one size, so that it compiles once.
             padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(good), 0)])
-            probabilities, classes = map(np.asarray, top(padded))
+            probabilities, classes = map(np.asarray, top(model.variables, padded))
             yield good, batch, errors, [
                 Guess(tuple(names[k] for k in row), tuple(map(float, p)), found[i][1])
                 for i, row, p in zip(good, classes, probabilities, strict=False)]

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental.compilation_cache import compilation_cache
 
 from cnnjax import config as config_lib
 from cnnjax.jobs import compiled_steps, overview
@@ -16,20 +15,6 @@ from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.compiled_steps import CompiledStep
 
 X = np.arange(6, dtype=np.float32)
-
-
-@pytest.fixture
-def cache(tmp_path):
-    """A folder for JAX's own cache, which then keeps every program."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = [getattr(jax.config, name) for name in names]
-    for name, value in zip(names, (str(tmp_path / "jax"), 0), strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
-    yield tmp_path
-    for name, value in zip(names, before, strict=True):
-        jax.config.update(name, value)
-    compilation_cache.reset_cache()
 
 
 def lowered(factor):

@@ -17,7 +17,7 @@ import cnnjax
 from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import augment, inputs
-from cnnjax.jobs import contact_sheet, export, memory
+from cnnjax.jobs import backend, contact_sheet, export, memory
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
@@ -354,6 +354,23 @@ def test_an_export_whose_logits_are_others_is_noticed(pretrained, tmp_path, monk
     assert main(["launch.py", "--job=export", "--model=simple_cnn", f"--weights={pretrained}",
                  f"--workdir={tmp_path}"]) == 2
     assert "of their spread from the model's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("job", ["predict", "export"])
+def test_the_cache_of_compiled_programs_does_not_keep_weights(job, pretrained, photos, tmp_path,
+                                                              cache, monkeypatch):
+    monkeypatch.setattr(backend, "use_compilation_cache", lambda: None)
+    module, variables, preprocess = cnnjax.load_weights("simple_cnn", pretrained)
+    others = tmp_path / "others.safetensors"
+    cnnjax.save_weights(others, "simple_cnn", jax.tree.map(lambda a: 2 * a, variables),
+                        preprocess=preprocess, **TINY)
+    kept = []
+    for path in (pretrained, others):
+        assert main(["launch.py", f"--job={job}", "--model=simple_cnn", f"--weights={path}",
+                     f"--workdir={tmp_path / path.stem}", "--config.log.progress=none",
+                     *[f"--images={photos[0]}"] * (job == "predict")]) == 0
+        kept.append({entry.name for entry in (cache / "jax").glob("*-cache")})
+    assert kept[0] and kept[1] == kept[0]
 
 
 def test_images_of_another_size_are_resized_for_the_model_as_its_preprocessing_says():
