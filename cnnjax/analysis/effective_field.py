@@ -81,7 +81,7 @@ def effective_field(module: nn.Module, variables: Any, input_shape: Sequence[int
     row, col = size[1] // 2, size[2] // 2
 
     @jax.jit
-    def squares(key):
+    def squares(variables, key):
         images = jax.random.normal(key, shape)
         v = jax.random.normal(jax.random.fold_in(key, 1), (size[0], size[3]))
 
@@ -90,7 +90,7 @@ def effective_field(module: nn.Module, variables: Any, input_shape: Sequence[int
         return jnp.square(jax.grad(moved)(images)).mean((0, 3))
 
     keys = jax.random.split(jax.random.key(seed), batches)
-    total = np.sqrt(sum(np.asarray(squares(key), np.float64) for key in keys))
+    total = np.sqrt(sum(np.asarray(squares(variables, key), np.float64) for key in keys))
     if not total.max() > 0:
         raise UserError(f"effective_field: the position ({row}, {col}) of {endpoint!r} does not "
                         "depend on the image: all derivatives are 0, or not finite.")

@@ -46,6 +46,15 @@ def test_a_stack_of_box_filters_gives_the_box_convolved_with_itself():
     np.testing.assert_allclose(found.sensitivity, expected, atol=1e-6)
 
 
+def test_the_program_is_that_of_any_weights(cache):
+    model, kept = Stack(1), []
+    for value in (1.0, 2.0):
+        effective_field(model, {"params": {"Conv_0": {"kernel": np.full((3, 3, 1, 1), value)}}},
+                        (1, 8, 8, 1), "map", batches=1)
+        kept.append({entry.name for entry in (cache / "jax").glob("*-cache")})
+    assert kept[0] and kept[1] == kept[0]
+
+
 def test_outside_of_the_theoretical_field_nothing_moves_the_position():
     found = field_of(3, 64, stride=2)
     top, left, tall, wide = found.box
