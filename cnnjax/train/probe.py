@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,22 +27,25 @@ def knn_predict(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, *
       temperature: see above.
       rows: queries at a time.
     """
-    @jax.jit
-    def vote(bank, labels, part):
-        similarity, near = jax.lax.top_k(part @ bank.T, min(neighbours, bank.shape[0]))
-        # Weights are relative to the nearest one's: the same vote, without overflow.
-        weight = jnp.exp((similarity - similarity[:, :1]) / temperature)
-        votes = jax.nn.one_hot(labels[near], num_classes) * weight[..., None]
-        return votes.sum(1).argmax(-1)
-
     bank, labels = jnp.asarray(_unit(features)), jnp.asarray(labels)
     queries = _unit(queries)
     # The last part is filled up, so that there is one shape to compile.
     padded = np.concatenate([queries, np.zeros((-len(queries) % rows, queries.shape[1]),
                                                queries.dtype)])
-    found = [np.asarray(vote(bank, labels, part)) for part in padded.reshape(-1, rows,
-                                                                             queries.shape[1])]
+    found = [np.asarray(_vote(bank, labels, part, num_classes, neighbours, temperature))
+             for part in padded.reshape(-1, rows, queries.shape[1])]
     return np.concatenate(found)[:len(queries)]
+
+
+@functools.partial(jax.jit, static_argnums=(3, 4, 5))
+def _vote(bank, labels, part, num_classes, neighbours, temperature):
+    similarity, near = jax.lax.top_k(part @ bank.T, min(neighbours, bank.shape[0]))
+    # Weights are relative to the nearest one's: the same vote, without overflow. It is not taken
+    # as [:, :1]: with that slice XLA on a CPU sees no top_k any more, and sorts the whole bank.
+    nearest = similarity.max(1, keepdims=True)
+    weight = jnp.exp((similarity - nearest) / temperature)
+    votes = jax.nn.one_hot(labels[near], num_classes) * weight[..., None]
+    return votes.sum(1).argmax(-1)
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -31,6 +31,13 @@ def test_neighbours_vote_by_cosine(data):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_the_nearest_are_found_without_sorting_all():
+    bank, labels, part = (jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (
+        ((200, 5), np.float32), ((200,), np.int32), ((16, 5), np.float32)))
+    program = probe._vote.lower(bank, labels, part, 3, 7, 0.07).compile().as_text()
+    assert "TopK" in program and " sort(" not in program
+
+
 def test_the_linear_probe_is_at_the_minimum_that_scipy_finds(data):
     features, labels = data
 
