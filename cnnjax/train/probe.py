@@ -53,6 +53,7 @@ def _unit(features: np.ndarray) -> np.ndarray:
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
 
 
+@functools.partial(jax.jit, static_argnames=("num_classes", "penalty", "steps"))
 def fit_linear(features: np.ndarray, labels: np.ndarray, *, num_classes: int,
                penalty: float = 1e-4, steps: int = 200) -> tuple[jax.Array, jax.Array]:
     """Returns the weights [C, K] and biases [K] of a logistic regression, by L-BFGS.
@@ -84,14 +85,9 @@ def fit_linear(features: np.ndarray, labels: np.ndarray, *, num_classes: int,
                                           value_fn=loss)
         return optax.apply_updates(params, updates), state, count + 1, optax.global_norm(grad)
 
-    @jax.jit
-    def run():
-        params = jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes)
-        start = params, optimizer.init(params), jnp.int32(0), jnp.float32(jnp.inf)
-        return jax.lax.while_loop(lambda carry: (carry[2] < steps) & (carry[3] > 1e-5), step,
-                                  start)[0]
-
-    return run()
+    params = jnp.zeros((features.shape[1], num_classes)), jnp.zeros(num_classes)
+    start = params, optimizer.init(params), jnp.int32(0), jnp.float32(jnp.inf)
+    return jax.lax.while_loop(lambda carry: (carry[2] < steps) & (carry[3] > 1e-5), step, start)[0]
 
 
 def standardized(train: np.ndarray, *others: np.ndarray) -> list[np.ndarray]:

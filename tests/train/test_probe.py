@@ -53,6 +53,15 @@ def test_the_linear_probe_is_at_the_minimum_that_scipy_finds(data):
     np.testing.assert_allclose(weights, best.x[:15].reshape(5, 3), atol=0.01)
 
 
+def test_the_program_of_the_linear_probe_is_that_of_any_features(data, cache):
+    features, labels = data
+    kept = []
+    for factor in (1, 2):
+        probe.fit_linear(factor * features, labels, num_classes=3, steps=1)
+        kept.append({entry.name for entry in (cache / "jax").glob("*-cache")})
+    assert kept[0] and kept[1] == kept[0]
+
+
 def test_views_are_the_image_its_mirror_and_its_corners():
     images = jnp.arange(2 * 8 * 8 * 1, dtype=jnp.float32).reshape(2, 8, 8, 1)
     flipped = views_of(images, "flip")
