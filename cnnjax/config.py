@@ -17,6 +17,7 @@ the others are None.
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -144,4 +145,9 @@ def namesakes(key: str) -> list[str]:
 
 def may_be_none(key: str) -> bool:
     """Whether a key may be unset: those without a default, and durations though some have one."""
-    return re.split(r"[._]", key)[-1] in UNITS or flatten(default())[key] is None
+    return re.split(r"[._]", key)[-1] in UNITS or _defaults()[key] is None
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    return flatten(default())

@@ -10,6 +10,7 @@ from cnnjax import ops
 from cnnjax.data.augment import make_policy
 from cnnjax.data.feed import is_resident, make_stream
 from cnnjax.data.host import HostTransform
+from cnnjax.defaults import sections
 from cnnjax.train.losses import loss_of
 from cnnjax.train.optimizer import make_optimizer
 from cnnjax.train.schedule import make_schedule
@@ -72,6 +73,14 @@ def test_a_tuple_of_durations_resolves_element_by_element():
 def test_a_run_without_length_says_what_to_set():
     with pytest.raises(UserError, match=r"--config\.train\.epochs"):
         config_lib.total_steps(config_lib.default(), examples=10)
+
+
+def test_a_check_makes_the_defaults_once_and_not_for_every_key(monkeypatch):
+    config, made = valid(), []
+    monkeypatch.setattr(config_lib, "sections", lambda: made.append(None) or sections())
+    for _ in range(5):  # As a sweep checks its trials.
+        validate(config)
+    assert len(made) <= 6
 
 
 def test_two_durations_at_once_are_an_error_that_names_both():
