@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
@@ -13,11 +14,10 @@ from cnnjax.checkpoint import Checkpoints
 from cnnjax.checkpoint_folder import GoneCheckpoint
 from cnnjax.jobs import console, hosts, overview, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.evaluation import eval_module, evaluator
+from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
-from cnnjax.train.features import compute_features
 from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
 
@@ -114,9 +114,9 @@ def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
 def _measured(experiment: Experiment, variables: PyTree, folder: Path, kinds: tuple[str, ...],
               whose: str) -> dict[str, Any]:
     """Returns all that the config asks for of a model that knows the classes of the data."""
-    values = {"data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}",
-              **evaluator(experiment)(variables)}
-    values |= _calibration(experiment, variables, folder, whose)
+    found, logits, labels = evaluated(experiment, variables)
+    values = {"data": f"{experiment.dataset.name}, {experiment.dataset.eval.name}", **found,
+              **_calibration(experiment, logits, labels, folder, whose)}
     if kinds:
         values |= robustness.measure(experiment, variables, kinds, error=1 - values["eval_top1"])
     if experiment.config.eval.probe != "none":
@@ -137,19 +137,16 @@ def _report(experiment: Experiment, values: dict[str, Any], folder: Path, title:
     })
 
 
-def _calibration(experiment: Experiment, variables: PyTree, folder: Path, whose: str
-                 ) -> dict[str, Any]:
+def _calibration(experiment: Experiment, logits: np.ndarray, labels: np.ndarray, folder: Path,
+                 whose: str) -> dict[str, Any]:
     """Returns `calibration_report` of the evaluation split, having drawn it."""
-    feed = experiment_lib.make_eval_feed(experiment)
-    found = compute_features(eval_module(experiment), variables, feed.constants, feed.batches(),
-                             feed.fetch, experiment.prepare, experiment.mesh)
-    report = calibration_report(found["image"], found["label"])
+    report = calibration_report(logits, labels)
     plot_calibration(report, experiment.dataset.class_names, str(folder / PICTURE),
                      f"{experiment.config.model.name} on {experiment.dataset.name}, {whose}")
     if experiment.dataset.num_classes > _WHOLE_MATRIX:
         del report["confusion"]
-        report["confusions"] = most_confused(found["image"], found["label"],
-                                             experiment.dataset.class_names, _WHOLE_MATRIX)
+        report["confusions"] = most_confused(logits, labels, experiment.dataset.class_names,
+                                             _WHOLE_MATRIX)
     return report | {"class_names": list(experiment.dataset.class_names)}
 
 

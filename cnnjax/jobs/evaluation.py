@@ -9,6 +9,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import numpy as np
 
 from cnnjax import data
 from cnnjax.data import placement
@@ -102,6 +103,27 @@ def evaluator(experiment: Experiment) -> Evaluate:
     """Returns the evaluation of the whole model on the split to evaluate on."""
     return _evaluator(experiment, eval_module(experiment), experiment.prepare,
                       experiment_lib.make_eval_feed(experiment))
+
+
+def evaluated(experiment: Experiment, variables: PyTree
+              ) -> tuple[dict[str, float], np.ndarray, np.ndarray]:
+    """Returns what `evaluator` gives, and the logits [N, K] and labels [N] that it is of.
+
+    They are kept on the host, and each image is read and answered once.
+    """
+    module, feed = eval_module(experiment), experiment_lib.make_eval_feed(experiment)
+    found = compute_features(module, variables, feed.constants, feed.batches(), feed.fetch,
+                             experiment.prepare, experiment.mesh)
+    answers = data.make_array_eval_feed(found, mesh=experiment.mesh, batch_size=feed.batch_size)
+    evaluate = _evaluator(experiment, _Answers(), lambda logits: logits, answers)
+    return evaluate(variables), found["image"], found["label"]
+
+
+class _Answers:
+    """Stands for a model where its logits take the place of the images."""
+
+    def apply(self, variables: PyTree, logits: jax.Array, train: bool = False) -> jax.Array:
+        return logits
 
 
 def eval_module(experiment: Experiment) -> nn.Module | OverViews:

@@ -147,6 +147,14 @@ def test_an_evaluation_writes_calibration_classes_robustness_and_probes(plain, c
     assert summary["top1"] < 0.3 < 0.5 < min(found["probe_knn"], found["probe_linear"])
 
 
+def test_an_evaluation_reads_each_image_once(plain, monkeypatch):
+    feeds, make = [], experiment_lib.make_eval_feed
+    monkeypatch.setattr(experiment_lib, "make_eval_feed",
+                        lambda *of: feeds.append(make(*of)) or feeds[-1])
+    assert evaluated(plain[0])["eval_examples"] == 360
+    assert len(feeds) == 1
+
+
 def test_an_evaluation_over_views_has_another_answer(plain):
     folder, summary, _ = plain
     assert evaluated(folder, "--config.eval.tta=ten_crop")["eval_loss"] != pytest.approx(
