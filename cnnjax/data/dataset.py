@@ -60,7 +60,7 @@ class Split:
 
     @property
     def channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
+        """1 for grey images, 3 for RGB; others have a meaning of their own."""
         return self.image_shape[-1] if self.image_shape else self.source.channels
 
     def name_of(self, index: int) -> str:
@@ -136,7 +136,7 @@ class Dataset:
 
     @property
     def channels(self) -> int:
-        """1 for grey images, 3 for RGB."""
+        """1 for grey images, 3 for RGB; others have a meaning of their own."""
         return len(self.mean)
 
     @property

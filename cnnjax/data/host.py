@@ -199,10 +199,15 @@ def _resized(image, size, box, interpolation):
     from PIL import Image
 
     method = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-    # Pillow has no [h, w, 1]; its "L" images are [h, w].
-    pixels = image[..., 0] if image.shape[-1] == 1 else image
-    resized = Image.fromarray(pixels).resize(size[::-1], method[interpolation], box=box)
-    return np.asarray(resized).reshape(*size, image.shape[-1])
+
+    def resized(pixels):
+        image = Image.fromarray(pixels)
+        return np.asarray(image.resize(size[::-1], method[interpolation], box=box))
+
+    if image.shape[-1] == 3:
+        return resized(image)
+    # Others than RGB one by one: to Pillow the last of two or four channels is a transparency.
+    return np.stack([resized(image[..., c]) for c in range(image.shape[-1])], -1)
 
 
 def random_resized_crop(image: np.ndarray, size: tuple[int, int], area: tuple[float, float],

@@ -67,7 +67,8 @@ def _pixels(image: str | os.PathLike[str] | np.ndarray, preprocess: Preprocess) 
     channels = preprocess.channels
     if not isinstance(image, np.ndarray):
         if channels not in (1, 3):
-            raise UserError(f"Image files have 1 or 3 channels; the model takes {channels}.")
+            raise UserError(f"Image files have 1 or 3 channels; the model takes {channels}: give "
+                            f"uint8 arrays [h, w, {channels}].")
         return read_image(image, channels=channels)
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] not in (1, channels):
         raise UserError(f"read_images takes files, or uint8 arrays [h, w, {channels}] with values "

@@ -137,10 +137,10 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
             f"values in [0, 1] save np.round({image_key} * 255).astype(np.uint8).")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or images.shape[-1] not in (1, 3) or 0 in images.shape:
+    if images.ndim != 4 or 0 in images.shape or _channels_first(images.shape):
         raise UserError(
             f"{path}: {image_key} has the shape {list(arrays[image_key].shape)}, but images are "
-            "[N, H, W] or [N, H, W, C] with 1 or 3 channels. From [N, C, H, W] save "
+            "[N, H, W] or [N, H, W, C] with any number C of channels. From [N, C, H, W] save "
             f"{image_key}.transpose(0, 2, 3, 1).")
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -150,6 +150,14 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
             f"of the shape [{len(images)}], one for each image. From one-hot rows save "
             f"{label_key}.argmax(1).")
     return np.ascontiguousarray(images), labels
+
+
+def _channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether the second axis, the shortest, is that of the channels, unless the last one can be.
+
+    Small squares of many channels, [N, 9, 9, 200], are images [N, H, W, C].
+    """
+    return shape[3] not in (1, 3) and shape[1] < min(shape[2:])
 
 
 def _class_names(arrays: Mapping[str, np.ndarray],

@@ -226,7 +226,9 @@ def _feature_keys(builder: Any, text: str) -> tuple[str, str]:
         keys = (found[0][0], found[1][0]) if [len(f) for f in found] == [1, 1] else None
     if keys is None or features[keys[0]].np_dtype != np.uint8:
         raise UserError(f"{text} does not pair one image of 8 bits with one class, so a "
-                        f"classifier cannot be trained on it. Its features are: {features}")
+                        "classifier cannot be trained on it. What you need of it can be saved as "
+                        "npz:PATH, uint8 [N, H, W, C] with any number of channels. Its features "
+                        f"are: {features}")
     return keys
 
 

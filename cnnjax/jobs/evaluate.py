@@ -16,6 +16,7 @@ from cnnjax.jobs import console, hosts, overview, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.model_input import takes_images
 from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
@@ -52,6 +53,11 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     if list(experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
                         f"in {folder} was trained for: {record['class_names']}.")
+    if not takes_images(experiment.preprocess.channels, experiment.dataset):
+        raise UserError(f"The images of {experiment.dataset.name} have "
+                        f"{experiment.dataset.channels} channels, and the model in {folder} takes "
+                        f"{experiment.preprocess.channels}: name other data with "
+                        "--config.data.name=NAME.")
     if dry_run:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")

@@ -13,6 +13,7 @@ from cnnjax import data
 from cnnjax.data.folder import list_images
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import pretrained
+from cnnjax.jobs.model_input import takes_images
 from cnnjax.types import UserError
 from cnnjax.weights import Pretrained
 
@@ -53,13 +54,15 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
         files = list_images(path)
         channels = model.preprocess.channels
         if channels not in (1, 3):
-            raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}.")
+            raise UserError(f"Image files have 1 or 3 channels; {model.name} takes {channels}. "
+                            "Without --images the evaluation split of the config is taken; name "
+                            "other images with --config.data.name=npz:PATH.")
         return Images(len(files), lambda i: str(files[i]),
                       lambda i: (data.read_image(files[i], channels=channels), None), path,
                       pretrained.names_of(model), labelled=False)
     dataset = experiment_lib.open_dataset(config)
-    if not pretrained.knows_classes(model, dataset) or (
-            dataset.channels not in (1, model.preprocess.channels)):
+    if not (pretrained.knows_classes(model, dataset)
+            and takes_images(model.preprocess.channels, dataset)):
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
                         f"the config is taken, but the classes or channels of {dataset.name} are "
                         f"not those of {model.where}.)")

@@ -26,7 +26,7 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
     for key, value in (("mean", mean), ("std", std)):
         if not all(isinstance(v, (int, float)) for v in value):
             raise UserError(f"data.{key} is {tuple(value)}; it is a number for each channel.")
-        if len(value) != dataset.channels and (dataset.channels, len(value)) != (1, 3):
+        if not takes_images(len(value), dataset):
             whose = ("the weights take" if weights and not config.data[key]
                      else f"data.{key} is for")
             raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
@@ -45,6 +45,12 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
                       std=tuple(std), crop=crop,
                       interpolation=config.data.interpolation or defaults.interpolation,
                       whole=whole)
+
+
+def takes_images(channels: int, dataset: data.Dataset) -> bool:
+    """Whether the images of a data set are, as RGB if they are grey, those of a model's channels.
+    """
+    return channels == dataset.channels or (dataset.channels, channels) == (1, 3)
 
 
 def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess) -> Any:

@@ -7,7 +7,13 @@ from PIL import Image
 
 import cnnjax
 from cnnjax.data import decode_image, resize_center_crop
-from cnnjax.data.host import HostTransform, _crop_box, jpeg_size, random_resized_crop
+from cnnjax.data.host import (
+    HostTransform,
+    _crop_box,
+    jpeg_size,
+    random_resized_crop,
+    resize_whole,
+)
 from cnnjax.data.order import CROP, random_bits
 from cnnjax.types import Preprocess, UserError
 
@@ -74,6 +80,16 @@ def test_centre_crop_of_grey_and_oblong_sizes():
     image[:, 20:60] = 255
     out = resize_center_crop(image, (20, 20), 1.0)
     assert out[:, 1:-1].min() == 255 and (out[:, [0, -1]] > 200).all()
+
+
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_channels_that_are_no_colours_are_resized_one_by_one(channels):
+    image = smooth(60, 50, 13)[..., :channels]
+    image[::3, ..., -1] = 0  # To Pillow two and four channels end with a transparency.
+    for resized in (resize_whole(image, (20, 30)), resize_whole(image, (60, 50))):
+        alone = [np.asarray(Image.fromarray(image[..., c]).resize(resized.shape[1::-1], 2))
+                 for c in range(channels)]
+        np.testing.assert_array_equal(resized, np.stack(alone, -1))
 
 
 def test_random_crop_is_a_pure_function_of_seed_epoch_and_index():

@@ -22,6 +22,16 @@ def test_grey_images_and_columns_of_labels(write_npz):
     assert (dataset.train.image_shape, dataset.mean) == ((4, 4, 1), (0.5,))
 
 
+@pytest.mark.parametrize(("size", "channels"), [((9, 7), 2), ((9, 7), 4), ((32, 32), 13),
+                                                ((5, 5), 103), ((1, 5), 3)])
+def test_images_of_any_number_of_channels(write_npz, size, channels):
+    images = np.random.default_rng(0).integers(0, 256, (50, *size, channels), np.uint8)
+    dataset = open_dataset(f"npz:{write_npz(x_train=images, x_test=images[:20])}")
+    assert (dataset.train.image_shape, dataset.channels) == ((*size, channels), channels)
+    assert (dataset.train.arrays()[0] == images).all()
+    assert channels == 3 or dataset.mean == dataset.std == (0.5,) * channels
+
+
 def test_medmnist_keys_and_class_names(tmp_path):
     np.savez(tmp_path / "m.npz", class_names=["no", "yes"], **{
         f"{split}_{kind}": np.zeros((n, 4, 4) if kind == "images" else (n, 1), np.uint8)
@@ -63,6 +73,7 @@ Y = np.arange(50) % 5
     ({"x_train": np.zeros((50, 9, 7, 3), np.float32)}, r"x_train is float32.*\* 255"),
     ({"x_train": np.zeros((50, 63), np.uint8)}, r"x_train has the shape \[50, 63\]"),
     ({"x_train": np.zeros((50, 3, 9, 7), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
+    ({"x_train": np.zeros((50, 13, 32, 32), np.uint8)}, r"any number C.*transpose\(0, 2, 3, 1\)"),
     ({"x_test": np.zeros((20, 9, 7), np.uint8)}, "channels"),
     ({"y_train": Y.astype(np.float32)}, "y_train is float32"),
     ({"y_train": np.eye(5, dtype=int)[Y]}, r"argmax\(1\)"),

@@ -1,0 +1,76 @@
+"""Images of other channels than grey and RGB ones have, through every job."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cnnjax.command_line import main
+
+QUIET = ["--config.log.progress=none", "--config.log.plot=False", "--config.log.tensorboard=False"]
+TINY = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
+        "--config.train.batch_size=16", *QUIET]
+
+
+def write(folder, channels):
+    """Writes FOLDER/CHANNELS.npz, whose classes differ in the last channel alone."""
+    labels = np.arange(64) % 2
+    images = np.random.default_rng(0).integers(0, 80, (64, 12, 12, channels), np.uint8)
+    images[..., -1] += (150 * labels[:, None, None]).astype(np.uint8)
+    path = folder / f"{channels}.npz"
+    np.savez(path, x_train=images, y_train=labels, x_test=images[:24], y_test=labels[:24])
+    return f"--config.data.name=npz:{path}"
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, root):
+    """A workdir that has trained on images of 13 channels, was stopped and has gone on."""
+    folder = tmp_path_factory.mktemp("channels")
+    command = [*TINY, write(folder, 13), "--config.train.steps=16", "--config.augment.flip=True",
+               "--config.augment.random_resized_crop=(0.5,1.0)", "--config.augment.cutmix=1.0",
+               "--config.augment.mix_probability=0.5", "--config.augment.erase=0.2"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert main([*command, f"--workdir={folder / 'whole'}"]) == 0
+        stopped = [*command, f"--workdir={folder / 'run'}", "--config.data.placement=stream"]
+        assert main([*stopped, "--config.train.stop_after_steps=6"]) == 0
+        assert main(stopped) == 0
+    return folder / "run"
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_on_13_channels_resumes_bit_for_bit_and_learns_from_the_last(trained):
+    run, whole = (read(folder / "summary.json") for folder in (trained, trained.parent / "whole"))
+    assert run["state_sha256"] == whole["state_sha256"] and run["top1"] > 0.9
+
+
+def test_its_checkpoint_is_evaluated_over_views_probed_and_exported(trained):
+    job = [f"--workdir={trained}", *QUIET]
+    assert main(["launch.py", "--job=evaluate", *job, "--config.eval.tta=five_crop",
+                 "--config.eval.probe=all"]) == 0
+    found = read(trained / "evaluate.json")
+    assert found["eval_examples"] == 24 and min(found["eval_top1"], found["probe_linear"]) > 0.8
+    assert main(["launch.py", "--job=export", *job]) == 0
+    assert read(trained / "export" / "model.json")["input"]["shape"] == ["batch", 16, 16, 13]
+
+
+def test_the_evaluation_split_is_labelled_and_files_are_refused(trained, tmp_path, capsys):
+    job = ["launch.py", "--job=predict", f"--workdir={trained}", *QUIET]
+    assert main([*job, "--config.predict.sheet=0"]) == 0
+    rows = [line.split(",") for line in (trained / "predictions.csv").read_text().splitlines()[1:]]
+    top1 = read(trained / "summary.json")["top1"]
+    assert np.mean([row[1] == row[-1] for row in rows]) == pytest.approx(top1)
+    assert main([*job, f"--images={__file__}"]) == 2
+    assert "takes 13. Without --images the evaluation split" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_images_of_other_channels_than_the_models_are_refused(trained, tmp_path, capsys, channels):
+    other = write(tmp_path, channels)
+    for job, message in (("evaluate", f"have {channels} channels, and the model in {trained} "
+                          "takes 13"), ("predict", "--images=FOLDER")):
+        assert main(["launch.py", f"--job={job}", f"--workdir={trained}", *QUIET, other]) == 2
+        assert message in capsys.readouterr().err
