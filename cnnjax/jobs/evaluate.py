@@ -58,6 +58,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
                         f"{experiment.dataset.channels} channels, and the model in {folder} takes "
                         f"{experiment.preprocess.channels}: name other data with "
                         "--config.data.name=NAME.")
+    robustness.check_colors(kinds, experiment.dataset)
     if dry_run:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")
@@ -96,6 +97,7 @@ def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
             f"The classes of {config.weights.path} are not the {dataset.num_classes} of "
             f"{dataset.name}. Name other data with --config.data.name=NAME; or measure what the "
             "features are worth for these, with --config.eval.probe=all.")
+    robustness.check_colors(kinds, dataset)
     if dry_run:
         print(f"Would {'evaluate' if weights.knows_classes else 'probe'} {config.weights.path} on "
               f"{len(dataset.eval.source):,} examples of {dataset.name}.")

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cnnjax.data import augment
-from cnnjax.data.corruptions import KINDS, STRENGTHS, corrupt
+from cnnjax.data import Dataset, augment
+from cnnjax.data.corruptions import COLORED, KINDS, STRENGTHS, corrupt
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import eval_module
 from cnnjax.jobs.experiment import Experiment
@@ -47,6 +47,16 @@ def kinds_of(config: ConfigDict) -> tuple[str, ...]:
             raise UserError(f"eval.corruptions has {name!r}.{did_you_mean(name, KINDS)} There are "
                             f"all, {', '.join(KINDS)}.")
     return tuple(name for name in KINDS if name in named)
+
+
+def check_colors(kinds: tuple[str, ...], dataset: Dataset) -> None:
+    """Raises a UserError for kinds that know colours, if the images have none."""
+    wrong = [name for name in kinds if name in COLORED]
+    if wrong and dataset.channels not in (1, 3):
+        others = tuple(name for name in kinds if name not in COLORED)
+        raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
+                        f"{' and '.join(wrong)} of eval.corruptions take 1 or 3: set "
+                        f'"--config.eval.corruptions={others}".')
 
 
 def measure(experiment: Experiment, variables: PyTree, kinds: tuple[str, ...], error: float

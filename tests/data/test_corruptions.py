@@ -10,7 +10,17 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from cnnjax.data.corruptions import KINDS, STRENGTHS, blur, corrupt, digital, linear, noise, weather
+from cnnjax.data.corruptions import (
+    COLORED,
+    KINDS,
+    STRENGTHS,
+    blur,
+    corrupt,
+    digital,
+    linear,
+    noise,
+    weather,
+)
 from cnnjax.types import UserError
 
 KEY = jax.random.key(0)
@@ -227,3 +237,16 @@ def test_elastic_transform_moves_pixels_along_both_axes(axis):
     ramp = np.mgrid[:32, :32][axis][..., None] / 31
     moved = digital.elastic_transform(KEY, jnp.asarray(ramp), 0.1, 0.03, 0.0)
     assert np.abs(moved - ramp).max() > 0.02
+
+
+@pytest.mark.parametrize("kind", COLORED)
+def test_a_kind_that_knows_colours_refuses_images_without(kind):
+    with pytest.raises(UserError, match=f"{kind} takes images of 1 or 3 channels, not 4"):
+        made(kind, 1, np.zeros((16, 16, 4), np.uint8))
+
+
+@pytest.mark.parametrize("kind", ["contrast", "pixelate", "zoom_blur", "defocus_blur"])
+def test_others_do_the_same_to_each_channel(image, kind):
+    four = np.concatenate([image, image[..., :1]], -1)
+    np.testing.assert_array_equal(made(kind, 3, four),
+                                  made(kind, 3, image)[..., [0, 1, 2, 0]])

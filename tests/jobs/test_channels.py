@@ -57,6 +57,17 @@ def test_its_checkpoint_is_evaluated_over_views_probed_and_exported(trained):
     assert read(trained / "export" / "model.json")["input"]["shape"] == ["batch", 16, 16, 13]
 
 
+def test_corruptions_that_know_colours_are_refused_before_anything_is_measured(trained, capsys):
+    job = ["launch.py", "--job=evaluate", f"--workdir={trained}", *QUIET]
+    for dry in ([], ["--dry_run"]):
+        assert main([*job, "--config.eval.corruptions=('snow','contrast')", *dry]) == 2
+        error = capsys.readouterr().err
+        assert "have 13 channels, but snow of eval.corruptions" in error
+        assert "\"--config.eval.corruptions=('contrast',)\"" in error
+    assert main([*job, "--config.eval.corruptions=('contrast',)"]) == 0
+    assert len(read(trained / "evaluate.json")["corruptions"]["contrast"]) == 5
+
+
 def test_the_evaluation_split_is_labelled_and_files_are_refused(trained, tmp_path, capsys):
     job = ["launch.py", "--job=predict", f"--workdir={trained}", *QUIET]
     assert main([*job, "--config.predict.sheet=0"]) == 0

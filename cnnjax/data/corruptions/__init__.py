@@ -6,6 +6,6 @@ perturbations", arXiv 1903.12261; the strengths are those of the authors' code
 of this package, and is left out. The published data sets went through JPEG files once more.
 """
 
-from cnnjax.data.corruptions.table import KINDS, STRENGTHS, corrupt
+from cnnjax.data.corruptions.table import COLORED, KINDS, STRENGTHS, corrupt
 
-__all__ = ["KINDS", "STRENGTHS", "corrupt"]
+__all__ = ["COLORED", "KINDS", "STRENGTHS", "corrupt"]

@@ -33,6 +33,8 @@ _FUNCTIONS: dict[str, Callable] = {
     "jpeg_compression": digital.jpeg_compression,
 }
 KINDS = tuple(_FUNCTIONS)
+# Those that know grey and RGB images alone.
+COLORED = ("snow", "jpeg_compression")
 # Arguments of the function, one row a strength; those of elastic_transform are shares of the side.
 _IMAGENET: dict[str, list[tuple]] = {
     "gaussian_noise": [(.08,), (.12,), (.18,), (.26,), (.38,)],
@@ -91,11 +93,13 @@ def corrupt(kind: str, strength: int, key: jax.Array, images: Any, index: Any) -
       NumPy arrays.
 
     Raises:
-      UserError: for another kind.
+      UserError: for another kind, or one of `COLORED` on images of other than 1 or 3 channels.
     """
     if kind not in _FUNCTIONS:
         raise UserError(f"There is no corruption {kind!r}.{did_you_mean(kind, KINDS)} There are "
                         f"{', '.join(KINDS)}.")
+    if kind in COLORED and images.shape[-1] not in (1, 3):
+        raise UserError(f"{kind} takes images of 1 or 3 channels, not {images.shape[-1]}.")
     table = _IMAGENET if min(images.shape[1:3]) >= LARGE else _CIFAR
     arguments, function = table[kind][strength - 1], _FUNCTIONS[kind]
     if kind == "jpeg_compression":
