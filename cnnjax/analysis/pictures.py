@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from cnnjax.analysis.receptive_field import LayerField, endpoint_fields
+from cnnjax.analysis.rendering import as_rgb
 from cnnjax.analysis.rewrite import check_endpoint
 from cnnjax.analysis.summary import summarize
 from cnnjax.types import UserError
@@ -166,8 +167,7 @@ def plot_feature_maps(module: nn.Module, variables: Any, image: Any, path: str |
     for cell in axes.ravel():
         cell.axis("off")
     low, high = images.min(), images.max()
-    seen = np.broadcast_to((images[0] - low) / max(high - low, 1e-12), (*images.shape[1:3], 3))
-    axes[0, 0].imshow(seen)
+    axes[0, 0].imshow(as_rgb((images[0] - low) / max(high - low, 1e-12)))
     axes[0, 0].set_title("image", fontsize=8)
     for line, (name, field) in zip(axes[1:], fields.items(), strict=True):
         maps = np.asarray(found[name][0], np.float32)

@@ -12,11 +12,24 @@ PALETTE = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121,
 
 
 def as_rgb(image: Any) -> np.ndarray:
-    """Returns an image of 1 or 3 channels as uint8 (h, w, 3); floats go from 0 to 1."""
+    """Returns an image as uint8 (h, w, 3); floats go from 0 to 1. See `colors_shown`."""
     image = np.asarray(image)
     if image.dtype != np.uint8:
         image = (np.clip(image, 0, 1) * 255).round().astype(np.uint8)
-    return np.repeat(image, 3, -1) if image.shape[-1] == 1 else image
+    if image.shape[-1] == 1:
+        return np.repeat(image, 3, -1)
+    if image.shape[-1] == 2:
+        return np.concatenate([image, np.zeros_like(image[..., :1])], -1)
+    return image[..., :3]
+
+
+def colors_shown(channels: int) -> str:
+    """Returns a sentence on the pictures that `as_rgb` makes of images that are not grey or RGB."""
+    if channels in (1, 3):
+        return ""
+    which = "two channels as red and green" if channels == 2 else (
+        f"first three of {channels} channels as red, green and blue")
+    return f"Pictures of images show their {which}."
 
 
 def fitted(picture: np.ndarray, side: int) -> np.ndarray:

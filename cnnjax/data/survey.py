@@ -29,7 +29,7 @@ class Survey:
       sizes: int32 [N, 2], height and width; 0 there.
       digests: of the pixels of each example; None there.
       kinds: how often a file is, say, "JPEG RGB" or "PNG I;16"; without files, how often an image
-        has one channel or three.
+        is grey, RGB or of another number of channels.
       mean: per channel, of the images as the model gets them, in [0, 1], before normalisation.
       std: likewise.
       num_bytes: on disk, None if that is not known.
@@ -83,7 +83,7 @@ def survey(split: Split, image_size: tuple[int, int], crop: float, interpolation
             digests[i] = hashlib.blake2b(image.tobytes() + bytes(str(image.shape), "ascii"),
                                          digest_size=16).digest()
             kind_of[_kind(split.source.encoded(i)[0]) if hasattr(split.source, "encoded")
-                    else _CHANNELS[image.shape[-1]]] += 1
+                    else _CHANNELS.get(image.shape[-1], f"{image.shape[-1]} channels")] += 1
             images.append(image if fit is None else fit(image, 0, i))
         added = _sums(np.stack(images), image_size, interpolation) if images else 0
         with lock:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cnnjax.analysis.rendering import as_rgb
+
 _SIDE, _MARGIN, _LINE = 160, 8, 18
 
 
@@ -16,7 +18,7 @@ def draw(images: Sequence[tuple[np.ndarray, str, str]], columns: int = 0) -> byt
     """Returns a PNG of the images in rows, two lines of text below each.
 
     Args:
-      images: (uint8 [H, W, C] with 1 or 3 channels, first line, second line).
+      images: (uint8 [H, W, C], shown as `as_rgb` does; first line; second line).
       columns: of the page; 0 makes it about square.
     """
     from PIL import Image, ImageDraw
@@ -27,7 +29,7 @@ def draw(images: Sequence[tuple[np.ndarray, str, str]], columns: int = 0) -> byt
     pen, font = ImageDraw.Draw(page), _font()
     for i, (pixels, *lines) in enumerate(images):
         left, top = i % columns * width + _MARGIN, i // columns * height + _MARGIN
-        picture = Image.fromarray(np.repeat(pixels, 3, -1) if pixels.shape[-1] == 1 else pixels)
+        picture = Image.fromarray(as_rgb(pixels))
         scale = _SIDE / max(picture.size)
         # Tiny images keep their pixels visible.
         method = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC

@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.analysis.rendering import colors_shown
 from cnnjax.checkpoint import warn
 from cnnjax.data.survey import Survey, duplicates, survey
 from cnnjax.files import write_whole
@@ -57,6 +58,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     _print(values, experiment)
     write_whole(folder / PICTURE, augmented_sheet.draw(experiment, parts[0].labels >= 0))
     print(f"Written: {folder / RESULT}, {folder / PICTURE}")
+    if note := colors_shown(preprocess.channels):
+        print(note)
     return 0
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import ops
+from cnnjax.analysis.rendering import colors_shown
 from cnnjax.data.dataset import available_cores
 from cnnjax.data.inputs import fitted, normalized
 from cnnjax.files import write_whole
@@ -136,6 +137,8 @@ def _report(model: Pretrained, images: Images, guesses: dict[int, Guess],
         right = sum(guess.labels[0] == guess.truth for guess in guesses.values())
         rows["top-1"] = f"{right / len(guesses):.2%}"
     rows["written"] = ", ".join(map(str, written))
+    if len(written) > 1 and (note := colors_shown(model.preprocess.channels)):
+        rows["sheet"] = note
     console.print_table("Predictions", rows)
     for i, guess in sorted(guesses.items())[:_SHOWN]:
         print(f"{images.name(i)}  {guess.labels[0]}  {guess.probabilities[0]:.1%}")

@@ -75,3 +75,10 @@ def test_pictures_are_written(variables, tmp_path):
                                title="simple_cnn")
     for name in ("filters", "maps"):
         assert matplotlib.image.imread(tmp_path / f"{name}.png")[..., :3].std() > 0.05
+
+
+def test_feature_maps_of_an_image_of_four_channels_are_written(tmp_path):
+    image = np.random.default_rng(0).random((16, 16, 4), np.float32)
+    variables = jax.jit(MODEL.init)(jax.random.key(0), image[None])
+    pictures.plot_feature_maps(MODEL, variables, image, tmp_path / "maps.png", channels=2)
+    assert matplotlib.image.imread(tmp_path / "maps.png")[..., :3].std() > 0.05

@@ -22,6 +22,18 @@ def test_small_pictures_are_enlarged_pixel_by_pixel_and_large_ones_averaged():
     assert rendering.pooled(np.array([[1.0, -1.0], [3.0, 5.0]]), 1).item() == 2
 
 
+@pytest.mark.parametrize(("channels", "shown", "note"), [
+    (1, (0, 0, 0), ""), (3, (0, 1, 2), ""), (2, (0, 1, None), "two channels as red and green"),
+    (4, (0, 1, 2), "first three of 4 channels"), (13, (0, 1, 2), "first three of 13 channels")])
+def test_images_of_any_number_of_channels_have_a_picture(channels, shown, note):
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, channels), np.uint8)
+    black = np.zeros((4, 5), np.uint8)
+    np.testing.assert_array_equal(rendering.as_rgb(image), np.stack(
+        [black if c is None else image[..., c] for c in shown], -1))
+    np.testing.assert_array_equal(rendering.as_rgb(image / 255), rendering.as_rgb(image))
+    assert note in rendering.colors_shown(channels) and bool(note) == (channels not in (1, 3))
+
+
 def test_signed_maps_are_red_above_zero_and_blue_below():
     red, white, blue = rendering.signed(np.array([[2.0, 0.0, -2.0]]))[0].astype(int)
     assert red[0] > red[2] + 50 and blue[2] > blue[0] + 50 and white.min() > 240

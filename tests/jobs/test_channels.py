@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnjax.command_line import main
 
@@ -85,3 +86,30 @@ def test_images_of_other_channels_than_the_models_are_refused(trained, tmp_path,
                           "takes 13"), ("predict", "--images=FOLDER")):
         assert main(["launch.py", f"--job={job}", f"--workdir={trained}", *QUIET, other]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_pictures_show_the_first_three_channels_and_say_so(trained, tmp_path, capsys):
+    images = np.load(trained.parent / "13.npz")["x_test"]
+    assert main(["launch.py", "--job=predict", f"--workdir={trained}", *QUIET]) == 0
+    assert "first three of 13 channels" in capsys.readouterr().out
+    sheet = np.asarray(Image.open(trained / "predictions.png"))[8:168, 8:168]  # The first image.
+    shown = sheet.reshape(16, 10, 16, 10, 3)[:, 5, :, 5].mean((0, 1))
+    np.testing.assert_allclose(shown, images[0, ..., :3].mean((0, 1)), atol=2)
+    assert main(["launch.py", "--job=visualize", f"--workdir={trained}", *QUIET,
+                 "--config.visualize.count=8", "--config.visualize.shown=1",
+                 "--config.visualize.channels=1", "--config.visualize.patches=1",
+                 "--config.visualize.ascent=0", "--config.visualize.integration=2",
+                 "--config.visualize.umap=False", "--config.visualize.endpoints=('stage1',)"]) == 0
+    assert (trained / "visualize" / "index.html").read_text().count("first three of 13") == 1
+
+
+@pytest.mark.parametrize(("channels", "note"), [(2, "two channels as red"), (13, "of 13 channels")])
+def test_what_is_in_such_a_data_set(tmp_path, capsys, channels, note):
+    assert main([*TINY, "--job=summarize", "--what=data", write(tmp_path, channels),
+                 f"--workdir={tmp_path / 'run'}", "--config.summarize.draws=1"]) == 0
+    out = capsys.readouterr().out
+    assert note in out and f"{channels} channels: 64" in out
+    found = read(tmp_path / "run" / "data.json")["splits"]["train"]
+    with np.load(tmp_path / f"{channels}.npz") as file:
+        images = file["x_train"] / 255
+    np.testing.assert_allclose(found["mean"], images.mean((0, 1, 2)), atol=1e-3)

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis import LayerField, endpoint_fields, summarize
 from cnnjax.analysis.receptive_field import UnknownOperation
-from cnnjax.analysis.rendering import as_rgb, fitted
+from cnnjax.analysis.rendering import as_rgb, colors_shown, fitted
 from cnnjax.analysis.summary import Summary
 from cnnjax.analysis.survey import Survey, map_endpoints, survey
 from cnnjax.data import inputs
@@ -126,6 +126,8 @@ def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:
     options = config.visualize
     pixels, labels, names, bad = _read(images, model, options.count)
     remarks = [f"{len(bad)} images could not be read and are left out: {bad[0]}"] if bad else []
+    if note := colors_shown(pixels.shape[-1]):
+        remarks.append(note)
     shape = (1, *pixels.shape[1:])
     maps = map_endpoints(model.module, model.variables, shape, tuple(options.endpoints) or None)
     if not maps:
