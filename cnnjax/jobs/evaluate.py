@@ -108,12 +108,12 @@ def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
         variables = jax.device_put(weights.variables, step_lib.replicated(experiment.mesh))
         values = {"weights": config.weights.path,
                   **_measured(experiment, variables, folder, kinds, config.weights.path)}
-        _report(experiment, values, folder, config.weights.path)
+        _report(experiment, values, folder, weights.what)
         return 0
     values = {"weights": config.weights.path, "data": dataset.name,
               **probing.measure(experiment, weights.variables)}
     workdir.write_json(folder / RESULT, values)
-    console.print_table(f"Features of {config.weights.path}", {
+    console.print_table(f"Features of {weights.what}", {
         name.replace("_", " "): f"{value:.4%}" if isinstance(value, float) else value
         for name, value in values.items()})
     return 0

@@ -34,6 +34,7 @@ class InitialWeights:
       preprocess: how images became this model's input.
       knows_classes: whether their head is for the classes of the data set.
       arguments: of their model.
+      adapted_from: channels of the images that they were for, if those are others now.
     """
 
     path: str
@@ -41,10 +42,20 @@ class InitialWeights:
     preprocess: Preprocess
     knows_classes: bool = False
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    adapted_from: int | None = None
+
+    @property
+    def what(self) -> str:
+        """The path, and what was done to the weights."""
+        return self.path + (f", the first layer adapted from {self.adapted_from} channels to "
+                            f"{self.preprocess.channels}" if self.adapted_from else "")
 
 
 def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWeights | None:
     """Reads the weights that the config names; None if it names none.
+
+    For images of other channels than theirs they are adapted as `weights.load_weights` does. Grey
+    images become what the weights take, unless `data.mean` is one number.
 
     Args:
       config: names them and their model.
@@ -58,9 +69,10 @@ def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWe
     if path is None or path == NO_WEIGHTS:
         return None
     overrides = {k: v for k, v in config_lib.model_overrides(config).items() if k != "dtype"}
+    channels = len(config.data.mean or ()) or (dataset.channels if dataset.channels > 1 else None)
     try:
-        found = weights.load(config.model.name, path, dataset.num_classes, tag=config.weights.tag,
-                             **overrides)
+        found = weights.load(config.model.name, path, dataset.num_classes, in_chans=channels,
+                             tag=config.weights.tag, **overrides)
     except UserError as error:
         raise UserError(f"weights.path={path}: {error}") from error
     ours = models.create_model(config.model.name, dataset.num_classes, **overrides)
@@ -70,7 +82,8 @@ def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWe
                             f"--config.model.{key}={value}.")
     return InitialWeights(path, found.variables, found.preprocess,
                           pretrained.knows_classes(found, dataset),
-                          {k: v for k, v in found.arguments.items() if k != "dtype"})
+                          {k: v for k, v in found.arguments.items() if k != "dtype"},
+                          found.adapted_from)
 
 
 def keep_head(weights: InitialWeights, config: ConfigDict, params: PyTree) -> bool:

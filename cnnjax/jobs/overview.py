@@ -46,7 +46,7 @@ def _weights(experiment: Experiment) -> str:
     config, weights = experiment.config, experiment.weights
     if weights is None:  # A random trunk, or a run that has begun.
         return config.weights.path
-    return weights.path + (", with their head" if initial_weights.keep_head(
+    return weights.what + (", with their head" if initial_weights.keep_head(
         weights, config, experiment.abstract_state.params) else ", with a new head")
 
 

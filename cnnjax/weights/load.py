@@ -29,6 +29,7 @@ class Pretrained(NamedTuple):
       arguments: of `create_model`, besides num_classes.
       where: the weights came from.
       new_head: whether the head is none of theirs, being for another number of classes.
+      adapted_from: channels of the images that they were for, if those are others now.
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class Pretrained(NamedTuple):
     arguments: dict[str, Any]
     where: str
     new_head: bool = False
+    adapted_from: int | None = None
 
 
 def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = None, *,
@@ -127,7 +129,8 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
     variables = _adapted(module, match, size, new_channels,
                          jax.random.key(0) if rng is None else rng)
     return Pretrained(module, variables, published.for_channels(preprocess, new_channels),
-                      class_names, name, arguments, source.where, new_head)
+                      class_names, name, arguments, source.where, new_head,
+                      match.channels if match.channels != new_channels else None)
 
 
 def _name(name: str | None, source: sources.Source) -> str:

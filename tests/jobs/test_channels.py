@@ -2,11 +2,17 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
+import cnnjax
+from cnnjax import config as config_lib
 from cnnjax.command_line import main
+from cnnjax.data import open_dataset
+from cnnjax.jobs import initial_weights
+from cnnjax.types import Preprocess
 
 QUIET = ["--config.log.progress=none", "--config.log.plot=False", "--config.log.tensorboard=False"]
 TINY = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
@@ -113,3 +119,44 @@ def test_what_is_in_such_a_data_set(tmp_path, capsys, channels, note):
     with np.load(tmp_path / f"{channels}.npz") as file:
         images = file["x_train"] / 255
     np.testing.assert_allclose(found["mean"], images.mean((0, 1, 2)), atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def rgb(tmp_path_factory):
+    """Weights of a small CNN on RGB images, for two classes."""
+    path = tmp_path_factory.mktemp("rgb") / "rgb.safetensors"
+    module = cnnjax.create_model("simple_cnn", 2, widths=(4, 8))
+    variables = jax.jit(module.init)(jax.random.key(3), np.zeros((1, 16, 16, 3), np.float32))
+    cnnjax.save_weights(path, "simple_cnn", variables, widths=(4, 8), preprocess=Preprocess(
+        (16, 16), (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)))
+    return path, np.asarray(variables["params"]["conv1"]["kernel"])
+
+
+@pytest.mark.parametrize(("channels", "mean", "taken"), [
+    (13, None, 13), (2, None, 2), (3, None, 3), (1, None, 3), (1, (0.5,), 1)])
+def test_weights_to_start_from_are_adapted_as_timm_adapts_them(
+        rgb, tmp_path, channels, mean, taken):
+    path, kernel = rgb
+    config = config_lib.default()
+    with config.unlocked():
+        config.model.name, config.model.widths = "simple_cnn", (4, 8)
+        config.weights.path, config.data.mean = str(path), mean
+    name = write(tmp_path, channels).removeprefix("--config.data.name=")
+    found = initial_weights.load(config, open_dataset(name))
+    # timm 1.0.31, models/_manipulate.py, adapt_input_conv.
+    expected = (kernel.sum(2, keepdims=True) if taken == 1 else
+                np.tile(kernel, (1, 1, 5, 1))[:, :, :taken] * (3 / taken))
+    np.testing.assert_allclose(found.variables["params"]["conv1"]["kernel"], expected, rtol=1e-6)
+    assert found.preprocess.channels == taken
+    assert found.adapted_from == (None if taken == 3 else 3)
+
+
+def test_a_run_says_that_it_starts_from_adapted_weights(rgb, tmp_path, capsys):
+    command = [*TINY, write(tmp_path, 13), f"--config.weights.path={rgb[0]}",
+               "--config.train.steps=2", f"--workdir={tmp_path / 'run'}"]
+    assert main(command) == 0
+    # The table breaks the line.
+    said = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "the first layer adapted from 3 channels to 13, with their head" in said
+    assert main([*command, "--config.train.steps=4"]) == 0
+    assert read(tmp_path / "run" / "summary.json")["steps"] == 4

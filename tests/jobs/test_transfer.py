@@ -116,7 +116,7 @@ def test_the_preprocessing_is_that_of_the_weights_unless_the_config_has_its_own(
     found = restored(folder, 1)[1]["preprocess"]
     assert found == {**PREPROCESS.to_dict(), "size": [12, 12], "mean": [0.5], "whole": True}
     assert pretrained == [("simple_cnn", "a.safetensors", 10,
-                           {"widths": (4, 8), "dropout_rate": 0.1, "tag": None})]
+                           {"widths": (4, 8), "dropout_rate": 0.1, "in_chans": 1, "tag": None})]
 
 
 @pytest.mark.parametrize("stop", [5, 12, 13, 17])
@@ -315,7 +315,7 @@ def test_a_mistake_is_one_message_with_what_to_type(pretrained, tmp_path, capsys
 def test_the_summary_is_of_the_images_that_the_weights_take(monkeypatch, tmp_path, capsys):
     rgb = dataclasses.replace(PREPROCESS, size=(12, 12), mean=(0.5,) * 3, std=(0.25,) * 3)
 
-    def load_weights(name, path, classes, tag, **overrides):
+    def load_weights(name, path, classes, tag, in_chans, **overrides):
         return opened(cnnjax.create_model(name, classes, **overrides), {}, rgb)
 
     monkeypatch.setattr(weights_lib, "load", load_weights)
@@ -356,7 +356,7 @@ def test_what_the_second_phase_cannot_do_is_said_before_the_first(tmp_path, caps
 
 
 def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeypatch):
-    def load_weights(name, path, classes, tag, **overrides):
+    def load_weights(name, path, classes, tag, in_chans, **overrides):
         theirs = {"bn_epsilon": 1e-5} | overrides
         return opened(cnnjax.create_model(name, classes, **theirs), {}, PREPROCESS)
 
@@ -373,8 +373,11 @@ def test_weights_that_compute_otherwise_than_the_config_says_are_refused(monkeyp
     ("efficientnet_b0", "activation", "relu6"), ("alexnet", "response_norm", True),
     ("googlenet", "last_pool", 3), ("efficientnet_b0", "padding", "same")])
 def test_what_a_model_computes_beyond_its_parameters_must_agree(monkeypatch, name, key, value):
-    monkeypatch.setattr(weights_lib, "load", lambda name, path, classes, tag, **overrides: opened(
-        cnnjax.create_model(name, classes, **{key: value} | overrides), {}, PREPROCESS))
+    def load_weights(name, path, classes, tag, in_chans, **overrides):
+        theirs = {key: value} | overrides
+        return opened(cnnjax.create_model(name, classes, **theirs), {}, PREPROCESS)
+
+    monkeypatch.setattr(weights_lib, "load", load_weights)
     config = config_lib.default()
     config.model.name, config.weights.path = name, "other.safetensors"
     with pytest.raises(UserError, match=f"set --config.model.{key}={value}"):
