@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from cnnjax import data, weights
 from cnnjax.data import augment
 from cnnjax.jobs import pretrained, workdir
+from cnnjax.jobs.model_input import takes_images
 from cnnjax.train.distillation import Distillation
 from cnnjax.types import Preprocess, UserError
 
@@ -50,10 +51,12 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
                         "a student learns what its teacher knows. Give a teacher that was trained "
                         "on these.")
     if found.preprocess.channels != student.channels:
+        advice = ("set --config.data.mean and std to one number for each of the teacher's"
+                  if takes_images(found.preprocess.channels, dataset) else
+                  "give a teacher of images like those of " + dataset.name)
         raise UserError(f"The teacher in {section.weights} takes images of "
                         f"{found.preprocess.channels} channels, and the student of "
-                        f"{student.channels}: set --config.data.mean and std to one number for "
-                        "each of the teacher's.")
+                        f"{student.channels}: {advice}.")
     prepare = functools.partial(_prepare, student, found.preprocess)
     return Teacher(Distillation(found.module, prepare, section.weight, section.temperature),
                    found.variables)

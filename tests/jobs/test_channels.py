@@ -160,3 +160,13 @@ def test_a_run_says_that_it_starts_from_adapted_weights(rgb, tmp_path, capsys):
     assert "the first layer adapted from 3 channels to 13, with their head" in said
     assert main([*command, "--config.train.steps=4"]) == 0
     assert read(tmp_path / "run" / "summary.json")["steps"] == 4
+
+
+@pytest.mark.parametrize(("channels", "advice"), [(13, "give a teacher of images like those of"),
+                                                  (1, "set --config.data.mean and std")])
+def test_a_teacher_of_other_channels_is_refused_with_what_helps(
+        rgb, tmp_path, capsys, channels, advice):
+    assert main([*TINY, write(tmp_path, channels), "--config.distill.model=simple_cnn",
+                 f"--config.distill.weights={rgb[0]}", f"--workdir={tmp_path / 'run'}"]) == 2
+    error = capsys.readouterr().err
+    assert f"takes images of 3 channels, and the student of {channels}: {advice}" in error
