@@ -153,11 +153,13 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
-    """Whether the second axis, the shortest, is that of the channels, unless the last one can be.
+    """Whether the second axis is that of the channels, unless the last one is grey or RGB.
 
-    Small squares of many channels, [N, 9, 9, 200], are images [N, H, W, C].
+    It is if it is the shortest, or if it is not part of a square and the two behind it are one:
+    [N, 200, 9, 9] are images [N, C, H, W], and [N, 9, 9, 200] are not.
     """
-    return shape[3] not in (1, 3) and shape[1] < min(shape[2:])
+    _, first, second, third = shape
+    return third not in (1, 3) and (first < min(second, third) or first != second == third)
 
 
 def _class_names(arrays: Mapping[str, np.ndarray],

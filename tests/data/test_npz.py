@@ -74,6 +74,7 @@ Y = np.arange(50) % 5
     ({"x_train": np.zeros((50, 63), np.uint8)}, r"x_train has the shape \[50, 63\]"),
     ({"x_train": np.zeros((50, 3, 9, 7), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
     ({"x_train": np.zeros((50, 13, 32, 32), np.uint8)}, r"any number C.*transpose\(0, 2, 3, 1\)"),
+    ({"x_train": np.zeros((50, 103, 5, 5), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
     ({"x_test": np.zeros((20, 9, 7), np.uint8)}, "channels"),
     ({"y_train": Y.astype(np.float32)}, "y_train is float32"),
     ({"y_train": np.eye(5, dtype=int)[Y]}, r"argmax\(1\)"),
