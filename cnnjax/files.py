@@ -15,6 +15,8 @@ from typing import Any
 
 # What a write fails with that may succeed when somebody has made room.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+# What a lock fails with on file systems that know no locks, where nobody can hold one.
+WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 def cache(name: str) -> Path | None:

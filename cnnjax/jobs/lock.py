@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import time
 from pathlib import Path
 
-# Of file systems that know no locks, where nobody can hold one.
-_WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+from cnnjax.files import WITHOUT_LOCKS
 
 
 class Lock:
@@ -37,7 +35,7 @@ class Lock:
                     return False
                 time.sleep(0.05)
             except OSError as error:
-                if error.errno not in _WITHOUT_LOCKS:
+                if error.errno not in WITHOUT_LOCKS:
                     raise
                 return True
 
@@ -61,7 +59,7 @@ def held(path: Path) -> bool:
     except BlockingIOError:
         return True
     except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
+        if error.errno not in WITHOUT_LOCKS:
             raise
         return False
     finally:
