@@ -31,7 +31,7 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
                      else f"data.{key} is for")
             raise UserError(f"The images of {dataset.name} have {dataset.channels} channels, but "
                             f"{whose} {len(value)}. Give --config.data.mean and std one number "
-                            "each.")
+                            "for each channel.")
     if len(mean) != len(std):
         raise UserError(f"data.mean is {tuple(mean)} and data.std {tuple(std)}: give both one "
                         "number for each channel.")

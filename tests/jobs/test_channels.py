@@ -162,6 +162,13 @@ def test_a_run_says_that_it_starts_from_adapted_weights(rgb, tmp_path, capsys):
     assert read(tmp_path / "run" / "summary.json")["steps"] == 4
 
 
+def test_numbers_for_other_channels_are_refused_with_how_many_there_should_be(tmp_path, capsys):
+    assert main([*TINY, write(tmp_path, 13), "--config.data.mean=(0.5,)", "--config.data.std=(1,)",
+                 f"--workdir={tmp_path / 'run'}"]) == 2
+    assert "have 13 channels, but data.mean is for 1. Give --config.data.mean and std one number " \
+        "for each channel" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("channels", "advice"), [(13, "give a teacher of images like those of"),
                                                   (1, "set --config.data.mean and std")])
 def test_a_teacher_of_other_channels_is_refused_with_what_helps(
