@@ -47,8 +47,8 @@ class InitialWeights:
     @property
     def what(self) -> str:
         """The path, and what was done to the weights."""
-        return self.path + (f", the first layer adapted from {self.adapted_from} channels to "
-                            f"{self.preprocess.channels}" if self.adapted_from else "")
+        return self.path + (f", the first layer adapted from {self.adapted_from} to "
+                            f"{self.preprocess.channels} channels" if self.adapted_from else "")
 
 
 def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWeights | None:

@@ -157,7 +157,7 @@ def test_a_run_says_that_it_starts_from_adapted_weights(rgb, tmp_path, capsys):
     assert main(command) == 0
     # The table breaks the line.
     said = " ".join(capsys.readouterr().out.replace("│", " ").split())
-    assert "the first layer adapted from 3 channels to 13, with their head" in said
+    assert "the first layer adapted from 3 to 13 channels, with their head" in said
     assert main([*command, "--config.train.steps=4"]) == 0
     assert read(tmp_path / "run" / "summary.json")["steps"] == 4
 

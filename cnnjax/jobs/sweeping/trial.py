@@ -182,6 +182,8 @@ class _Runner:
         self._note(state="running", attempts=state.get("attempts", 0) + 1,
                    command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
                    started=round(time.time(), 3), message="")
+        if sweeps.diverged(task.folder):  # Earlier. What ends this attempt may be something else.
+            (task.folder / "summary.json").unlink()
         with (task.folder / STDOUT).open("ab") as out, (task.folder / STDERR).open("ab") as err:
             said = err.tell()
             self._process = subprocess.Popen(

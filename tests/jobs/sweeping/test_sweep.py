@@ -742,8 +742,12 @@ def test_where_the_file_system_knows_no_locks_nobody_holds_one(tmp_path, monkeyp
 
 def test_what_would_fail_again_is_not_tried_again(tmp_path):
     for name, code, status, attempts in (("mistake", 2, "", 1), ("crash", 1, "not_saved", 4),
-                                         ("diverged", 1, "non_finite", 1)):
+                                         ("diverged", 1, "non_finite", 1), ("stale", 1, None, 4)):
         says = f"""echo '{{"status": "{status}"}}' > {tmp_path / name}/summary.json; exit {code}"""
+        if status is None:  # It fails before it says anything.
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "summary.json").write_text('{"status": "non_finite"}')
+            says = f"exit {code}"
         task = trial.Task(("sh", "-c", says), tmp_path / name, tmp_path, retries=3)
         assert task() == "failed"
         assert trial.read(tmp_path / name)["attempts"] == attempts
