@@ -14,6 +14,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from cnnjax.jobs import course
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import make_inputs
 from cnnjax.jobs.new_state import new_state
@@ -50,7 +51,7 @@ def main() -> None:
         inputs = make_inputs(experiment, experiment.phases[0])
     call = step_lib.make_train_call(experiment.phases[0].task, inputs.fetch, experiment.mesh)
     state = new_state(experiment)
-    each = min(half, experiment_lib.steps_per_call(experiment.config))
+    each = min(half, course.steps_per_call(experiment.config))
     for begin in (0, half):  # The first half compiles.
         start = time.perf_counter()
         for _, batches in inputs.feed.batches(begin, begin + half // each * each, each):

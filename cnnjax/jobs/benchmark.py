@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import allocator
 from cnnjax.analysis import summarize
-from cnnjax.jobs import ahead, backend, console, overview, record, workdir
+from cnnjax.jobs import ahead, backend, console, course, overview, record, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
@@ -66,7 +66,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 def measure(experiment: Experiment) -> dict[str, Any]:
     """Returns what benchmark.json holds."""
     config, phase = experiment.config, experiment.phases[-1]
-    inputs, k = overview.last_inputs(experiment), experiment_lib.steps_per_call(config)
+    inputs, k = overview.last_inputs(experiment), course.steps_per_call(config)
     state = new_state(experiment)
     for later in experiment.phases[1:]:
         state = begin_phase(experiment, later, state)
@@ -104,7 +104,7 @@ Side = Callable[[int], tuple[float, float]]
 def _sides(experiment: Experiment, inputs: Inputs, call: Callable, state: PyTree,
            host_batch: PyTree) -> dict[str, Side]:
     """Returns what is to be timed: functions of the number of calls."""
-    k, first = experiment_lib.steps_per_call(experiment.config), experiment.phases[-1].start
+    k, first = course.steps_per_call(experiment.config), experiment.phases[-1].start
     feed, batch = inputs.feed, inputs.feed.put(host_batch)
     never = loop.Every((), sys.maxsize)
     quiet = loop.Schedule(never, never, never, stop=sys.maxsize)

@@ -11,7 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -19,7 +18,7 @@ from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.analysis import summarize
 from cnnjax.data import augment
-from cnnjax.jobs import backend, initial_weights, memory, recipe
+from cnnjax.jobs import backend, course, initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.model_input import (
     at_eval_size,
@@ -31,10 +30,9 @@ from cnnjax.jobs.model_input import (
 from cnnjax.jobs.named_data import open_dataset
 from cnnjax.jobs.phases import Parts, Phase, begin, make_phases
 from cnnjax.jobs.teacher import Teacher, load_teacher
-from cnnjax.train import schedule as schedule_lib
 from cnnjax.train import state as state_lib
 from cnnjax.train import step as step_lib
-from cnnjax.train.loop import Every, Schedule
+from cnnjax.train.loop import Schedule
 from cnnjax.train.sharding import shard_state
 from cnnjax.types import Preprocess, UserError
 
@@ -182,13 +180,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     ops.set_default(config.ops)
     ops.set_products(backend.product_type(config.precision))
     dataset = open_dataset(config)
-    examples, batch_size = len(dataset.train.source), config.train.batch_size
-    if trains:
-        data.check_batch_size(batch_size, examples, mesh)
-        recipe.check_target_threshold(config, dataset.num_classes)
-    if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
-        raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
-                        f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
+    examples = len(dataset.train.source)
+    _check_data(config, dataset, mesh, trains)
     weights = None if saved_preprocess else initial_weights.load(config, dataset, trains)
     if weights and not trains:  # Files and runs of cnnjax bring the arguments of their model.
         config = config.copy_and_resolve_references()
@@ -211,7 +204,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
         examples=(examples, len(dataset.eval.source)),
         prepare=lambda size: experiment.at_size(size).prepare,
-        learning_rate=functools.partial(make_learning_rate, config, examples),
+        learning_rate=functools.partial(course.make_learning_rate, config, examples),
         train_size=train_size,
         augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),
         gathered=step_lib.replicated(mesh) if sharded else None,
@@ -219,8 +212,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     phases = make_phases(config, parts)
     if trains:
         _check_last_phase(config, dataset, phases[-1], mesh)
-    schedule = dataclasses.replace(make_schedule(config, examples, phases[-1].stop),
-                                   stop=_stop(config, phases))
+    schedule = dataclasses.replace(course.make_schedule(config, examples, phases[-1].stop),
+                                   stop=course.last_step(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=schedule)
     experiment = dataclasses.replace(experiment, abstract_state=jax.eval_shape(
@@ -229,6 +222,16 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         initial_weights.check_fit(weights, experiment.abstract_state)
     memory.check(experiment, trains)
     return experiment
+
+
+def _check_data(config: ConfigDict, dataset: data.Dataset, mesh: Mesh, trains: bool) -> None:
+    """Raises a UserError for what does not go with the data."""
+    if trains:
+        data.check_batch_size(config.train.batch_size, len(dataset.train.source), mesh)
+        recipe.check_target_threshold(config, dataset.num_classes)
+    if config.checkpoint.metric == "top5" and dataset.num_classes < 6:
+        raise UserError(f"checkpoint.metric is top5, but {dataset.name} has only "
+                        f"{dataset.num_classes} classes. Set --config.checkpoint.metric=top1.")
 
 
 def _check_last_phase(config: ConfigDict, dataset: data.Dataset, phase: Phase, mesh: Mesh) -> None:
@@ -245,7 +248,7 @@ def at_rate(experiment: Experiment, factor: float) -> Experiment:
     config = experiment.config.copy_and_resolve_references()
     config.schedule.lr, config.head.lr = config.schedule.lr * factor, config.head.lr * factor
     return dataclasses.replace(experiment, phases=make_phases(config, dataclasses.replace(
-        experiment.parts, learning_rate=functools.partial(make_learning_rate, config,
+        experiment.parts, learning_rate=functools.partial(course.make_learning_rate, config,
                                                           experiment.parts.examples[0]))))
 
 
@@ -274,63 +277,9 @@ def make_module(config: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:
                                **({"dtype": dtype} | config_lib.model_overrides(config)))
 
 
-def make_learning_rate(config: ConfigDict, examples: int, total: int) -> optax.Schedule:
-    """Returns step -> learning rate."""
-    steps = functools.partial(config_lib.in_steps, config.schedule, examples=examples, total=total,
-                              batch_size=config.train.batch_size, where="schedule")
-    drops = steps("drop")
-    return schedule_lib.make_schedule(
-        config.schedule.name, total_steps=total, warmup_steps=steps("warmup") or 0.0,
-        lr=peak_lr(config),
-        final_lr=config.schedule.final_lr, drop_steps=drops or (),
-        drop_every_steps=steps("drop_every") or 0.0, drop_factor=config.schedule.drop_factor,
-        range_start=config.schedule.range_start)
 
 
-def peak_lr(config: ConfigDict) -> float:
-    """Returns the highest learning rate, scaled to the batch if the config says so."""
-    return schedule_lib.scaled_lr(config.schedule.lr, config.train.batch_size,
-                                  config.schedule.lr_batch_size)
 
-
-def steps_per_call(config: ConfigDict) -> int:
-    """Returns how many steps one call of the device makes.
-
-    A function of the config and the backend alone, because one step and several may differ in the
-    last bit: it must be the same wherever a run resumes.
-    """
-    if config.train.steps_per_call:
-        return config.train.steps_per_call
-    return 1 if jax.default_backend() == "cpu" else 16
-
-
-def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
-    """Returns when the loop logs, evaluates and saves; it stops at the end."""
-    def every(section):
-        interval = config_lib.in_steps(config[section], "every", examples=examples, total=total,
-                                       batch_size=config.train.batch_size, where=section)
-        if interval is not None and interval <= 0:
-            raise UserError(f"{section}.every_* is 0; give it a length, or None for never.")
-        return () if interval is None else (max(1.0, interval),)
-
-    evaluate = every("eval")
-    head, _ = config_lib.phase_steps(config, examples)
-    ends = (head,) if head else ()
-    return Schedule(
-        log=Every(every("log"), total, ends), evaluate=Every(evaluate, total, ends),
-        # At every evaluation too, or the best one might not be among those that were saved.
-        save=Every(every("checkpoint") + evaluate, total, ends),
-        stop=total)
-
-
-def _stop(config: ConfigDict, phases: tuple[Phase, ...]) -> int:
-    """Returns the step at which the run ends: of `stop_after_steps` the end of that call."""
-    k, stop = steps_per_call(config), config.train.stop_after_steps
-    if stop is None:
-        return phases[-1].stop
-    # Calls start anew with a phase.
-    phase = next((phase for phase in phases if stop <= phase.stop), phases[-1])
-    return min(phase.stop, phase.start - (phase.start - stop) // k * k)
 
 
 def make_train_feed(experiment: Experiment, phase: Phase) -> data.Feed:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test, until_broken
 from cnnjax.durations import UNITS, join
-from cnnjax.jobs import backend, console, workdir
+from cnnjax.jobs import backend, console, course, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import make_inputs
 from cnnjax.jobs.experiment import Experiment
@@ -94,6 +94,6 @@ def _losses(experiment: Experiment) -> Iterator[float]:
     call = step_lib.make_train_call(phase.task, inputs.fetch, experiment.mesh,
                                     experiment.state_sharding(experiment.abstract_state))
     for _, batch in inputs.feed.batches(0, phase.stop,
-                                        experiment_lib.steps_per_call(experiment.config)):
+                                        course.steps_per_call(experiment.config)):
         state, new = call(state, inputs.constants, batch)
         yield from np.asarray(new).tolist()

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from cnnjax import data, trees
-from cnnjax.jobs import ahead, backend, console, initial_weights
+from cnnjax.jobs import ahead, backend, console, course, initial_weights
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
@@ -53,7 +53,7 @@ def _weights(experiment: Experiment) -> str:
 def _phases(experiment: Experiment) -> dict[str, str]:
     config = experiment.config
     if all(phase.task.trainable is None for phase in experiment.phases):
-        return {"optimizer": f"{config.optimizer.name}, lr {experiment_lib.peak_lr(config):.3g} "
+        return {"optimizer": f"{config.optimizer.name}, lr {course.peak_lr(config):.3g} "
                 f"({config.schedule.name}), weight decay {config.optimizer.weight_decay:g}"}
     return {f"phase {i}": phase.summary for i, phase in enumerate(experiment.phases, 1)}
 
@@ -103,7 +103,7 @@ def dry_run(experiment: Experiment) -> None:
 def lower(experiment: Experiment) -> tuple[data.Feed, jax.stages.Lowered]:
     """Returns the batches of the last phase and its step, traced and not compiled."""
     phase, inputs = experiment.phases[-1], last_inputs(experiment)
-    k = experiment_lib.steps_per_call(experiment.config)
+    k = course.steps_per_call(experiment.config)
     _, batch = next(iter(inputs.feed.batches(phase.start, phase.stop, k)))
     call = ahead.jitted_call(experiment, phase, inputs.fetch)
     return inputs.feed, call.lower(experiment.placed_state_at(phase.stop), inputs.constants, batch)

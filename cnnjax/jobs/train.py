@@ -31,8 +31,9 @@ from cnnjax.jobs import (
     workdir,
 )
 from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs.course import steps_per_call
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
-from cnnjax.jobs.experiment import Experiment, steps_per_call
+from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState

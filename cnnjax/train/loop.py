@@ -124,49 +124,63 @@ def fit(call: Callable, state: TrainState, constants: PyTree,
         that came after is saved.
       Preempted: if `hooks.should_stop` said so; the state is saved.
     """
-    step, meter = start_step, None
-    in_flight = collections.deque()  # (losses, what to do when they are there, or None) each.
-
-    def wait_for_all_but(calls):
-        while len(in_flight) > calls:
-            losses, then = in_flight.popleft()
-            jax.block_until_ready(losses)
-            if then is not None:
-                then()
-
-    def until_an_error(batches):
-        try:
-            yield from batches
-        except Exception:  # What was logged before has its line all the same.
-            wait_for_all_but(0)
-            raise
-
+    step, meter, in_flight = start_step, None, _InFlight()
     if unmeasured_since is not None:
         state = _measure(state, unmeasured_since, step, schedule, hooks, None, hooks.should_stop())
     with concurrent.futures.ThreadPoolExecutor(1) as clock:
-        for k, batch in until_an_error(batches):
+        for k, batch in in_flight.flushed_at_an_error(batches):
             state, losses = call(state, constants, batch)
             # The first call returns when it is compiled and the step has only begun.
             meter = meter or _Meter(step, batch_size)
             # The host runs two calls ahead of the device: enough that the device never waits, and
             # few enough that batches don't pile up in its memory.
-            in_flight.append((losses, None))
-            wait_for_all_but(2)
+            in_flight.add(losses)
+            in_flight.wait_for_all_but(2)
             before, step = step, step + k
             hooks.on_step(step)
             stopping = hooks.should_stop()
             log, evaluate, save = schedule.due(before, step)
             if evaluate or save or stopping:
-                wait_for_all_but(0)
+                in_flight.wait_for_all_but(0)
                 state = _measure(state, before, step, schedule, hooks, meter, stopping)
             elif log:
                 # The line is read later, so that the device need not halt for it. The time it
                 # tells is that of the device, whether this thread waits for it or for its input.
-                in_flight[-1] = losses, functools.partial(
-                    _log, step, state.window, clock.submit(_ready_at, losses), hooks, meter)
+                in_flight.afterwards(functools.partial(
+                    _log, step, state.window, clock.submit(_ready_at, losses), hooks, meter))
                 state = state.replace(window=_empty_window(state.window["loss"].sharding))
-        wait_for_all_but(0)
+        in_flight.wait_for_all_but(0)
     return state
+
+
+class _InFlight:
+    """Calls that the device may not have done yet, and what is to be done when it has."""
+
+    def __init__(self):
+        self._calls = collections.deque()  # (losses, what to do then, or None) each.
+
+    def add(self, losses: PyTree) -> None:
+        self._calls.append((losses, None))
+
+    def afterwards(self, then: Callable[[], None]) -> None:
+        """Has something done when the last call is."""
+        self._calls[-1] = self._calls[-1][0], then
+
+    def wait_for_all_but(self, calls: int) -> None:
+        while len(self._calls) > calls:
+            losses, then = self._calls.popleft()
+            jax.block_until_ready(losses)
+            if then is not None:
+                then()
+
+    def flushed_at_an_error(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """Yields the batches; what was logged before an error of theirs has its line all the same.
+        """
+        try:
+            yield from batches
+        except Exception:
+            self.wait_for_all_but(0)
+            raise
 
 
 def _ready_at(losses: PyTree) -> float:

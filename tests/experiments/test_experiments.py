@@ -16,7 +16,7 @@ from cnnjax import models, sweeps
 from cnnjax.analysis.scaling import Scaled
 from cnnjax.analysis.trials.layout import equal_costs, lay_out
 from cnnjax.analysis.trials.rows import Row, groups
-from cnnjax.jobs import experiment as experiment_lib
+from cnnjax.jobs import course
 from cnnjax.types import UserError
 from cnnjax.validation import validate
 
@@ -68,11 +68,11 @@ def test_every_preset_is_valid_and_its_model_takes_its_images(file, preset):
     assert_built(config)
     examples = KNOWN[config.data.name][0]
     total = config_lib.total_steps(config, examples)
-    rate = experiment_lib.make_learning_rate(config, examples, total)
+    rate = course.make_learning_rate(config, examples, total)
     most = config.schedule.lr * max(
         1, config.train.batch_size / (config.schedule.lr_batch_size or config.train.batch_size))
     assert 0 < float(rate(total // 2)) <= most * (1 + 1e-6)
-    experiment_lib.make_schedule(config, examples, total)
+    course.make_schedule(config, examples, total)
 
 
 # Counting the networks of these takes a while.
@@ -125,10 +125,10 @@ def test_the_imagenet_recipe_of_resnet50_is_the_90_epoch_one_with_linear_scaling
     config = load(ROOT / "experiments" / "resnet50.py").get_config("imagenet")
     total = config_lib.total_steps(config, 1_281_167)
     assert config.train.batch_size == 1024 and config.train.epochs == 90
-    rate = experiment_lib.make_learning_rate(config, 1_281_167, total)
+    rate = course.make_learning_rate(config, 1_281_167, total)
     assert max(float(rate(s)) for s in range(6_000, 7_000, 50)) == pytest.approx(0.4, rel=1e-3)
     config.train.batch_size = 256
-    rate = experiment_lib.make_learning_rate(config, 1_281_167, total * 4)
+    rate = course.make_learning_rate(config, 1_281_167, total * 4)
     assert max(float(rate(s)) for s in range(24_000, 28_000, 50)) == pytest.approx(0.1, rel=1e-3)
 
 
@@ -179,7 +179,7 @@ def test_the_imagenet_recipe_of_efficientnet_decays_by_3_percent_every_2_4_epoch
     assert (config.augment.policy, config.train.ema_decay) == ("auto_augment", 0.9999)
     assert (config.model.drop_path_rate, config.model.bn_momentum) == (0.2, 0.99)
     total = config_lib.total_steps(config, 1_281_167)
-    rate = experiment_lib.make_learning_rate(config, 1_281_167, total)
+    rate = course.make_learning_rate(config, 1_281_167, total)
     steps = 1_281_167 / 4096
     for epochs in (6, 100, 349):
         assert float(rate(round(epochs * steps))) == pytest.approx(

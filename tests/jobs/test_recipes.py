@@ -17,8 +17,8 @@ from cnnjax import weights as weights_lib
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
 from cnnjax.data import open_dataset
+from cnnjax.jobs import course, lr_finder, pretrained, recipe, robustness
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import lr_finder, pretrained, recipe, robustness
 from cnnjax.jobs.teacher import load_teacher
 from cnnjax.train import losses
 from cnnjax.train.writers import read_metrics
@@ -188,7 +188,7 @@ def test_the_range_test_rises_from_the_first_step_whatever_the_schedule_of_the_r
     config.lr_finder.lowest, config.lr_finder.highest, config.lr_finder.steps = 1e-4, 10.0, 40
     found = lr_finder.range_test(config)
     assert config_lib.phase_steps(found, 1000) == (0, 40)
-    rate = experiment_lib.make_learning_rate(found, 1000, 40)
+    rate = course.make_learning_rate(found, 1000, 40)
     assert [float(rate(step)) for step in (0, 20, 40)] == pytest.approx([1e-4, 10**-1.5, 10.0])
 
 
