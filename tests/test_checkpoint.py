@@ -57,6 +57,7 @@ def test_arrays_and_record_come_back_as_they_were_saved(tmp_path, sharding):
     assert checkpoints.record(1) == {"metrics": {"eval_top1": 0.5}, "model": {"name": "m"}}
     checkpoints.close()
 
+
 def test_a_reader_of_a_run_that_goes_on_has_what_is_there_now(tmp_path, sharding, capsys):
     checkpoints = Checkpoints(tmp_path)
     save(checkpoints, [0.5], sharding)

@@ -277,11 +277,6 @@ def make_module(config: ConfigDict, num_classes: int, dtype: Any) -> nn.Module:
                                **({"dtype": dtype} | config_lib.model_overrides(config)))
 
 
-
-
-
-
-
 def make_train_feed(experiment: Experiment, phase: Phase) -> data.Feed:
     """Returns the training batches of a phase of the experiment."""
     config, augmented = experiment.config, phase.augmented

@@ -362,4 +362,3 @@ def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
     found = {key: value for key, value in known.items() if value is not None}
     found["array_parallelism"] = found.get("array_parallelism", 1000)
     return found
-

@@ -128,4 +128,3 @@ def _geometry(op, x, window, stride, padding) -> Geometry:
         raise UserError(f"{op}: padding {g.padding} of a {g.window[0]}x{g.window[1]} window makes "
                         "some windows see padding alone; keep each side smaller than the window.")
     return g
-

@@ -170,7 +170,6 @@ def from_torch(naming: Naming, state: Mapping[str, np.ndarray], like: PyTree) ->
       ValueError: if an array has another size.
     """
 
-
     names, leaves = naming.names(like), trees.named_leaves(like)
     found = [naming.layout(path, len(leaf.shape)).from_torch(np.asarray(state[names[path]]))
              .reshape(leaf.shape) for path, leaf in leaves.items()]

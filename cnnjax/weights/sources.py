@@ -108,7 +108,7 @@ def _said(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _with_timm_config(source: Source, path: Path) -> Source:
     """Returns the source with what timm's config.json says, if it is one."""
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         config = None
     if not isinstance(config, dict) or "pretrained_cfg" not in config:

@@ -18,6 +18,7 @@ X, Y = RNG.normal(size=(40, 6)), RNG.normal(size=(40, 9))
 
 def test_linear_cka_is_the_papers_formula_and_does_not_see_rotation_shift_and_scale():
     centred = [a - a.mean(0) for a in (X, Y)]
+
     def norm(a, b):
         return np.linalg.norm(a.T @ b)
     expected = norm(*centred[::-1])**2 / (norm(centred[0], centred[0])

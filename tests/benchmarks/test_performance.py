@@ -96,5 +96,3 @@ def test_the_difference_of_ops_is_that_of_pairs_of_a_seed(tmp_path):
     # Differences -1, 1 and 2 %: mean 0.667, standard deviation 1.528, t 4.303 of 2 degrees.
     assert accuracy_of_ops.row("net", pairs["net"]) == (
         "| net | 93.00 ± 3.61 | 92.33 ± 2.31 | +0.67 (-3.13 to +4.46) | 3 |")
-
-

@@ -103,7 +103,6 @@ def _resize_weights(start: jax.Array, length: jax.Array, full: int, out: int, me
     return kernel / kernel.sum(axis=1, keepdims=True)
 
 
-
 def random_erasing(key: jax.Array, images: jax.Array, probability: float = 0.5,
                    area: tuple[float, float] = (0.02, 1 / 3),
                    ratio: tuple[float, float] = (0.3, 1 / 0.3), noise: bool = False) -> jax.Array:
