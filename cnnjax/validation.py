@@ -35,14 +35,7 @@ def validate(config: ConfigDict) -> None:
         models.lookup(config.model.name)
     except UserError as error:
         raise UserError(f"model.name: {error}") from None
-    arguments = model_overrides(config)
-    try:
-        models.create_model(config.model.name, num_classes=10, **arguments)
-    except UserError as error:
-        unknown = sorted(arguments.keys() - models.model_arguments(config.model.name).keys())
-        raise UserError(str(error) + (
-            " If the experiment's file sets it, leave it out: " + " ".join(
-                f"--config.model.{key}=None" for key in unknown) if unknown else "")) from None
+    _check_model(config)
     for key, value in flat.items():
         if not isinstance(value, _PLAIN):
             raise UserError(f"{key} is {value!r}, which config.json cannot hold. Use a number, a "
@@ -192,6 +185,22 @@ def _check_keys(flat: Mapping[str, Any], schema: Mapping[str, Any]) -> None:
         if key not in flat:
             raise UserError(f"The config key {key!r} is missing. "
                             "Start the experiment from cnnjax.config.default().")
+
+
+def _check_model(config: ConfigDict) -> None:
+    from cnnjax import models
+
+    name, arguments = config.model.name, model_overrides(config)
+    every = {key for model in models.list_models() for key in models.model_arguments(model)}
+    # None leaves out what another model takes, and no word that none does.
+    misspelt = {key: None for key in config.model if key not in every | {"name"}}
+    try:
+        models.create_model(name, num_classes=10, **{**misspelt, **arguments})
+    except UserError as error:
+        of_others = sorted(arguments.keys() & every - models.model_arguments(name).keys())
+        raise UserError(str(error) + (
+            " If the experiment's file sets it, leave it out: " + " ".join(
+                f"--config.model.{key}=None" for key in of_others) if of_others else "")) from None
 
 
 def _check_type(key: str, value: Any, defaults: ConfigDict) -> None:

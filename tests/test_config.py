@@ -116,6 +116,8 @@ def test_the_default_config_with_a_model_is_valid():
     ("model.name", "resnet51", "resnet5"),
     ("model.name", "", "model.name is empty"),
     ("model.widths", (1, 2), "widths"),
+    ("model.droput_rate", 0.1, "no argument 'droput_rate'. Did you mean 'dropout_rate'"),
+    ("model.droput_rate", None, "no argument 'droput_rate'. Did you mean 'dropout_rate'"),
     ("train.bach_size", 3, "batch_size"),
     ("batch_size", 3, "train.batch_size"),
     ("optimizer.name", "adamm", "'adam'"),
