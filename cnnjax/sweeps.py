@@ -244,17 +244,19 @@ def read(sweep: Path) -> tuple[dict[str, Any], list[Result]]:
 
 def _result(sweep: Path, trial: Trial, seed: int) -> Result:
     folder = folder_of(sweep, trial.name, seed)
-    return Result(trial, seed, folder, _json(folder / TRIAL) or {},
-                  _json(folder / "config.json") or {}, _json(folder / "summary.json"))
+    return Result(trial, seed, folder, json_in(folder / TRIAL) or {},
+                  json_in(folder / "config.json") or {}, json_in(folder / "summary.json"))
 
 
 def diverged(folder: Path) -> bool:
     """Whether the run in a folder has ended because its loss, or a parameter, was not finite."""
-    return (_json(folder / "summary.json") or {}).get("status") == "non_finite"
+    return (json_in(folder / "summary.json") or {}).get("status") == "non_finite"
 
 
-def _json(path: Path) -> dict[str, Any] | None:
+def json_in(path: Path) -> dict[str, Any] | None:
+    """Returns the object in a file, or None if it is not there, not yet, or damaged."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):  # Not there yet, or of a trial that is being written just now.
+        values = json.loads(path.read_text())
+    except (OSError, ValueError):
         return None
+    return values if isinstance(values, dict) else None

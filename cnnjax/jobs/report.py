@@ -6,6 +6,7 @@ import dataclasses
 import math
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
       UserError: if there are no runs.
     """
     about, results = read_runs(folder)
+    results = list(map(_checked, results))
     rows = [row_of(result) for result in results]
     groups = trials_lib.groups(rows)
     finished = sum(row.finished for row in rows)
@@ -88,15 +90,29 @@ def read_runs(folder: Path) -> tuple[dict[str, Any], list[Result]]:
 
 
 def _result(run_folder: Path, folder: Path) -> Result:
-    config = workdir.read_json(run_folder / workdir.CONFIG) or {}
+    config = sweeps.json_in(run_folder / workdir.CONFIG) or {}
     name = str(run_folder.relative_to(folder)).replace("/", "-").strip(".") or folder.name
     # Seeds of one experiment in folders of their own stay rows of their own: nothing says that
     # they belong together.
     name = "".join(c if c.isalnum() or c in "._=+-" else "_" for c in name)
     seed = re.fullmatch(r"seed_(\d+)", run_folder.name)  # As a sweep names it.
     return Result(Trial(name), config.get("seed", int(seed[1]) if seed else 0), run_folder,
-                  workdir.read_json(run_folder / sweeps.TRIAL) or {}, config,
-                  workdir.read_json(run_folder / workdir.SUMMARY))
+                  sweeps.json_in(run_folder / sweeps.TRIAL) or {}, config,
+                  sweeps.json_in(run_folder / workdir.SUMMARY))
+
+
+def _checked(result: Result) -> Result:
+    """Returns the result; if a file of the run is damaged, with that in its state and on stderr."""
+    problems = []
+    for name in (workdir.CONFIG, sweeps.TRIAL, workdir.SUMMARY):
+        try:
+            workdir.read_json(result.folder / name)
+        except UserError as error:
+            problems.append(str(error))
+    if not problems:
+        return result
+    print(f"launch.py: warning: {' '.join(problems)}", file=sys.stderr)
+    return dataclasses.replace(result, state={"state": "unreadable", "message": " ".join(problems)})
 
 
 def row_of(result: Result) -> Row:

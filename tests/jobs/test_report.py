@@ -186,6 +186,26 @@ def test_a_folder_of_ordinary_runs_is_reported_each_run_a_row(tmp_path, no_figur
                       ("cut_off", "0"): "unfinished", ("nan", "0"): "non_finite"}
 
 
+@pytest.mark.parametrize("name", ["config.json", "summary.json", "trial.json"])
+@pytest.mark.parametrize("content", ['{"status": "do', "[]"])
+@pytest.mark.parametrize("of_a_sweep", [False, True])
+def test_a_run_with_a_damaged_file_is_named_beside_the_others(name, content, of_a_sweep, tmp_path,
+                                                              no_figures, capsys):
+    for run in ("good", "bad"):
+        synthetic.write_run(tmp_path / run / "seed_0", 0.98)
+        synthetic.write_state(tmp_path / run / "seed_0", "done")
+    if of_a_sweep:
+        sweeps.write(tmp_path, [Trial("good"), Trial("bad")], [0])
+    (damaged := tmp_path / "bad" / "seed_0" / name).write_text(content)
+    assert main(["launch.py", "--job=report", f"--workdir={tmp_path}"]) == 0
+    assert f"warning: {damaged} cannot be read" in capsys.readouterr().err
+    bad, good = sorted(lines_of(tmp_path), key=lambda line: line["name"])
+    assert str(damaged) in bad["message"] and (good["state"], good["message"]) == ("done", "")
+    assert bad["state"] == ("unreadable" if name == "summary.json" else "done")
+    assert any(str(damaged) in run["message"] for trial in data_of(tmp_path)["trials"]
+               for run in trial["runs"])
+
+
 @pytest.mark.slow
 def test_the_report_of_a_report_is_the_same(degradation):
     kept = {path.name: path.read_bytes() for path in (degradation / "report").iterdir()}

@@ -26,7 +26,7 @@ class Row:
       name: of the trial.
       seed: of the run.
       state: "done", "stopped" (before its full length, as it was told), "failed", "non_finite",
-        "running", "waiting", "unfinished", or "not started".
+        "running", "waiting", "unfinished", "unreadable" (its files are damaged), or "not started".
       tags: what tells the trial apart, as the sweep wrote it.
       overrides: of the config.
       model, data: their names, "" while unknown.
