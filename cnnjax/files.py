@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import secrets
@@ -17,6 +18,8 @@ from typing import Any
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 # What a lock fails with on file systems that know no locks, where nobody can hold one.
 WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+# After which what nobody has written to is of a process that was killed, on whatever host.
+_LEFT_SECONDS = 600
 
 
 def cache(name: str) -> Path | None:
@@ -39,6 +42,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Writes a file beside and renames it, so that a crash leaves the old one or the new one.
 
     Beside is NAME.*.new, of a name that no other process has that writes the file at the same time.
+    What processes that were killed have left there goes.
     Text is UTF-8; what stands in it for bytes of a file's name that are not becomes those bytes.
 
     Raises:
@@ -49,6 +53,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     beside = path.with_name(f"{path.name}.{secrets.token_hex(4)}.new")
     try:
         beside.write_bytes(content)
+        now = beside.stat().st_mtime  # By the clock of the file system, as are those of the others.
         beside.replace(path)
     except BaseException as error:
         with contextlib.suppress(OSError):
@@ -56,6 +61,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError):
             error.filename = os.fspath(path)  # That of a write is None.
         raise
+    with contextlib.suppress(OSError):  # Another may be at it, too.
+        for left in path.parent.glob(f"{glob.escape(path.name)}.????????.new"):
+            if left.stat().st_mtime < now - _LEFT_SECONDS:
+                left.unlink()
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -1,5 +1,6 @@
 """Files that are whole or not there, whoever writes them."""
 
+import os
 import threading
 
 import pytest
@@ -26,6 +27,17 @@ def test_of_several_that_write_a_file_at_once_one_has_it_whole(tmp_path):
     for thread in threads:
         thread.join()
     assert not failed and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_have_left_goes_and_what_another_writes_now_stays(tmp_path):
+    left, now, others = (tmp_path / name for name in (
+        "a[1].json.0123abcd.new", "a[1].json.4567cdef.new", "b.json.0123abcd.new"))
+    for path in (left, now, others):
+        path.write_text("half")
+    for path in (left, others):
+        os.utime(path, (hour_ago := now.stat().st_mtime - 3600, hour_ago))
+    write_whole(tmp_path / "a[1].json", "whole")
+    assert sorted(tmp_path.iterdir()) == sorted([tmp_path / "a[1].json", now, others])
 
 
 def test_what_cannot_be_written_leaves_the_old_file_and_no_other(tmp_path):
