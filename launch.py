@@ -3,7 +3,7 @@
 import gc
 import sys
 
-from cnnjax.interrupts import leave_when_asked
+from cnnjax.interrupts import end, leave_when_asked
 from cnnjax.streams import never_fail
 
 if __name__ == "__main__":
@@ -17,4 +17,5 @@ if __name__ == "__main__":
         restart_with_huge_pages()
         from cnnjax.command_line import main
 
-        sys.exit(main(sys.argv))
+        code = main(sys.argv)
+    end(code)

@@ -16,12 +16,14 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from cnnjax import exit_codes
 
 # What schedulers send before they kill (SLURM can send USR1 early), Ctrl-C, and the end of a shell.
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+# Begins the names of threads that compile what is called later: if the run stops before, never.
+AHEAD = "compiles-ahead"
 _held = threading.Event()
 
 
@@ -74,6 +76,21 @@ def leave_when_asked() -> Iterator[None]:
             signal.signal(number, signal.SIG_IGN)
         signal.set_wakeup_fd(wakeup)
         os.close(writer)  # Ends the thread.
+
+
+def end(code: int) -> NoReturn:
+    """Ends the process when all is written; it does not wait for what compiles ahead.
+
+    Python would, for up to a minute, and a scheduler may kill it before: with another exit code.
+    """
+    if any(thread.name.startswith(AHEAD) for thread in threading.enumerate()):
+        if (jax := sys.modules.get("jax")) and jax.distributed.is_initialized():
+            jax.distributed.shutdown()  # The others would take this one for dead.
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _leave_it_to_the_thread(number, frame) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from cnnjax import interrupts
 from cnnjax.jobs.compiled_steps import CompiledStep, in_thread
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.phases import Phase
@@ -44,7 +45,7 @@ class Call:
                 after.wait()
             return self._stored.compile(lowered) if self._stored else lowered.compile()
 
-        self._compiling = in_thread(compiled)
+        self._compiling = in_thread(compiled, name=interrupts.AHEAD)
 
     def __call__(self, *arguments: PyTree):
         if self._compiling is not None:

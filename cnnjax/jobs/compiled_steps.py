@@ -90,9 +90,12 @@ _written = threading.local()  # JAX tells in the thread that compiles.
 jax.monitoring.register_event_listener(_count_written)
 
 
-def in_thread(function, *arguments) -> concurrent.futures.Future:
-    """Calls a function in a thread of its own; the process does not end before it has."""
-    pool = concurrent.futures.ThreadPoolExecutor(1, function.__name__)
+def in_thread(function, *arguments, name: str = "") -> concurrent.futures.Future:
+    """Calls a function in a thread of its own; the process does not end before it has.
+
+    Unless its name is `interrupts.AHEAD`.
+    """
+    pool = concurrent.futures.ThreadPoolExecutor(1, name or function.__name__)
     future = pool.submit(function, *arguments)
     pool.shutdown(wait=False)
     return future

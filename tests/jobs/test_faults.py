@@ -337,6 +337,24 @@ with interrupts.leave_when_asked():
     assert (done.returncode, done.stderr) == (3, b"")
 
 
+def test_the_end_does_not_wait_for_what_compiles_ahead(root):
+    code = """
+import time
+from cnnjax import interrupts
+from cnnjax.jobs import ahead
+class Slow:
+    def lower(self):
+        return self
+    def compile(self):
+        time.sleep(60)
+ahead.Call(Slow()).prepare()
+print("Stopped and saved")
+interrupts.end(75)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (75, b"Stopped and saved\n", b"")
+
+
 def test_a_lost_terminal_stops_a_run_but_under_nohup(root):
     code = """
 import signal
