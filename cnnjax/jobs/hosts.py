@@ -33,6 +33,7 @@ from cnnjax.types import Failure, UserError
 PATIENCE = "CNNJAX_JOIN_SECONDS"  # How long the processes may take to find one another.
 # A process that is silent for so long is taken for dead, and the others end.
 HEARTBEAT_SECONDS = 30
+_SILENCE = 10  # Seconds that a process waits for the others before it says so.
 _ARRIVES = 10  # Seconds that a file may take from one host to another.
 # What communication says when the other end is gone: over TCP, between GPUs, to process 0.
 _LOST = ("Gloo", "NCCL", "oordination service", "UNAVAILABLE", "DEADLINE_EXCEEDED")
@@ -55,10 +56,12 @@ def join(launch: Launch, stops_together: bool) -> None:
         raise UserError(f"{PATIENCE} is {patience!r}; it is a number of seconds, such as 300.")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.config.update("jax_enable_preemption_service", stops_together)
-    # JAX itself would abort with a trace of its C++.
-    watch = threading.Timer(int(patience), _give_up, (launch, int(patience)))
-    watch.daemon = True
-    watch.start()
+    # JAX itself would say nothing, and in the end abort with a trace of its C++.
+    timers = [threading.Timer(seconds, then, (launch, int(patience))) for seconds, then in (
+        (_SILENCE, _say_for_whom), (int(patience), _give_up))]
+    for timer in timers:
+        timer.daemon = True
+        timer.start()
     try:
         jax.distributed.initialize(**launch.options, heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
                                    initialization_timeout=int(patience) + 60)
@@ -69,7 +72,8 @@ def join(launch: Launch, stops_together: bool) -> None:
                 f"Set {ADDRESS} (host:port of process 0), {COUNT} and {INDEX} in each, or "
                 f"{COUNT}=1 for a run of its own in each.") from error
     finally:
-        watch.cancel()
+        for timer in timers:
+            timer.cancel()
     if stops_together:
         # From here on a signal is for all, whatever this process is doing.
         interrupts.hold(several())
@@ -77,14 +81,27 @@ def join(launch: Launch, stops_together: bool) -> None:
             interrupts.listen(_stop_all, (signal.SIGUSR1, signal.SIGHUP))
 
 
+def _say_for_whom(launch: Launch, seconds: int) -> None:
+    which, where = _named(launch)
+    whom = "process 0" if launch.process else "the others"
+    print(f"launch.py: {which} waits for {whom} (coordinator: {where}), for at most {seconds} s. "
+          "Who is missing has not started yet, cannot reach that address, or has ended: see what "
+          "it said.", file=sys.stderr, flush=True)
+
+
 def _give_up(launch: Launch, seconds: int) -> NoReturn:
-    which = "This process" if launch.process is None else f"Process {launch.process}"
-    where = launch.options.get("coordinator_address") or "the one that JAX has detected"
-    print(f"launch.py: {which}, started by {launch.by}, did not find the others within {seconds} s "
+    which, where = _named(launch)
+    print(f"launch.py: {which} did not find the others within {seconds} s "
           f"(coordinator: {where}). Is each of them running, and can it reach the port of process "
           f"0? {ADDRESS} names another host:port, {PATIENCE} a longer time, and {COUNT}=1 makes "
           "this a run of its own.", file=sys.stderr, flush=True)
     os._exit(1)
+
+
+def _named(launch: Launch) -> tuple[str, str]:
+    which = "This process" if launch.process is None else f"Process {launch.process}"
+    return (f"{which}, started by {launch.by},",
+            launch.options.get("coordinator_address") or "the one that JAX has detected")
 
 
 def several() -> bool:

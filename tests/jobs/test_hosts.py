@@ -130,6 +130,17 @@ def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids):
     assert launches._local_devices(environment) == {"local_device_ids": ids}
 
 
+@pytest.mark.parametrize(("process", "whom"), [(0, "the others"), (1, "process 0")])
+def test_a_process_that_waits_for_another_says_so(process, whom, monkeypatch, capsys):
+    monkeypatch.setattr(hosts, "_SILENCE", 0.01)
+    monkeypatch.setattr(hosts.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(hosts.jax.distributed, "initialize", lambda **_: time.sleep(0.3))
+    hosts.join(launches.Launch("srun", process, {"coordinator_address": "a:1"}), False)
+    assert capsys.readouterr().err.startswith(
+        f"launch.py: Process {process}, started by srun, waits for {whom} (coordinator: a:1), for "
+        "at most 300 s.")
+
+
 def test_a_failure_of_one_of_several_is_its_message_alone(monkeypatch, capsys):
     codes = []
     monkeypatch.setattr(hosts, "several", lambda: True)
