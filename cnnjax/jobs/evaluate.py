@@ -104,14 +104,14 @@ def _run_of_weights(config: ConfigDict, folder: Path, dry_run: bool) -> int:
         return 0
     agree(experiment)
     workdir.check_writable(folder)
+    source = {"weights": config.weights.path, **(
+        {"adapted_from_channels": weights.adapted_from} if weights.adapted_from else {})}
     if weights.knows_classes:
         variables = jax.device_put(weights.variables, step_lib.replicated(experiment.mesh))
-        values = {"weights": config.weights.path,
-                  **_measured(experiment, variables, folder, kinds, config.weights.path)}
+        values = source | _measured(experiment, variables, folder, kinds, config.weights.path)
         _report(experiment, values, folder, weights.what)
         return 0
-    values = {"weights": config.weights.path, "data": dataset.name,
-              **probing.measure(experiment, weights.variables)}
+    values = source | {"data": dataset.name, **probing.measure(experiment, weights.variables)}
     workdir.write_json(folder / RESULT, values)
     console.print_table(f"Features of {weights.what}", {
         name.replace("_", " "): f"{value:.4%}" if isinstance(value, float) else value

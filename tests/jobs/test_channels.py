@@ -162,6 +162,14 @@ def test_a_run_says_that_it_starts_from_adapted_weights(rgb, tmp_path, capsys):
     assert read(tmp_path / "run" / "summary.json")["steps"] == 4
 
 
+@pytest.mark.parametrize(("channels", "adapted"), [(13, 3), (3, None)])
+def test_the_evaluation_of_weights_says_of_what_channels_they_are(rgb, tmp_path, channels, adapted):
+    assert main([*TINY, "--job=evaluate", write(tmp_path, channels), f"--workdir={tmp_path}",
+                 f"--config.weights.path={rgb[0]}"]) == 0
+    found = read(tmp_path / "evaluate.json")
+    assert found["weights"] == str(rgb[0]) and found.get("adapted_from_channels") == adapted
+
+
 def test_numbers_for_other_channels_are_refused_with_how_many_there_should_be(tmp_path, capsys):
     assert main([*TINY, write(tmp_path, 13), "--config.data.mean=(0.5,)", "--config.data.std=(1,)",
                  f"--workdir={tmp_path / 'run'}"]) == 2
