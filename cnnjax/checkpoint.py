@@ -224,6 +224,11 @@ class Checkpoints:
         _meet("set aside")
         self._manager.reload()
 
+    def check_last(self) -> None:
+        """Sets aside what is damaged, as opening does: the last, if there is one, is then whole."""
+        put_in_order(self._folder, self._tell)
+        self._manager.reload()
+
     def replace(self, step: int) -> None:
         """Makes room for another checkpoint at a step. Until that is finished the old one counts.
 

@@ -33,6 +33,8 @@ class GoneCheckpoint(UserError):
 def put_in_order(folder: Path, tell: Callable[[str], None]) -> None:
     """Has process 0 remove what cannot be used; all return when that is done, or raise.
 
+    Then the last checkpoint is whole. Of those before, all but the arrays was looked at.
+
     Args:
       folder: holds the checkpoints; need not exist.
       tell: gets a sentence about what is damaged and set aside.
@@ -74,17 +76,21 @@ def remove_leftovers(folder: Path, unfinished: bool = True) -> None:
 
 def _set_damaged_aside(folder: Path, tell: Callable[[str], None]) -> None:
     steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdecimal()), reverse=True)
-    problems = {step: files.problem(folder / str(step)) for step in steps}
+    problems, whole = {}, None
+    for step in steps:  # Those before the last that is whole are read when they are needed.
+        problems[step] = files.problem(folder / str(step), arrays=whole is None)
+        if whole is None and problems[step] is None:
+            whole = step
     damaged = {step: problem for step, problem in problems.items() if problem}
     if not damaged:
         return
-    if len(damaged) == len(steps):
+    if whole is None:
         raise DamagedCheckpoint(
             damage(folder, damaged) + " None is whole, and nothing was changed. Restore the folder "
             "from a copy, or start anew: move it away, or give another --workdir.")
     names = files.rename(folder, dict.fromkeys(damaged, "damaged"))
     tell(damage(folder, damaged) + " The last that is whole is at step "
-         f"{max(problems.keys() - damaged)}; what is damaged is kept as {', '.join(names)}.")
+         f"{whole}; what is damaged is kept as {', '.join(names)}.")
 
 
 def damage(folder: Path, problems: Mapping[int, str]) -> str:

@@ -158,6 +158,23 @@ def test_a_flipped_bit_of_an_array_which_the_format_does_not_notice_is_noticed(t
     assert checkpoints.find("1") == 1
 
 
+def test_a_start_reads_the_arrays_of_the_last_alone_and_of_others_before_they_are_used(
+        tmp_path, sharding, monkeypatch):
+    first = Checkpoints(tmp_path, keep_last=4)
+    save(first, [None] * 4, sharding)
+    first.close()
+    read, checksum, told = set(), checkpoint_files._of, []
+    monkeypatch.setattr(checkpoint_files, "_of", lambda path: read.add(path) or checksum(path))
+    again = Checkpoints(tmp_path, keep_last=4, tell=told.append)
+    assert {path.relative_to(tmp_path).parts[0] for path in read if "state" in path.parts} == {"4"}
+    array = next(path for path in (tmp_path / "3" / "state").glob("d/*") if path.is_file())
+    array.write_bytes(bytes(array.stat().st_size))
+    again.set_aside({4: "diverged"})
+    again.check_last()
+    assert again.steps() == [1, 2] and "step 3" in told[0] and (tmp_path / "damaged-3").is_dir()
+    again.close()
+
+
 @pytest.mark.parametrize("lost", ["record", "state", "state/_METADATA"])
 def test_without_checksums_what_every_checkpoint_has_is_missed(tmp_path, sharding, lost):
     checkpoints = Checkpoints(tmp_path)

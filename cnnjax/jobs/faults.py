@@ -67,6 +67,7 @@ def roll_back(error: NonFiniteLossError, experiment: Experiment, folder: Path,
     if step and last == (step, count):
         # From there it has diverged twice: its numbers are finite, but no longer good ones.
         checkpoints.set_aside({step: "diverged"})
+        checkpoints.check_last()
         step = max(checkpoints.steps(), default=0)
     try:
         workdir.write_json(folder / ROLLBACKS, {
