@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from cnnjax import trees
 from cnnjax.models import create_model, list_models, lookup
@@ -177,5 +177,16 @@ def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], ch
            if path not in found or found[path].shape != leaf.shape]
     if new:
         found.update(matching.fresh(module, size, channels, new, rng))
-    return jax.tree.unflatten(jax.tree.structure(like),
-                              [jnp.asarray(found[path]) for path in leaves])
+    # From here on the file may change.
+    return jax.block_until_ready(jax.tree.unflatten(
+        jax.tree.structure(like), [_put(found[path]) for path in leaves]))
+
+
+def _put(array: np.ndarray | jax.Array) -> jax.Array:
+    """Returns an array of JAX's own, in float32: of what is laid out otherwise the only copy."""
+    if isinstance(array, jax.Array):
+        return array
+    array = np.require(array, np.float32, "A")
+    if array.flags.c_contiguous:
+        array = np.require(array, requirements="W")  # JAX would share the pages of the file.
+    return jax.device_put(array)

@@ -40,7 +40,7 @@ class Match(NamedTuple):
 
     Attributes:
       naming: whose names they have.
-      variables: {"params": …, "batch_stats": …} in float32.
+      variables: {"params": …, "batch_stats": …} of arrays of any dtype, views of the tensors.
       channels: of the images, as the first convolution has them.
     """
 
@@ -130,7 +130,7 @@ def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming:
         variables = naming_lib.from_torch(naming, tensors, like)
     except ValueError as error:
         raise UserError(f"{where} does not fit {name}: {error}.") from None
-    return Match(naming, jax.tree.map(lambda a: np.asarray(a, np.float32), variables), channels)
+    return Match(naming, variables, channels)
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
@@ -144,6 +144,7 @@ def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
       kernel: (height, width, old channels, features).
       channels: the new ones.
     """
+    kernel = np.asarray(kernel, np.float32)
     old = kernel.shape[2]
     if channels == 1:
         return kernel.sum(2, keepdims=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tracemalloc
 
 import golden_values as values
 import jax
@@ -227,6 +228,19 @@ def test_weights_of_grey_images_load_without_being_told(tmp_path):
     _, found, preprocess = cnnjax.load_weights("simple_cnn", tmp_path / "grey.safetensors", **TINY)
     assert preprocess.channels == 1
     assert_equal(found, variables)
+
+
+def test_loading_takes_no_more_memory_than_the_weights_themselves(tmp_path):
+    path, _, variables = tiny(tmp_path, widths=(8, 512, 512))
+    cnnjax.load_weights("simple_cnn", path, widths=(8, 512, 512))  # Imports, and traces.
+    tracemalloc.start()  # It sees NumPy's memory, and not the devices'.
+    _, found, _ = cnnjax.load_weights("simple_cnn", path, widths=(8, 512, 512))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < path.stat().st_size / 4
+    with path.open("r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert_equal(found, variables)  # No array shares the pages of the file.
 
 
 @pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64])

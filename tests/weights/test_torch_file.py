@@ -5,6 +5,7 @@ import itertools
 import os
 import pickle
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -97,6 +98,19 @@ def legacy(path, pickled, keys=("0",), count=4, values=VALUES):
 
 
 WRITERS = pytest.mark.parametrize("write", [zipped, legacy])
+
+
+@WRITERS
+def test_the_values_of_a_file_are_not_copied(write, tmp_path):
+    pickled, values = state(tensor(shape=(4, 1_000_000), strides=(1_000_000, 1),
+                                   count=4_000_000)), bytes(16_000_000)
+    path = (zipped(tmp_path / "a.pth", pickled, [("data/0", values)]) if write is zipped
+            else legacy(tmp_path / "a.pth", pickled, count=4_000_000, values=values))
+    tracemalloc.start()
+    found = files.read(path).tensors["w0"]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.nbytes == len(values) and peak < 4_000_000 and not found.flags.writeable
 
 
 @WRITERS
