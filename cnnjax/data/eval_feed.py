@@ -124,6 +124,38 @@ class StreamEvalFeed:
     fetch = staticmethod(feed.StreamFeed.fetch)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostEvalFeed:
+    """An `EvalFeed` from arrays on the host, of which each device gets its rows of each batch."""
+
+    arrays: dict[str, np.ndarray]
+    batch_size: int
+    mesh: Mesh
+    prefetch: int = 2
+    constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
+
+    @property
+    def num_examples(self) -> int:
+        return len(self.arrays["label"])
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.arrays["image"].shape[1:]
+
+    def batches(self) -> Iterator[Batch]:
+        rows = place.local_rows(self.mesh, self.batch_size)
+
+        def put(step: int) -> Batch:
+            index, mask = _padded(step * self.batch_size + rows, self.num_examples)
+            batch = {name: array[index] for name, array in self.arrays.items()}
+            return place.put_rows(self.mesh, batch | {"index": index, "mask": mask},
+                                  self.batch_size, 0)
+
+        return place.ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
+
+    fetch = staticmethod(feed.StreamFeed.fetch)
+
+
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
                    interpolation: str = "bilinear", prefetch: int = 2, on_error: str = "raise",
@@ -161,11 +193,16 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
     return StreamEvalFeed(stream, rows, mesh, prefetch, report)
 
 
-def make_array_eval_feed(arrays: dict[str, np.ndarray], *, batch_size: int, mesh: Mesh
-                         ) -> ResidentEvalFeed:
-    """Makes the feed of an evaluation of arrays in memory; as `feed.make_array_feed`."""
+def make_array_eval_feed(arrays: dict[str, np.ndarray], *, batch_size: int, mesh: Mesh,
+                         placement: str = "device") -> EvalFeed:
+    """Makes the feed of an evaluation of arrays in memory; as `feed.make_array_feed`.
+
+    Placed on the "device" all of them lie on every one; a "stream" of them stays on the host.
+    """
     count = len(arrays["label"])
     rows = -(-min(max(batch_size, 1), count) // mesh.size) * mesh.size
+    if placement == "stream":
+        return HostEvalFeed(arrays, rows, mesh)
     return ResidentEvalFeed(place.put_everywhere(mesh, arrays), count, rows, mesh)
 
 

@@ -79,7 +79,7 @@ def make_inputs(experiment: Experiment, phase: Phase, state: TrainState | None =
     def features(split, sized):
         feed = experiment_lib.make_eval_feed(sized, split)
         return compute_features(phase.cached_trunk, variables, feed.constants, feed.batches(),
-                                feed.fetch, sized.prepare, mesh)
+                                feed.fetch, sized.prepare, mesh, feed.num_examples)
 
     # `eval.image_size` leaves what the phase trains on.
     train = features(experiment.dataset.train, experiment.at_size(phase.image_size))
@@ -113,8 +113,9 @@ def evaluated(experiment: Experiment, variables: PyTree
     """
     module, feed = eval_module(experiment), experiment_lib.make_eval_feed(experiment)
     found = compute_features(module, variables, feed.constants, feed.batches(), feed.fetch,
-                             experiment.prepare, experiment.mesh)
-    answers = data.make_array_eval_feed(found, mesh=experiment.mesh, batch_size=feed.batch_size)
+                             experiment.prepare, experiment.mesh, feed.num_examples)
+    answers = data.make_array_eval_feed(found, mesh=experiment.mesh, batch_size=feed.batch_size,
+                                        placement="stream")
     evaluate = _evaluator(experiment, _Answers(), lambda logits: logits, answers)
     return evaluate(variables), found["image"], found["label"]
 

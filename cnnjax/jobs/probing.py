@@ -29,7 +29,7 @@ def measure(experiment: Experiment, variables: PyTree) -> dict[str, float]:
     def features(split):
         feed = experiment_lib.make_eval_feed(experiment, split)
         found = compute_features(trunk, variables, feed.constants, feed.batches(), feed.fetch,
-                                 experiment.prepare, experiment.mesh)
+                                 experiment.prepare, experiment.mesh, feed.num_examples)
         return found["image"], found["label"]
 
     (train, labels), (queries, right) = (

@@ -17,11 +17,12 @@ PyTree = Any
 
 def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
                      batches: Iterable[Batch], fetch: Callable[[PyTree, Batch], Mapping],
-                     prepare: Callable[[jax.Array], jax.Array], mesh: Mesh
+                     prepare: Callable[[jax.Array], jax.Array], mesh: Mesh, examples: int
                      ) -> dict[str, np.ndarray]:
     """Returns {"image": the features of every image, float32 [N, C], "label": int32 [N]}.
 
-    They stand under the name of the images because they take their place in a feed.
+    They stand under the name of the images because they take their place in a feed. They are on the
+    host, and there once: those of ImageNet are gigabytes.
 
     Args:
       trunk: images [B, H, W, C] -> features [B, C], or logits; runs as in evaluation.
@@ -30,7 +31,8 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
       batches: of an evaluation: each example once; "mask" is 0 in rows of padding.
       fetch: (constants, batch) -> its "image", "label" and "mask".
       prepare: images as they come from the data set -> the trunk's input.
-      mesh: the devices; every one gets all features.
+      mesh: the devices; every one computes a part of each batch.
+      examples: of the batches, at most, N of them with mask 1.
     """
     def call(variables, constants, batch):
         batch = fetch(constants, batch)
@@ -38,6 +40,13 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
         return {"image": features, "label": batch["label"], "mask": batch["mask"]}
 
     call = jax.jit(call, out_shardings=replicated(mesh))
-    found = [jax.device_get(call(variables, constants, batch)) for batch in batches]
-    counts = np.concatenate([part.pop("mask") for part in found]) > 0
-    return {name: np.concatenate([part[name] for part in found])[counts] for name in found[0]}
+    found, end = {}, 0
+    for batch in batches:
+        part = jax.device_get(call(variables, constants, batch))
+        counts = part.pop("mask") > 0
+        begin, end = end, end + np.count_nonzero(counts)
+        for name, rows in part.items():
+            if name not in found:
+                found[name] = np.empty((examples, *rows.shape[1:]), rows.dtype)
+            found[name][begin:end] = rows[counts]
+    return {name: whole[:end] for name, whole in found.items()}

@@ -2,7 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from cnnjax.data import ResidentEvalFeed, StreamEvalFeed, make_eval_feed, open_dataset
+from cnnjax.data import (
+    ResidentEvalFeed,
+    StreamEvalFeed,
+    make_array_eval_feed,
+    make_eval_feed,
+    open_dataset,
+)
 from cnnjax.types import UserError
 
 
@@ -47,6 +53,20 @@ def test_both_feeds_give_the_same_batches(kind, image_folder, write_tfds, encode
     for name in resident:
         np.testing.assert_array_equal(resident[name], stream[name])
     assert feeds[0].image_shape == ((8, 8, 1) if kind == "digits" else (12, 12, 3))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 20, 64])
+def test_arrays_stay_on_the_host_or_lie_on_the_devices_and_are_the_same_batches(mesh, batch_size):
+    arrays = {"image": np.arange(60, dtype=np.float32).reshape(20, 3),
+              "label": np.arange(20, dtype=np.int32)}
+    feeds = [make_array_eval_feed(arrays, batch_size=batch_size, mesh=mesh, placement=placement)
+             for placement in ("device", "stream")]
+    assert feeds[0].constants and not feeds[1].constants
+    assert feeds[0].image_shape == feeds[1].image_shape == (3,)
+    (count, resident), (again, stream) = map(collect, feeds)
+    assert count == again == -(-20 // feeds[1].batch_size) and resident.keys() == stream.keys()
+    for name in resident:
+        np.testing.assert_array_equal(resident[name], stream[name])
 
 
 def test_a_feed_can_be_gone_through_again(image_folder, mesh):

@@ -17,7 +17,7 @@ from cnnjax import weights as weights_lib
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
 from cnnjax.data import open_dataset
-from cnnjax.jobs import course, lr_finder, pretrained, recipe, robustness
+from cnnjax.jobs import course, evaluation, lr_finder, pretrained, recipe, robustness
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.teacher import load_teacher
 from cnnjax.train import losses
@@ -153,6 +153,14 @@ def test_an_evaluation_reads_each_image_once(plain, monkeypatch):
                         lambda *of: feeds.append(make(*of)) or feeds[-1])
     assert evaluated(plain[0])["eval_examples"] == 360
     assert len(feeds) == 1
+
+
+def test_an_evaluation_keeps_no_logits_on_the_devices(plain, monkeypatch):
+    feeds, make = [], evaluation.data.make_array_eval_feed
+    monkeypatch.setattr(evaluation.data, "make_array_eval_feed",
+                        lambda found, **of: feeds.append(make(found, **of)) or feeds[-1])
+    assert evaluated(plain[0])["eval_examples"] == 360
+    assert [feed.constants for feed in feeds] == [{}]
 
 
 def test_an_evaluation_over_views_has_another_answer(plain):
