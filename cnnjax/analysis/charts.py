@@ -43,7 +43,8 @@ def line_chart(lines: Mapping[str, tuple[Any, Any]], x: str, y: str,
 
 
 def matrix_chart(matrix: Any, rows: Sequence[str], columns: Sequence[str], x: str = "",
-                 y: str = "", decimals: int = 0, hide_zero: bool = False) -> bytes:
+                 y: str = "", decimals: int = 0, hide_zero: bool = False,
+                 power: float = 1.0) -> bytes:
     """Returns a PNG of a matrix with its numbers, as far as they fit.
 
     Args:
@@ -52,17 +53,20 @@ def matrix_chart(matrix: Any, rows: Sequence[str], columns: Sequence[str], x: st
       x, y: what columns and rows are.
       decimals: of the numbers.
       hide_zero: whether zeros are left blank.
+      power: of its number, by which a cell has its colour; below 1 the small ones show.
     """
+    from matplotlib.colors import PowerNorm
+
     matrix = np.asarray(matrix)
     figure, axes = _axes(WIDTH * min(1.2, max(0.4, len(matrix) / matrix.shape[1])) * 0.9 + 0.3)
-    top = matrix.max() or 1
-    axes.imshow(matrix, cmap="Blues", vmin=0, vmax=top)
+    norm = PowerNorm(power, 0, matrix.max() or 1)
+    axes.imshow(matrix, cmap="Blues", norm=norm)
     small = 6.5 if max(matrix.shape) <= 12 else 5
     if max(matrix.shape) <= 20:
         for (i, j), value in np.ndenumerate(matrix):
             if value or not hide_zero:
                 axes.text(j, i, f"{value:.{decimals}f}", ha="center", va="center",
-                          fontsize=small - 0.5, color="white" if value > 0.6 * top else "black")
+                          fontsize=small - 0.5, color="white" if norm(value) > 0.6 else "black")
     columns, rows = ([label(name, _LETTERS) for name in names] for names in (columns, rows))
     axes.set_xticks(range(matrix.shape[1]), columns, rotation=90, fontsize=small)
     axes.set_yticks(range(matrix.shape[0]), rows, fontsize=small)

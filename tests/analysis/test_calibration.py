@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
-from cnnjax.analysis import calibration
+from cnnjax.analysis import calibration, charts, mistakes
 from cnnjax.jobs.evaluate import _rows
 
 
@@ -80,6 +81,25 @@ def test_the_confusion_matrix_counts_pairs_and_classes_without_examples_have_no_
         {"class": "a", "taken_for": "b", "count": 1}]
     calibration.plot_calibration(report, ("a", "b", "c", "d"), str(tmp_path / "a.png"), "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_a_confusion_of_half_a_percent_is_seen_beside_those_that_are_right(tmp_path, monkeypatch):
+    labels = np.repeat([0, 1], 200)
+    said = np.where(np.arange(400) == 0, 1, labels)  # One of 200.
+    shown = []
+    for name in ("imshow", "text"):
+        draw = getattr(Axes, name)
+        monkeypatch.setattr(Axes, name, lambda *of, draw=draw, **how: shown.append(
+            draw(*of, **how)) or shown[-1])
+    calibration.plot_calibration(calibration.calibration_report(np.eye(2)[said] * 9.0, labels),
+                                 ("a", "b"), str(tmp_path / "a.png"), "title")
+    charts.matrix_chart(mistakes.confusion_matrix(labels, said, 2), "ab", "ab", hide_zero=True,
+                        power=calibration.ROOT)
+    for picture in (shown[0], shown[1]):
+        (right, error), (none, _) = picture.to_rgba(picture.get_array())[..., 0]  # The red.
+        assert none - error > 0.15 and error - right > 0.3
+    assert {word.get_text(): word.get_color() for word in shown[2:]} == {
+        "199": "white", "1": "black", "200": "white"}
 
 
 def test_a_report_of_very_many_classes_takes_no_matrix_of_all_of_them(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from cnnjax.analysis.calibration import ROOT
 from cnnjax.analysis.charts import matrix_chart
 from cnnjax.analysis.mistakes import confident_mistakes, confusion_matrix, most_confused
 from cnnjax.jobs.visualize.evidence import grad_cam_tiles
@@ -21,8 +22,10 @@ def section(subject: Subject) -> Section:
     if len(subject.classes) <= _MATRIX:
         matrix = confusion_matrix(subject.labels, subject.said, len(subject.classes))
         parts.append(Chart("confusion", matrix_chart(matrix, subject.classes, subject.classes,
-                                                     "it says", "it is", hide_zero=True),
-                           "Rows are the true classes, columns what the model says."))
+                                                     "it says", "it is", hide_zero=True,
+                                                     power=ROOT),
+                           "Rows are the true classes, columns what the model says. Colours go by "
+                           "the fourth root of the numbers."))
     if pairs := most_confused(subject.labels, subject.said):
         parts.append(Table(("it is", "it says", "times"), [
             (subject.classes[p.true], subject.classes[p.said], str(p.count)) for p in pairs],
