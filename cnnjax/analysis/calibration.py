@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import optimize, special
 
-from cnnjax.analysis import mistakes
+from cnnjax.analysis import fonts, mistakes
 from cnnjax.analysis.text import label
 
 # Rows of a confusion matrix; of more classes it takes gigabytes, and a picture has fewer pixels.
@@ -179,4 +179,4 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
         right.set_xticks(ticks, names, rotation=90, fontsize=8)
         right.set_yticks(ticks, names, fontsize=8)
     figure.suptitle(label(title))
-    figure.savefig(path, dpi=110)
+    fonts.save(figure, path, dpi=110)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.analysis import fonts
 from cnnjax.analysis.rendering import PALETTE
 from cnnjax.analysis.text import label
 
@@ -115,5 +116,5 @@ def _axes(height: float):
 def _png(figure) -> bytes:
     file = io.BytesIO()
     # Without the version of Matplotlib: the same numbers are the same bytes.
-    figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
+    fonts.save(figure, file, format="png", dpi=DPI, metadata={"Software": None})
     return file.getvalue()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.analysis import fonts
 from cnnjax.analysis.text import label
 
 
@@ -40,4 +41,4 @@ def plot_learning_curves(records: Sequence[Mapping[str, Any]], path: str | Path,
         axes.set(xlabel="epoch", title=name)
         axes.grid(alpha=0.3)
     figure.suptitle(label(title))
-    figure.savefig(path, dpi=120)
+    fonts.save(figure, path, dpi=120)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.analysis import fonts
 from cnnjax.analysis.receptive_field import LayerField, check_input_shape, endpoint_fields
 from cnnjax.types import UserError
 
@@ -129,7 +130,7 @@ def plot_effective_field(found: EffectiveField, path: str | Path, title: str = "
     profile.set(xlim=columns, xlabel="column (pixels)", ylabel="derivative (largest = 1)")
     profile.legend(frameon=False)
     figure.suptitle(title or found.field.name)
-    figure.savefig(path, dpi=120)
+    fonts.save(figure, path, dpi=120)
 
 
 def _map(module: nn.Module, variables: Any, images: jax.Array, endpoint: str) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cnnjax.analysis import text
+from cnnjax.analysis import fonts, text
 from cnnjax.types import UserError
 
 _DECAY = 0.9  # Of the average over steps.
@@ -96,4 +96,4 @@ def plot_range_test(rates: Sequence[float], losses: Sequence[float], found: Rang
              ylim=(0.9 * min(losses), 1.5 * top))
     axes.legend(frameon=False)
     axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    fonts.save(figure, path, dpi=110)

@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
+from cnnjax.analysis import fonts
 from cnnjax.analysis.receptive_field import LayerField, endpoint_fields
 from cnnjax.analysis.rendering import as_rgb
 from cnnjax.analysis.rewrite import check_endpoint
@@ -143,7 +144,7 @@ def plot_filters(kernel: Any, path: str | Path, title: str = "first layer") -> N
     axes = figure.subplots()
     axes.imshow(grid, vmin=0, vmax=1, interpolation="nearest")
     axes.set(title=title, xticks=[], yticks=[])
-    figure.savefig(path, dpi=120)
+    fonts.save(figure, path, dpi=120)
 
 
 def plot_feature_maps(module: nn.Module, variables: Any, image: Any, path: str | Path,
@@ -178,7 +179,7 @@ def plot_feature_maps(module: nn.Module, variables: Any, image: Any, path: str |
             cell.set_title(f"{label}channel {channel}", fontsize=7, loc="left")
             label = ""
     figure.suptitle(title)
-    figure.savefig(path, dpi=120)
+    fonts.save(figure, path, dpi=120)
 
 
 def _figure(size):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
+from cnnjax.analysis import fonts
 from cnnjax.analysis.rendering import as_rgb
 
 _SIDE, _MARGIN, _LINE = 160, 8, 18
@@ -26,7 +26,7 @@ def draw(images: Sequence[tuple[np.ndarray, str, str]], columns: int = 0) -> byt
     columns = columns or min(len(images), max(1, math.ceil(math.sqrt(len(images) * 1.3))))
     width, height = _SIDE + 2 * _MARGIN, _SIDE + 2 * _LINE + 2 * _MARGIN
     page = Image.new("RGB", (columns * width, -(-len(images) // columns) * height), "white")
-    pen, font = ImageDraw.Draw(page), _font()
+    pen = ImageDraw.Draw(page)
     for i, (pixels, *lines) in enumerate(images):
         left, top = i % columns * width + _MARGIN, i // columns * height + _MARGIN
         picture = Image.fromarray(as_rgb(pixels))
@@ -36,18 +36,11 @@ def draw(images: Sequence[tuple[np.ndarray, str, str]], columns: int = 0) -> byt
         picture = picture.resize([max(1, round(scale * n)) for n in picture.size], method)
         page.paste(picture, (left + (_SIDE - picture.width) // 2, top))
         for k, line in enumerate(lines):
+            font = fonts.for_pillow(line, 13)
             pen.text((left, top + _SIDE + 2 + k * _LINE), _fitting(pen, line, font), "black", font)
     file = io.BytesIO()
     page.save(file, "PNG")
     return file.getvalue()
-
-
-def _font():
-    import matplotlib
-    from PIL import ImageFont
-
-    # Matplotlib brings a font that knows most scripts; Pillow's own knows Latin alone.
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 13)
 
 
 def _fitting(pen, text: str, font) -> str:

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 import cnnjax
+from cnnjax.analysis import fonts
 from cnnjax.command_line import main
 from cnnjax.jobs import visualize
 from cnnjax.jobs.visualize import page as page_lib
@@ -125,14 +126,14 @@ def test_the_pictures_of_an_earlier_page_go_when_the_new_one_is_there(tmp_path, 
 
 def test_a_caption_wider_than_its_tile_has_more_lines_and_a_word_is_cut():
     def lines(caption, side=112):
-        return page_lib._wrapped(caption, page_lib._font(), side)
+        return page_lib._wrapped(caption, fonts.for_pillow(caption, 10), side)
 
     assert lines("for tabby\nit says great white shark, 100%") == [
         "for tabby", "it says great white", "shark, 100%"]
     assert lines("") == [] and lines("a\n\nb") == ["a", "", "b"]
     first, second = lines("1337725712_2eb53cd742.jpg 87%")
     assert first.startswith("1337725712_") and first.endswith("…") and second == "87%"
-    assert page_lib._font().getlength(first) <= 112
+    assert fonts.for_pillow(first, 10).getlength(first) <= 112
     tile = page_lib.Tile(np.zeros((112, 112, 3), np.uint8), "it says great white shark, 100%")
     heights = [Image.open(io.BytesIO(page_lib.png_of(page_lib.Figure("f", [
         page_lib.Row("", [t])])))).height for t in (dataclasses.replace(tile, caption="bee"), tile)]

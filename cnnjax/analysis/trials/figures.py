@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.analysis import text
+from cnnjax.analysis import fonts, text
 from cnnjax.analysis.trials.curves import curves_by_series
 from cnnjax.analysis.trials.layout import (
     COLOURS,
@@ -54,9 +54,9 @@ def save_figures(trials: Sequence[Group], folder: Path, title: str) -> list[str]
     names = []
     with matplotlib.rc_context(_STYLE):
         for name, figure in _figures([t for t in trials if t.finished], title):
-            figure.savefig(folder / f"{name}.png", dpi=200)
+            fonts.save(figure, folder / f"{name}.png", dpi=200)
             # Without a date, so that the same results give the same file.
-            figure.savefig(folder / f"{name}.pdf", metadata={"CreationDate": None})
+            fonts.save(figure, folder / f"{name}.pdf", metadata={"CreationDate": None})
             names.append(name)
     for path in folder.iterdir():
         if path.suffix in (".png", ".pdf") and _NAME.fullmatch(path.stem) and (

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cnnjax.analysis import fonts
+
 _ABREAST = 7  # Tiles in a line of rows that stand beside one another.
 
 
@@ -110,7 +112,9 @@ def png_of(figure: Figure) -> bytes:
     """Returns a figure as one PNG, with its labels and captions."""
     from PIL import Image, ImageDraw
 
-    font, side, gap, line = _font(), figure.side, 6, 15
+    side, gap, line = figure.side, 6, 15
+    texts = [text for row in figure.rows for text in (row.label, *(t.caption for t in row.tiles))]
+    font = fonts.for_pillow(" ".join(texts), 10)
     if figure.beside:
         figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
     cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
@@ -225,15 +229,6 @@ def _uri(content: bytes, kind: str) -> str:
 
 def _text(text: str) -> str:
     return html.escape(text, quote=True)
-
-
-def _font():
-    from pathlib import Path
-
-    import matplotlib
-    from PIL import ImageFont
-
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 10)
 
 
 # The policy makes it sure that nothing is asked of any server.
