@@ -5,7 +5,7 @@ All of it from logits [N, K] and labels [N], as NumPy arrays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ MOST_ROWS = 1000
 # Of which power of its share a confusion has the colour. Linear or by the square root, errors of
 # half a percent look like none.
 ROOT = 1 / 4
+_PART = 2**20  # Numbers that are worked on at a time.
 _SHARES = (0, 0.001, 0.01, 0.05, 0.2, 0.5, 1)
 
 
@@ -50,9 +51,11 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
       labels: int [N].
       bins: bin m holds the confidences in ((m - 1) / bins, m / bins].
     """
-    probabilities = special.softmax(np.asarray(logits, np.float64), axis=-1)
-    confidence = probabilities.max(-1)
-    right = probabilities.argmax(-1) == labels
+    found = []
+    for part, rows in _parts(logits, labels):
+        probabilities = special.softmax(part, axis=-1)
+        found.append((probabilities.max(-1), probabilities.argmax(-1) == rows))
+    confidence, right = map(np.concatenate, zip(*found, strict=True))
     number = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
     count = np.bincount(number, minlength=bins)
 
@@ -62,10 +65,18 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
     return Reliability(count, means(confidence), means(right.astype(float)))
 
 
-def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Returns the mean of -log p(label), in nats."""
-    logs = special.log_softmax(np.asarray(logits, np.float64), axis=-1)
-    return float(-logs[np.arange(len(labels)), labels].mean())
+def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, scale: float = 1.0) -> float:
+    """Returns the mean of -log p(label) of logits * scale, in nats."""
+    logs = [special.log_softmax(part * scale, axis=-1)[np.arange(len(rows)), rows]
+            for part, rows in _parts(logits, labels)]
+    return float(-np.concatenate(logs).mean())
+
+
+def _parts(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields some rows at a time, of the logits in float64: all of ImageNet's take gigabytes."""
+    rows = max(1, _PART // np.shape(logits)[-1])
+    for i in range(0, len(labels), rows):
+        yield np.asarray(logits[i:i + rows], np.float64), labels[i:i + rows]
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -78,7 +89,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     if (np.argmax(logits, axis=-1) == labels).all():
         return 1.0
     found = optimize.minimize_scalar(
-        lambda log: negative_log_likelihood(logits * np.exp(-log), labels), method="bounded",
+        lambda log: negative_log_likelihood(logits, labels, np.exp(-log)), method="bounded",
         bounds=(np.log(0.01), np.log(100)), options={"xatol": 1e-6})
     return float(np.exp(found.x))
 
@@ -89,7 +100,7 @@ def temperature_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     The even examples get the temperature of the odd ones and the other way round, so that what is
     measured of the result is not what it was fitted on.
     """
-    scaled = np.asarray(logits, np.float64).copy()
+    scaled = np.array(logits, np.float64)
     for half in (0, 1):
         if len(labels) > 1:
             scaled[half::2] /= fit_temperature(logits[1 - half::2], labels[1 - half::2])

@@ -1,6 +1,7 @@
 """Calibration against formulas written out by hand, one example at a time."""
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -100,6 +101,18 @@ def test_a_confusion_of_half_a_percent_is_seen_beside_those_that_are_right(tmp_p
         assert none - error > 0.15 and error - right > 0.3
     assert {word.get_text(): word.get_color() for word in shown[2:]} == {
         "199": "white", "1": "black", "200": "white"}
+
+
+def test_a_report_takes_little_memory_beside_the_logits(monkeypatch):
+    logits = np.random.default_rng(0).normal(size=(4000, 100)).astype(np.float32)
+    labels = np.arange(4000) % 100
+    whole = calibration.calibration_report(logits, labels)
+    monkeypatch.setattr(calibration, "_PART", 10_000)
+    tracemalloc.start()
+    report = calibration.calibration_report(logits, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert report == whole and peak < 3 * logits.nbytes  # Those that are scaled are in float64.
 
 
 def test_a_report_of_very_many_classes_takes_no_matrix_of_all_of_them(tmp_path):
