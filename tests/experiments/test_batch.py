@@ -99,6 +99,41 @@ def test_tpu_pod_hands_each_word_to_every_host_as_it_is(root, tmp_path):
                      "--config.model.widths=(4, 8)"]
 
 
+@pytest.fixture
+def slurm_sh(root, tmp_path):
+    """(exit code of srun, what squeue says of the job) -> (exit code, the words of each call)."""
+    def run(code, state, **variables):
+        calls = tmp_path / "calls"
+        for command, more in (("srun", f"exit {code}"), ("squeue", f"echo {state}"),
+                              ("scontrol", "")):
+            path = tmp_path / command
+            path.write_text(f'#!/bin/bash\necho {command} "$@" >> {calls}\n{more}\n')
+            path.chmod(0o755)
+        calls.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", root / "experiments/batch/slurm.sh", "--config=a.py"], timeout=30,
+            env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", **variables})
+        return done.returncode, [line.split() for line in calls.read_text().splitlines()]
+    return run
+
+
+def test_slurm_gives_a_task_the_cores_that_sbatch_was_asked_for(slurm_sh):
+    _, (srun,) = slurm_sh(0, "", SLURM_CPUS_PER_TASK="16")
+    assert "--cpus-per-task=16" in srun and srun[-3:] == ["python", "launch.py", "--config=a.py"]
+    _, (srun,) = slurm_sh(0, "")
+    assert not any("cpus" in word for word in srun)
+
+
+@pytest.mark.parametrize(("code", "state", "again"), [
+    (75, "RUNNING", True), (75, "COMPLETING", False), (75, "PENDING", False), (0, "RUNNING", False),
+    (1, "RUNNING", False), (2, "RUNNING", False)])
+def test_slurm_puts_back_what_has_stopped_and_saved_unless_it_was_cancelled(
+        code, state, again, slurm_sh):
+    ended, calls = slurm_sh(code, state)
+    assert ended == code
+    assert ["scontrol", "requeue", "7"] in calls if again else calls[-1][0] != "scontrol"
+
+
 def has_slurm():
     return bool(shutil.which("sbatch")) and subprocess.run(
         ["scontrol", "ping"], capture_output=True).returncode == 0
