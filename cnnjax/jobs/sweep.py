@@ -358,7 +358,9 @@ def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
              "cpus_per_task": sweep.cpus or None, "gpus_per_node": sweep.gpus or None,
              "mem_gb": sweep.slurm_memory_gb or None,
              "array_parallelism": sweep.at_a_time or None,
-             "additional_parameters": options or None}
+             "additional_parameters": options or None,
+             # Said again: since 22.05 srun does not take them over from sbatch.
+             "srun_args": [f"--cpus-per-task={sweep.cpus}"] if sweep.cpus else None}
     found = {key: value for key, value in known.items() if value is not None}
     found["array_parallelism"] = found.get("array_parallelism", 1000)
     return found

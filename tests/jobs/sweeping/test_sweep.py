@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from results import summary
 
+from cnnjax import config as config_lib
 from cnnjax import files, sweeps
 from cnnjax.command_line import main
 from cnnjax.jobs import report
@@ -484,6 +485,19 @@ def test_a_job_of_slurm_finds_cnnjax_in_whatever_folder_it_starts(
     says("sbatch", f'echo "$PYTHONPATH" > {tmp_path}/path; echo Submitted batch job 7')
     executor.submit([trial.Task(("true",), tmp_path / "t", tmp_path)])
     assert (tmp_path / "path").read_text() == f"{root}\n" and "PYTHONPATH" not in os.environ
+
+
+def test_a_job_of_slurm_has_the_cores_that_the_sweep_asks_for(slurm, tmp_path):
+    _, says = slurm
+    says("sbatch", f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
+    config = config_lib.default()
+    config.sweep.cpus = 8
+    executors.Slurm(tmp_path / "s", sweep_job.slurm_parameters(config.sweep)).submit(
+        [trial.Task(("true",), tmp_path / "t", tmp_path)])
+    script = (tmp_path / "script").read_text().splitlines()
+    assert "#SBATCH --cpus-per-task=8" in script
+    srun, = (line.split() for line in script if line.startswith("srun "))
+    assert "--cpus-per-task=8" in srun
 
 
 def test_ray_runs_no_more_at_a_time_than_was_asked_for():
