@@ -347,7 +347,7 @@ def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
     Raises:
       UserError: if slurm_options is not "name=value name=value".
     """
-    options = {}
+    options = {"requeue": True}  # At the end of its time, whatever JobRequeue the cluster has.
     for option in sweep.slurm_options.split():
         name, equals, value = option.lstrip("-").partition("=")
         if not equals:
@@ -358,7 +358,7 @@ def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
              "cpus_per_task": sweep.cpus or None, "gpus_per_node": sweep.gpus or None,
              "mem_gb": sweep.slurm_memory_gb or None,
              "array_parallelism": sweep.at_a_time or None,
-             "additional_parameters": options or None,
+             "additional_parameters": options,
              # Said again: since 22.05 srun does not take them over from sbatch.
              "srun_args": [f"--cpus-per-task={sweep.cpus}"] if sweep.cpus else None}
     found = {key: value for key, value in known.items() if value is not None}

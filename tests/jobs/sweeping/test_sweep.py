@@ -487,7 +487,8 @@ def test_a_job_of_slurm_finds_cnnjax_in_whatever_folder_it_starts(
     assert (tmp_path / "path").read_text() == f"{root}\n" and "PYTHONPATH" not in os.environ
 
 
-def test_a_job_of_slurm_has_the_cores_that_the_sweep_asks_for(slurm, tmp_path):
+def test_a_job_of_slurm_has_its_cores_and_may_be_requeued_whatever_the_cluster_says(
+        slurm, tmp_path):
     _, says = slurm
     says("sbatch", f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
     config = config_lib.default()
@@ -495,7 +496,7 @@ def test_a_job_of_slurm_has_the_cores_that_the_sweep_asks_for(slurm, tmp_path):
     executors.Slurm(tmp_path / "s", sweep_job.slurm_parameters(config.sweep)).submit(
         [trial.Task(("true",), tmp_path / "t", tmp_path)])
     script = (tmp_path / "script").read_text().splitlines()
-    assert "#SBATCH --cpus-per-task=8" in script
+    assert {"#SBATCH --requeue", "#SBATCH --cpus-per-task=8"} <= set(script)
     srun, = (line.split() for line in script if line.startswith("srun "))
     assert "--cpus-per-task=8" in srun
 
