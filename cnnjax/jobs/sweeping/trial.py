@@ -50,7 +50,10 @@ class Task:
 
     def __call__(self) -> str:
         """Runs the trial, and returns its state: done, failed, or waiting if it was stopped."""
-        return _Runner(self).run()
+        state = _Runner(self).run()
+        if state == "waiting" and os.environ.get("SUBMITIT_EXECUTOR") == "slurm":
+            _requeue()
+        return state
 
     def checkpoint(self):
         """Stops the trial, which saves; submitit calls this near a job's end, and requeues it."""
@@ -97,6 +100,20 @@ def job_id(folder: Path) -> str:
         return (folder / JOB).read_text()
     except OSError:
         return ""
+
+
+def _requeue() -> None:
+    """Puts this job of SLURM, which was told to stop as for a preemption, back into the queue.
+
+    Not if somebody cancelled it, nor if SLURM itself has requeued it.
+    """
+    from submitit import JobEnvironment
+
+    job = JobEnvironment().job_id  # One task's, where SLURM_JOB_ID may be that of the whole array.
+    state = subprocess.run(["squeue", "--noheader", f"--job={job}", "--format=%T"],
+                           capture_output=True, text=True).stdout
+    if state.strip() == "RUNNING":
+        subprocess.run(["scontrol", "requeue", job])
 
 
 class _Runner:

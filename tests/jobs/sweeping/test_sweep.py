@@ -501,6 +501,25 @@ def test_a_job_of_slurm_has_its_cores_and_may_be_requeued_whatever_the_cluster_s
     assert "--cpus-per-task=8" in srun
 
 
+@pytest.mark.parametrize(("executor", "queue", "again"), [
+    ("slurm", "RUNNING", True), ("slurm", "COMPLETING", False), ("slurm", "PENDING", False),
+    ("local", "RUNNING", False)])
+def test_a_job_of_slurm_that_is_preempted_is_put_back_into_the_queue_and_a_cancelled_one_is_not(
+        executor, queue, again, slurm, tmp_path, monkeypatch):
+    _, says = slurm
+    for key, value in (("SUBMITIT_EXECUTOR", executor), ("SLURM_JOB_ID", "7"),
+                       ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "1")):
+        monkeypatch.setenv(key, value)
+    says("squeue", f'case "$*" in *--job=7_1*) echo {queue} ;; esac')
+    says("scontrol", f'echo "$*" > {tmp_path}/scontrol')
+    # SLURM signals the task and its trial, which saves.
+    stopped = "import os, signal, sys; os.kill(os.getppid(), signal.SIGTERM); sys.exit(75)"
+    task = trial.Task((sys.executable, "-c", stopped), tmp_path / "t", tmp_path)
+    assert task() == "waiting" and (tmp_path / "scontrol").exists() == again
+    if again:
+        assert (tmp_path / "scontrol").read_text() == "requeue 7_1\n"
+
+
 def test_ray_runs_no_more_at_a_time_than_was_asked_for():
     pytest.importorskip("ray")
     executor = executors.Ray(1, 0, at_a_time=2)
