@@ -108,9 +108,11 @@ class _Events:
         from tensorboardX.proto.event_pb2 import SessionLog
 
         folder.mkdir(parents=True, exist_ok=True)
-        # A name of its own: a run that is rolled back may open a second file in the same second.
-        now, host = time.time_ns(), socket.gethostname()
-        name = f"events.out.tfevents.{now // 10**9}.{host}.{os.getpid()}.{now}"
+        # TensorBoard reads files in the order of their names. So this one's is the last, though a
+        # run that is rolled back open it in the same second, or a clock have been set back.
+        seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+        second = max([int(time.time()), *(int(s) + 1 for s in seconds if s.isdecimal())])
+        name = f"events.out.tfevents.{second}.{socket.gethostname()}.{os.getpid()}"
         self._file, self._size = (folder / name).open("ab", buffering=0), 0
         self._put(file_version="brain.Event:2")
         # From this step on, earlier files of the run are no longer shown.

@@ -1,6 +1,7 @@
 """metrics.jsonl and the event files."""
 
 import json
+import time
 
 import pytest
 
@@ -59,6 +60,20 @@ def test_on_resume_the_events_of_the_restored_step_stay_and_later_ones_are_no_lo
     write(tmp_path, 2, [3], tensorboard=True)
     [start] = (e for e in events(tmp_path) if e.session_log.status == SessionLog.START)
     assert start.step == 3  # TensorBoard drops what is not before it.
+
+
+@pytest.mark.parametrize("back", [0, 3600])
+def test_tensorboard_reads_the_sessions_of_a_run_in_their_order_though_a_clock_is_set_back(
+        back, tmp_path, monkeypatch):
+    """It reads files in the order of their names."""
+    write(tmp_path, 0, [1, 2, 3], tensorboard=True)
+    first, = (tmp_path / "tensorboard").iterdir()
+    now, now_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() - back)
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() - back * 10**9)
+    write(tmp_path, 2, [3], tensorboard=True)
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
+    assert min((tmp_path / "tensorboard").iterdir()) == first
 
 
 def events(folder):
