@@ -126,7 +126,8 @@ def sweep(preset=None, config=None):
     yield _trial("base", base, scale(base, UNSCALED, "base"), 1.0)
     for factor in (4.0,) if preset == "digits" else (2.0, 4.0):
         for network in equal_cost(base, factor, bases=bases):
-            yield _trial(f"{network.family}_{factor:g}x", base, network, factor)
+            yield _trial(f"{network.family}_{factor:g}x", base, network, factor, {} if (
+                network.phi is None) else _constants(bases))
 
 
 def base_network(preset=None, config=None):
@@ -175,9 +176,13 @@ def _grid(base):
         network = min(networks, key=lambda n: (n.scaling != PAPER, abs(n.constraint_error)))
         alpha, beta, gamma = network.scaling
         yield _trial(f"a{alpha:g}_b{beta:g}_g{gamma:g}", base, network, 2.0, {
-            "alpha": alpha, "beta": beta, "gamma": gamma,
-            "constraint_error": round(network.constraint_error, 4),
+            **_constants(network.scaling), "constraint_error": round(network.constraint_error, 4),
             "candidates": len(networks)})
+
+
+def _constants(bases):
+    """Returns the tags of what phi is the power of."""
+    return dict(zip(("alpha", "beta", "gamma"), bases, strict=True))
 
 
 def _table_7(base):

@@ -17,6 +17,7 @@ from cnnjax.analysis.scaling import Scaled
 from cnnjax.analysis.trials.layout import equal_costs, lay_out
 from cnnjax.analysis.trials.rows import Row, groups
 from cnnjax.jobs import course
+from cnnjax.models import Scaling
 from cnnjax.types import UserError
 from cnnjax.validation import validate
 
@@ -229,7 +230,8 @@ def test_the_search_compares_the_families_with_the_constants_that_it_found(monke
 
     def equal_cost(base, factor, bases):
         seen.append(tuple(bases))
-        return []
+        return [Scaled(family, Scaling(1.0, 1.0, 1.0), phi, 14, 1, 1, 1.0)
+                for family, phi in (("depth", None), ("compound", 1.0))]
 
     def trial(name, alpha, real_factor):
         return sweeps.Trial(name, {}, {"alpha": alpha, "beta": 1.0, "gamma": 1.0,
@@ -243,7 +245,10 @@ def test_the_search_compares_the_families_with_the_constants_that_it_found(monke
     results = [result(module, t, top1, seed) for t, top1s in zip(
         grid, ((0.9, 0.7), (0.8, 0.85), (0.95, 0.95)), strict=True)
         for seed, top1 in enumerate(top1s)]
-    base, = sweeps.next_wave(sweep, results)
+    base, *families = sweeps.next_wave(sweep, results)
     assert base.name == "base" and seen == [(2.0, 1.0, 1.0)] * 2
+    # Of the search's report, too, where the chosen one need not be the most accurate of all.
+    assert [t.name for t in families if "alpha" in t.tags] == ["compound_2x", "compound_4x"]
+    assert [families[1].tags[key] for key in ("alpha", "beta", "gamma")] == [2.0, 1.0, 1.0]
     with pytest.raises(UserError, match="No candidate of the search"):
         module.best([])
