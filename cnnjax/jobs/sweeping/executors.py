@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import re
 import signal
@@ -158,7 +159,9 @@ def visible_gpus() -> list[str]:
     if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [name for name in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if name]
+        # What is no device (-1, NoDevFiles, nothing) hides all from there on.
+        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match,
+                                        os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
     return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
                    if re.fullmatch(r"nvidia\d+", path.name)), key=int)
 

@@ -753,6 +753,16 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     assert gpus(4, 9, ["2", "3"], range(4)) == ["2", "3", "2", "3"]
 
 
+@pytest.mark.parametrize(("value", "gpus"), [
+    ("0,2", ["0", "2"]), ("GPU-8a1,MIG-3b", ["GPU-8a1", "MIG-3b"]), ("", []), ("-1", []),
+    ("NoDevFiles", []), ("1,-1,0", ["1"])])
+def test_what_hides_the_gpus_is_no_gpu(value, gpus, monkeypatch):
+    """As CUDA reads the variable, and as SLURM sets it in a job without GPUs."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert executors.visible_gpus() == gpus
+
+
 def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
     path = tmp_path / "lock"
     path.touch()
