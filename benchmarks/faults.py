@@ -157,6 +157,13 @@ def disks(bench: Bench) -> Iterator[tuple[str, str, str]]:
             subprocess.run(["umount", "-l", mount], check=False)
 
 
+def make_read_only(folder: Path, process: subprocess.Popen) -> None:
+    """Mounts a folder over itself, read-only as soon as the process writes no file there."""
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    wait_until(lambda: subprocess.run(["mount", "-o", "remount,bind,ro", folder],
+                                      stderr=subprocess.DEVNULL).returncode == 0, process)
+
+
 def _on_disk(bench: Bench, mount: Path, number: int) -> tuple[str, str]:
     run = bench.folder / f"on{number}"
     run.symlink_to(mount)
@@ -165,9 +172,7 @@ def _on_disk(bench: Bench, mount: Path, number: int) -> tuple[str, str]:
     wait_until(lambda: "\nstep 28" in run.with_suffix(".log").read_text(), process)
     if number == 2:
         # The whole of it could not become read-only while metrics.jsonl is open.
-        for options in (["--bind", checkpoints, checkpoints],
-                        ["-o", "remount,bind,ro", checkpoints]):
-            subprocess.run(["mount", *options], check=True)
+        make_read_only(checkpoints, process)
     else:
         with contextlib.suppress(OSError), (mount / "filler").open("wb") as filler:
             while True:
