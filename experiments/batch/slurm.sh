@@ -24,8 +24,13 @@ srun --kill-on-bad-exit=0 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER
     python launch.py "$@"
 code=$?
 
-# 75: stopped and saved. Not if somebody cancelled the job, nor if SLURM itself has requeued it.
-if [ "$code" -eq 75 ] && [ "$(squeue --noheader --job="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+# 75: stopped and saved. Not if somebody cancelled the job, nor if SLURM itself has requeued it. A
+# controller that does not answer, where many jobs are preempted at once, is asked again.
+if [ "$code" -eq 75 ]; then
+    for seconds in 1 5 20 20 0; do
+        state=$(squeue --noheader --job="$SLURM_JOB_ID" --format=%T) &&
+            { [ "$state" != RUNNING ] || scontrol requeue "$SLURM_JOB_ID"; } && break
+        sleep "$seconds"
+    done
 fi
 exit "$code"

@@ -101,11 +101,16 @@ def test_tpu_pod_hands_each_word_to_every_host_as_it_is(root, tmp_path):
 
 @pytest.fixture
 def slurm_sh(root, tmp_path):
-    """(exit code of srun, what squeue says of the job) -> (exit code, the words of each call)."""
-    def run(code, state, **variables):
+    """(exit code of srun, what squeue says of the job) -> (exit code, the words of each call).
+
+    `deaf` is a command that fails when it is called first.
+    """
+    def run(code, state, deaf="", **variables):
         calls = tmp_path / "calls"
         for command, more in (("srun", f"exit {code}"), ("squeue", f"echo {state}"),
                               ("scontrol", "")):
+            if command == deaf:
+                more = f"[ $(grep -c ^{command} {calls}) -gt 1 ] || exit 1\n{more}"
             path = tmp_path / command
             path.write_text(f'#!/bin/bash\necho {command} "$@" >> {calls}\n{more}\n')
             path.chmod(0o755)
@@ -132,6 +137,13 @@ def test_slurm_puts_back_what_has_stopped_and_saved_unless_it_was_cancelled(
     ended, calls = slurm_sh(code, state)
     assert ended == code
     assert ["scontrol", "requeue", "7"] in calls if again else calls[-1][0] != "scontrol"
+
+
+@pytest.mark.parametrize("deaf", ["squeue", "scontrol"])
+def test_slurm_that_does_not_answer_is_asked_again(deaf, slurm_sh):
+    ended, calls = slurm_sh(75, "RUNNING", deaf)
+    assert ended == 75 and calls[-1] == ["scontrol", "requeue", "7"]
+    assert [call[0] for call in calls].count(deaf) == 2
 
 
 def has_slurm():
