@@ -52,6 +52,21 @@ def test_blocks_are_rounded_up_but_not_for_the_last_bit_of_a_float(given, rounde
     assert round_repeats(given) == rounded
 
 
+# (width, depth, resolution, dropout) of B0 to B7, in the authors' code.
+PUBLISHED = ((1.0, 1.0, 224, 0.2), (1.0, 1.1, 240, 0.2), (1.1, 1.2, 260, 0.3), (1.2, 1.4, 300, 0.3),
+             (1.4, 1.8, 380, 0.4), (1.6, 2.2, 456, 0.4), (1.8, 2.6, 528, 0.5), (2.0, 3.1, 600, 0.5))
+
+
+def test_b0_to_b7_have_the_published_width_depth_resolution_and_dropout():
+    for i, row in enumerate(PUBLISHED):
+        for name in (f"efficientnet_b{i}", f"tf_efficientnet_b{i}"):
+            model, size = create_model(name), lookup(name).input_size[0]
+            if name == "efficientnet_b2":  # torchvision evaluates its weights at 288.
+                assert size == 288
+                size = 260
+            assert (model.width, model.depth, size, model.dropout_rate) == row
+
+
 def test_published_stages_of_b7_are_b0s_scaled_by_its_row():
     """Table of widths and depths in the authors' code: (2.0, 3.1)."""
     stages = create_model("efficientnet_b7").stages()
