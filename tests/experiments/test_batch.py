@@ -103,12 +103,12 @@ def test_tpu_pod_hands_each_word_to_every_host_as_it_is(root, tmp_path):
 def slurm_sh(root, tmp_path):
     """(exit code of srun, what squeue says of the job) -> (exit code, the words of each call).
 
-    `deaf` is a command that fails when it is called first.
+    `deaf` is a command that fails when it is called first, `signal` what the script gets meanwhile.
     """
-    def run(code, state, deaf="", **variables):
+    def run(code, state, deaf="", signal=0, **variables):
         calls = tmp_path / "calls"
-        for command, more in (("srun", f"exit {code}"), ("squeue", f"echo {state}"),
-                              ("scontrol", "")):
+        for command, more in (("srun", f"kill -{signal} $PPID; exit {code}"),
+                              ("squeue", f"echo {state}"), ("scontrol", "")):
             if command == deaf:
                 more = f"[ $(grep -c ^{command} {calls}) -gt 1 ] || exit 1\n{more}"
             path = tmp_path / command
@@ -137,6 +137,19 @@ def test_slurm_puts_back_what_has_stopped_and_saved_unless_it_was_cancelled(
     ended, calls = slurm_sh(code, state)
     assert ended == code
     assert ["scontrol", "requeue", "7"] in calls if again else calls[-1][0] != "scontrol"
+
+
+@pytest.mark.parametrize("signal", ["TERM", "USR1"])
+def test_slurm_may_signal_the_script_too_which_waits_for_the_run_and_puts_it_back(
+        signal, slurm_sh):
+    ended, calls = slurm_sh(75, "RUNNING", signal=signal)
+    assert ended == 75 and calls[-1] == ["scontrol", "requeue", "7"]
+
+
+def test_slurm_signals_the_run_before_its_time_is_over_and_may_put_it_back(root):
+    script = (root / "experiments/batch/slurm.sh").read_text().splitlines()
+    assert {"#SBATCH --requeue", "#SBATCH --signal=USR1@120", "#SBATCH --open-mode=append"} <= set(
+        script)
 
 
 @pytest.mark.parametrize("deaf", ["squeue", "scontrol"])
