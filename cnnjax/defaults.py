@@ -161,7 +161,7 @@ def _distill() -> dict[str, Any]:
     """In the phase after the head's."""
     return {
         "weights": _optional(str),  # Of the teacher: as weights.path. None is no teacher.
-        "model": _optional(str),  # The teacher's name; None: that of its workdir.
+        "model": _optional(str),  # The teacher's name; None: what its workdir or file says it is.
         "tag": _optional(str),  # As weights.tag.
         "temperature": 1.0,
         "weight": 0.5,  # Of the teacher in the loss; the labels have the rest.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,7 +11,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import data, weights
 from cnnjax.data import augment
-from cnnjax.jobs import pretrained, workdir
+from cnnjax.jobs import pretrained
 from cnnjax.jobs.model_input import takes_images
 from cnnjax.train.distillation import Distillation
 from cnnjax.types import Preprocess, UserError
@@ -38,13 +37,10 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
     section = config.distill
     if section.weights is None:
         return None
-    name, path = section.model, Path(section.weights)
-    if name is None:
-        if not (path / workdir.CONFIG).exists():
-            raise UserError(f"distill.weights is {section.weights}, which is no workdir: say which "
-                            "model it has, such as --config.distill.model=resnet50.")
-        name = workdir.load_config(path).model.name
-    found = weights.load(name, section.weights, tag=section.tag, dtype=dtype)
+    try:
+        found = weights.load(section.model, section.weights, tag=section.tag, dtype=dtype)
+    except UserError as error:
+        raise UserError(f"distill.weights={section.weights}: {error}") from None
     if not pretrained.knows_classes(found, dataset):
         raise UserError(f"The teacher in {section.weights} knows {found.module.num_classes} "
                         f"classes, and they are not the {dataset.num_classes} of {dataset.name}: "

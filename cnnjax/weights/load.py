@@ -136,7 +136,8 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
 def _name(name: str | None, source: sources.Source) -> str:
     said = source.model
     if name is None and said is None:
-        raise UserError(f"{source.where} does not say which model it is: name it.")
+        raise UserError(f"{source.where} does not say which model it is: name it, such as "
+                        "--config.distill.model=resnet50.")
     if said in (None, name):
         return name
     if name is not None and not source.file:

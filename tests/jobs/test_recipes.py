@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import safetensors.numpy
 
 import cnnjax
 from cnnjax import config as config_lib
@@ -98,9 +99,30 @@ def test_a_run_learns_from_another_run(plain, tmp_path):
     evaluated(tmp_path / "both")
 
 
-def test_a_teacher_of_other_classes_is_refused(tmp_path, capsys):
-    assert main([*RUN, f"--workdir={tmp_path}/run", "--config.distill.weights=nowhere.pth"]) == 2
-    assert "distill.model" in capsys.readouterr().err
+def teacher_of(path):
+    config = config_lib.default()
+    config.distill.weights, config.distill.model = str(path), None
+    preprocess = Preprocess((8, 8), (0.5,), (0.5,))
+    return load_teacher(config, open_dataset("digits"), preprocess, np.float32)
+
+
+@pytest.mark.parametrize("path", ["~/run", "~/run/checkpoints/best", "~/run/checkpoints/6",
+                                  "~/t.safetensors"])
+def test_a_teacher_is_named_as_weights_path_is_and_says_which_model_it_is(plain, tmp_path, path,
+                                                                          monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(plain[0])
+    module, variables, preprocess = cnnjax.load_weights("simple_cnn", plain[0])
+    cnnjax.save_weights(tmp_path / "t.safetensors", module, variables, preprocess=preprocess)
+    assert teacher_of(path).distillation.module.widths == (4, 8)
+
+
+def test_a_teacher_that_is_not_there_or_does_not_say_what_it_is_is_explained(tmp_path):
+    with pytest.raises(UserError, match="distill.weights=nowhere.pth: There is no file nowhere"):
+        teacher_of("nowhere.pth")
+    safetensors.numpy.save_file({"a": np.zeros(3, np.float32)}, tmp_path / "t.safetensors")
+    with pytest.raises(UserError, match="which model it is: name it, .*distill.model=resnet50"):
+        teacher_of(tmp_path / "t.safetensors")
 
 
 @pytest.mark.parametrize(("names", "refused"), [
