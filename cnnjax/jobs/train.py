@@ -56,7 +56,11 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     if saved is not None and workdir.holds_run(folder):
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
-    experiment = experiment_lib.build(config, saved_preprocess(config, folder))
+    preprocess = saved_preprocess(config, folder)
+    over = not dry_run and workdir.has_checkpoints(folder) and sweeps.is_over(
+        workdir.read_json(folder / workdir.SUMMARY))
+    # To say that a run is finished takes no teacher, which may be gone by then.
+    experiment = experiment_lib.build(config, preprocess, trains=not over)
     finished = _finished(experiment, folder)
     if dry_run:
         overview.dry_run(experiment)
@@ -64,6 +68,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     if finished:
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
+    if over:  # It goes on, for longer.
+        experiment = experiment_lib.build(config, preprocess)
     workdir.check_writable(folder)
     with workdir.alone_in(folder):
         return _go_on(experiment, folder)

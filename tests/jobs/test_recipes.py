@@ -86,7 +86,7 @@ def test_remat_gives_the_losses_of_the_plain_run(plain, tmp_path):
     assert losses == pytest.approx(plain[2], rel=1e-4)
 
 
-def test_a_run_learns_from_another_run(plain, tmp_path):
+def test_a_run_learns_from_another_run(plain, tmp_path, capsys):
     _, alone = train(tmp_path / "labels", f"--config.distill.weights={plain[0]}",
                      "--config.distill.weight=0.0")
     assert alone == pytest.approx(plain[2], rel=1e-5)
@@ -97,6 +97,10 @@ def test_a_run_learns_from_another_run(plain, tmp_path):
     assert losses[0] < 0.5 * alone[0]
     shutil.rmtree(teacher)  # What was learnt does not need it.
     evaluated(tmp_path / "both")
+    capsys.readouterr()
+    train(tmp_path / "both", f"--config.distill.weights={teacher}",
+          "--config.distill.weight=1.0", "--config.distill.temperature=4.0")
+    assert "is finished; nothing" in " ".join(capsys.readouterr().out.split())
 
 
 def teacher_of(path):
