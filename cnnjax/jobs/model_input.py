@@ -53,12 +53,21 @@ def takes_images(channels: int, dataset: data.Dataset) -> bool:
     return channels == dataset.channels or (dataset.channels, channels) == (1, 3)
 
 
-def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess) -> Any:
+def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess,
+                     key: str | None = None) -> Any:
     """Returns the shapes of the parameters.
+
+    Args:
+      config: of the run.
+      module: its model.
+      preprocess: of the images, with their size.
+      key: of the config, which says that size; None for that of the evaluation.
 
     Raises:
       UserError: if the images are too small for the model; names the smallest size that is not.
     """
+    key = key or ("eval.image_size" if config.eval.image_size else "data.image_size")
+
     def shapes(size):
         return models.variable_shapes(module, (1, *size, preprocess.channels))["params"]
 
@@ -73,8 +82,10 @@ def check_input_size(config: ConfigDict, module: nn.Module, preprocess: Preproce
                 continue
             raise UserError(
                 f"Images of {preprocess.size[0]}x{preprocess.size[1]} are too small for "
-                f"{config.model.name}: set --config.data.image_size={larger} or more. "
-                f"({error})") from None
+                f"{config.model.name}: "
+                + (f"give --config.{key} no size below {larger}. " if key == "train.progressive"
+                   else f"set --config.{key}={larger} or more. ")
+                + f"({error})") from None
         raise
 
 
@@ -104,8 +115,9 @@ def check_eval_size(config: ConfigDict) -> None:
 def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any,
                      train_size: tuple[int, int]) -> None:
     """Raises a UserError if images of the training size need other parameters."""
+    key = "train.progressive" if config.train.progressive else "data.image_size"
     for size in [(side, side) for _, side in config.train.progressive] or [train_size]:
-        shapes = check_input_size(config, module, dataclasses.replace(preprocess, size=size))
+        shapes = check_input_size(config, module, dataclasses.replace(preprocess, size=size), key)
         if trees.count(shapes) != trees.count(params):
             raise UserError(f"{config.model.name} has other parameters for images of another size: "
                             "set --config.eval.image_size=0 and --config.train.progressive='()'.")

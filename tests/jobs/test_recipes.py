@@ -237,6 +237,22 @@ def test_the_sizes_to_train_on_leave_that_of_the_evaluation_free():
         assert [phase.image_size for phase in experiment.phases] == [(8, 8), (12, 12)]
 
 
+@pytest.mark.parametrize(("settings", "advice"), [
+    (dict(image_size=16), "set --config.data.image_size=17 or more"),
+    (dict(image_size=64, eval_size=16), "set --config.eval.image_size=17 or more"),
+    (dict(image_size=16, eval_size=64), "set --config.data.image_size=17 or more"),
+    (dict(image_size=64, progressive=((0, 16), (50, 32))),
+     "give --config.train.progressive no size below 17")])
+def test_where_images_are_too_small_the_key_is_named_that_says_their_size(settings, advice):
+    config = config_lib.default()
+    config.model.name, config.data.image_size = "squeezenet1_1", settings["image_size"]
+    config.eval.image_size = settings.get("eval_size", 0)
+    config.train.progressive = settings.get("progressive", ())
+    config.train.steps = 4
+    with pytest.raises(UserError, match=f"16x16 are too small for squeezenet1_1: {advice}"):
+        experiment_lib.build(config)
+
+
 def test_the_range_test_of_a_run_of_several_image_sizes_trains_on_the_last():
     config = config_lib.default()
     config.model.name, config.train.steps = "simple_cnn", 4
