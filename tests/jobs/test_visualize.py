@@ -140,6 +140,19 @@ def test_a_caption_wider_than_its_tile_has_more_lines_and_a_word_is_cut():
     assert heights[1] == heights[0] + 15
 
 
+def test_a_long_row_of_tiles_is_a_grid_in_its_file():
+    def size(count, side, label):
+        tiles = [page_lib.Tile(np.zeros((side, side, 3), np.uint8), f"{i}") for i in range(count)]
+        figure = page_lib.Figure("f", [page_lib.Row(label, tiles)], side=side)
+        return Image.open(io.BytesIO(page_lib.png_of(figure))).size
+
+    width, height = size(64, 56, "")  # As many first filters as are shown.
+    assert (width, height) == (16 * 62 + 6, 4 * (size(1, 56, "")[1] - 6) + 6)
+    assert size(8, 112, "a") == (8 * 118 + 6, size(1, 112, "a")[1])
+    assert size(9, 112, "a")[1] == size(1, 112, "a")[1] + size(1, 112, "")[1] - 6
+    assert size(0, 112, "no channel is alive")[0] > 100
+
+
 def test_the_accuracy_on_the_page_is_that_of_the_images_looked_at(trained, capsys):
     right = re.search(r"right about (\d+) of 40 images of digits, test", page(trained))
     dataset = cnnjax.data.open_dataset("digits").eval

@@ -14,6 +14,7 @@ import numpy as np
 from cnnjax.analysis import fonts
 
 _ABREAST = 7  # Tiles in a line of rows that stand beside one another.
+_WIDE = 992  # Pixels that a line of tiles has at most in a file, about as on the page.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +118,9 @@ def png_of(figure: Figure) -> bytes:
     font = fonts.for_pillow(" ".join(texts), 10)
     if figure.beside:
         figure = dataclasses.replace(figure, rows=_in_lines(figure.rows))
-    cell, columns = side + gap, max(len(row.tiles) for row in figure.rows)
+    cell = side + gap
+    figure = dataclasses.replace(figure, rows=_broken(figure.rows, _WIDE // cell))
+    columns = max(len(row.tiles) for row in figure.rows)
     captions = [[_wrapped(tile.caption, font, side) for tile in row.tiles] for row in figure.rows]
     lines = [max(map(len, row), default=0) for row in captions]
     wide = max([columns * cell, *(int(font.getlength(row.label)) + gap for row in figure.rows)])
@@ -168,6 +171,12 @@ def _in_lines(rows: Sequence[Row]) -> list[Row]:
             lines.append([])
         lines[-1] += [Tile(tile.picture, f"{row.label}\n{tile.caption}") for tile in row.tiles]
     return [Row("", tiles) for tiles in lines]
+
+
+def _broken(rows: Sequence[Row], most: int) -> list[Row]:
+    """Rows of at most so many tiles: a long one goes on in the next line, as on the page."""
+    return [Row("" if start else row.label, row.tiles[start:start + most])
+            for row in rows for start in range(0, max(len(row.tiles), 1), most)]
 
 
 def _part(part: Any) -> str:
