@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from cnnjax import config as config_lib
@@ -9,6 +10,9 @@ from cnnjax import trees
 from cnnjax.data import Dataset
 from cnnjax.jobs import backend, hosts, workdir
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.initial_weights import InitialWeights
+from cnnjax.jobs.teacher import Teacher
+from cnnjax.types import UserError
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
@@ -22,6 +26,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         "preprocess": experiment.preprocess.to_dict(),
         "class_names": list(dataset.class_names),
         "data": _data(dataset),
+        "teacher": _digest(experiment.teacher),
         "git_commit": backend.git_commit(),
         "versions": backend.versions(),
     }
@@ -41,7 +46,26 @@ def agree(experiment: Experiment, **besides: Any) -> None:
         return
     read = {"weights": experiment.weights, "distill.weights": experiment.teacher}
     hosts.agree(config_lib.flatten({"data": _data(experiment.dataset), **besides}) | {
-        key: found and f"sha256 {trees.sha256(found.variables)}" for key, found in read.items()})
+        key: found and f"sha256 {_digest(found)}" for key, found in read.items()})
+
+
+def check_same_teacher(experiment: Experiment, saved: Mapping[str, Any]) -> None:
+    """Raises a UserError if a run would go on with another teacher than that of its checkpoint.
+
+    Args:
+      experiment: of the run.
+      saved: what `describe` said when the checkpoint was made.
+    """
+    now, then = _digest(experiment.teacher), saved.get("teacher")
+    if then is not None and now != then:
+        path = experiment.config.distill.weights
+        raise UserError(f"The teacher in {path} is not the one that this run has learned from: the "
+                        f"sha256 of its variables was {then[:12]}… and is {now[:12]}…. Put that "
+                        "one back there, or learn from this one in another --workdir.")
+
+
+def _digest(found: InitialWeights | Teacher | None) -> str | None:
+    return found and trees.sha256(found.variables)
 
 
 def _data(dataset: Dataset) -> dict[str, Any]:

@@ -166,6 +166,7 @@ def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _S
                         f"run of {experiment.schedule.stop} steps: train longer, or in another "
                         "--workdir.")
     _check_same_data(experiment, saved["data"]["fingerprint"])
+    record.check_same_teacher(experiment, saved)
     return _Start(step, saved["metrics"].get("seconds", 0.0),
                   faults.rollbacks(experiment.config, folder, step, saved),
                   saved["metrics"].get("unmeasured_since"))

@@ -103,6 +103,22 @@ def test_a_run_learns_from_another_run(plain, tmp_path, capsys):
     assert "is finished; nothing" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_run_does_not_go_on_with_another_teacher(tmp_path, capsys):
+    module = cnnjax.create_model("simple_cnn", 10, widths=(4,))
+    path, preprocess = tmp_path / "t.safetensors", Preprocess((8, 8), (0.5,), (0.5,))
+
+    def write(seed):
+        cnnjax.save_weights(path, module, module.init(jax.random.key(seed), np.zeros((1, 8, 8, 1))),
+                            preprocess=preprocess)
+
+    run = [*RUN, f"--workdir={tmp_path / 'run'}", f"--config.distill.weights={path}"]
+    write(0)
+    assert main([*run, "--config.train.stop_after_steps=2"]) == 0
+    write(1)
+    assert main(run) == 2
+    assert "is not the one that this run has learned from" in capsys.readouterr().err
+
+
 def teacher_of(path):
     config = config_lib.default()
     config.distill.weights, config.distill.model = str(path), None
