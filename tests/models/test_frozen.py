@@ -1,5 +1,7 @@
 """The part of a model that does not train behaves as in evaluation."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -162,6 +164,24 @@ def test_heights_rise_from_the_head_to_the_stem():
     assert [heights[name] for name in ("head/kernel", "stage2_block1/conv1/kernel",
                                        "stage1_block1/norm2/scale", "stem_conv/kernel")] == [
                                            0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("name", "size"), [
+    ("squeezenet1_1", 64), ("vgg11_bn", 64), ("convnext_tiny", 64), ("googlenet", 96),
+    ("densenet121", 64), ("mobilenet_v3_small", 64), ("resnetv2_50", 64), ("efficientnet_b0", 64),
+    ("efficientnet_v2_s", 64)])
+def test_heights_fall_from_stage_to_stage_whatever_the_net(name, size):
+    arguments = {"aux_logits": True} if name == "googlenet" else {}
+    heights = depth.heights(create_model(name, 5, **arguments), (1, size, size, 3))
+    assert set(heights.values()) == set(range(1 + max(heights.values())))  # None is left out.
+    of = {}
+    for path, height in heights.items():
+        of.setdefault(re.split("[_/]", path)[0], set()).add(height)
+    stages = sorted(part for part in of if part.startswith("stage"))
+    order = [of[part] for part in ("stem", *stages, "final", "head") if part in of]
+    assert len(stages) >= 3 and all(
+        min(before) > max(after) for before, after in zip(order, order[1:], strict=False))
+    assert all(heights[path] == 0 for path in heights if path.startswith(("head/", "aux")))
 
 
 def test_from_a_stage_on_means_that_stage_and_everything_after_it():
