@@ -20,7 +20,7 @@ from cnnjax.command_line import main
 from cnnjax.data import open_dataset
 from cnnjax.jobs import course, evaluation, lr_finder, pretrained, recipe, robustness
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.teacher import load_teacher
+from cnnjax.jobs.teacher import _prepare, load_teacher
 from cnnjax.train import losses
 from cnnjax.train.writers import read_metrics
 from cnnjax.types import Preprocess, UserError
@@ -117,6 +117,23 @@ def test_a_run_does_not_go_on_with_another_teacher(tmp_path, capsys):
     write(1)
     assert main(run) == 2
     assert "is not the one that this run has learned from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("side", "interpolation"), [(24, "bilinear"), (7, "bicubic"),
+                                                     (12, "bilinear")])
+def test_a_teacher_sees_the_students_images_at_its_own_size_and_normalisation(side, interpolation):
+    from PIL import Image
+
+    images = np.random.default_rng(0).random((2, 12, 12, 3)).astype(np.float32)
+    student = Preprocess((12, 12), (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))
+    teacher = Preprocess((side, side), (0.1, 0.2, 0.3), (0.5, 0.6, 0.7),
+                         interpolation=interpolation)
+    seen = _prepare(student, teacher, jnp.asarray((images - student.mean) / student.std))
+    method = Image.Resampling[interpolation.upper()]
+    resized = [[np.asarray(Image.fromarray(channel).resize((side, side), method))
+                for channel in np.moveaxis(image, -1, 0)] for image in images]
+    expected = (np.moveaxis(np.asarray(resized), 1, -1) - teacher.mean) / teacher.std
+    np.testing.assert_allclose(seen, expected, atol=1e-5)
 
 
 def teacher_of(path):
