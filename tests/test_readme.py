@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from cnnjax import config as config_lib
 from cnnjax.command_line import Command, Compare, main, parse
 from cnnjax.models import create_model, list_models
 from cnnjax.models.table import TABLE
@@ -42,6 +43,17 @@ def code(start):
 
 
 LAUNCHES = [command for command in commands("python launch.py") if "wide.py" not in command]
+
+
+def test_every_key_of_the_page_on_recipes_can_be_set_as_it_stands_there():
+    rows = re.findall(r"^\| `.*", (ROOT / "docs/recipes.md").read_text(), re.MULTILINE)
+    words = [word for row in rows for word in re.findall(r"`([a-z]+\.[a-z_]+(?:=[^`]+)?)`", row)]
+    assert len(words) > 20
+    flags = [f"--config.{w}" for w in words if "=" in w and "PATH" not in w and "NAME" not in w]
+    command = parse(["launch.py", f"--config={ROOT / 'experiments/simple_cnn.py'}", *flags])
+    keys = config_lib.flatten(command.config)
+    assert {word.partition("=")[0] for word in words} <= set(keys)
+    validate(command.config)
 
 
 @pytest.fixture(scope="module")
