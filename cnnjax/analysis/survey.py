@@ -72,29 +72,28 @@ def survey(module: nn.Module, variables: Any, batches: Iterable[Any],
     Args:
       module: any module of `create_model`'s contract, with classes.
       variables: of the module.
-      batches: of images (n, H, W, C) as the model takes them. All have the size of the first one,
-        but the last may be smaller.
+      batches: of images (n, H, W, C) as the model takes them.
       endpoints: names of `module.endpoints` that are maps; None is all of them.
       grid: positions that `pooled` has at most along each side of a map.
 
     Raises:
       UserError: if there is no such endpoint or it is no map, or no image.
     """
-    parts, shapes, size, total = [], {}, 0, 0
+    parts, shapes, size = [], {}, 0
     for batch in batches:
         batch = jnp.asarray(batch)
         if not parts:
-            size = len(batch)
             shapes = _map_shapes(module, variables, batch.shape, endpoints)
-        # Filled up with what is cut off again: of one size it compiles once.
+        # A smaller one is filled up with what is cut off again: of one size it compiles once.
+        size = max(size, len(batch))
         filled = jnp.concatenate([batch, jnp.zeros((size - len(batch), *batch.shape[1:]),
                                                    batch.dtype)])
         found = _look(module, tuple(shapes), grid, variables, filled)
-        parts.append(jax.tree.map(np.asarray, found))
-        total += len(batch)
+        count = len(batch)
+        parts.append(jax.tree.map(lambda a, n=count: np.asarray(a)[:n], found))
     if not parts:
         raise UserError("survey: there are no images.")
-    return Survey(**jax.tree.map(lambda *a: np.concatenate(a)[:total], *parts),
+    return Survey(**jax.tree.map(lambda *a: np.concatenate(a), *parts),
                   map_size={name: shape[1:3] for name, shape in shapes.items()})
 
 

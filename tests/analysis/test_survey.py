@@ -41,6 +41,13 @@ def test_a_survey_in_batches_has_what_the_model_gives_at_once(variables, seen):
     np.testing.assert_allclose(seen.probabilities.sum(1), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("ends", [(2, 3), (1, 3)])
+def test_batches_of_a_survey_may_be_of_any_sizes(variables, seen, ends):
+    found = survey(MODEL, variables, np.split(IMAGES, ends))
+    np.testing.assert_allclose(found.logits, seen.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found.where["stage1"], seen.where["stage1"])
+
+
 def test_the_strongest_places_of_a_survey_are_those_of_strongest_patches(variables, seen):
     for endpoint, channel in (("conv1", 2), ("stage2", 5)):
         patches = cnnjax.analysis.strongest_patches(MODEL, variables, IMAGES, endpoint, channel, 3)
