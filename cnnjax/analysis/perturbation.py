@@ -64,6 +64,7 @@ def occlusion(module: nn.Module, variables: Any, images: jax.Array, classes: Any
     if any(s > w for s, w in zip(stride, window, strict=True)):
         raise UserError(f"occlusion: a stride of {stride} leaves pixels between windows of "
                         f"{window}; make it the window's size or less.")
+    images = jnp.asarray(images)
     classes = classes_of(module, variables, images, classes)
     whole = chosen(logits_of(module, variables, images), classes)
     fallen = np.zeros(images.shape[:3], np.float64)

@@ -191,6 +191,20 @@ def test_the_rank_correlation_is_spearmans(values, others, expected):
     assert found == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("function", "arguments"), [
+    (attribution.saliency, {}), (attribution.smooth_grad, {"samples": 2}),
+    (attribution.integrated_gradients, {"steps": 2}), (attribution.guided_backprop, {}),
+    (attribution.grad_cam, {"endpoint": "conv3"}),
+    (attribution.grad_cam_plus_plus, {"endpoint": "conv3"}),
+    (perturbation.occlusion, {"window": 8, "stride": 8}),
+    (perturbation.deletion, {"maps": np.ones((3, 16, 16)), "steps": 2}),
+    (perturbation.insertion, {"maps": np.ones((3, 16, 16)), "steps": 2})])
+def test_images_may_be_of_numpy(function, arguments):
+    found, expected = (function(MODEL, variables(), images, **arguments)
+                       for images in (np.asarray(IMAGES), jnp.asarray(IMAGES)))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
 @pytest.mark.parametrize(("function", "message"), [
     (lambda: call(attribution.saliency, classes=5), "integers from 0 to 4"),
     (lambda: call(attribution.saliency, classes=1.5), "integers from 0 to 4"),
