@@ -169,13 +169,13 @@ def classes_of(module: nn.Module, variables: Any, images: jax.Array, classes: An
     """
     if classes is None:
         return predict_classes(module, variables, images)
-    classes = jnp.broadcast_to(jnp.asarray(classes), (images.shape[0],))
+    count, given = images.shape[0], np.asarray(classes)
     outputs = jax.eval_shape(logits_of, module, variables, images).shape[-1]
-    if not jnp.issubdtype(classes.dtype, jnp.integer) or not (
-            (classes >= 0) & (classes < outputs)).all():
+    if (given.shape not in ((), (1,), (count,)) or not np.issubdtype(given.dtype, np.integer)
+            or not ((given >= 0) & (given < outputs)).all()):
         raise UserError(f"classes must be integers from 0 to {outputs - 1}, one for each of the "
-                        f"{images.shape[0]} images; got {classes}.")
-    return classes
+                        f"{count} images or one for all; got {classes}.")
+    return jnp.broadcast_to(jnp.asarray(given), (count,))
 
 
 @functools.partial(jax.jit, static_argnums=0)

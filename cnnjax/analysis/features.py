@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import numbers
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -131,12 +132,12 @@ def translation_curve(module: nn.Module, variables: Any, images: Any, endpoint: 
       shifts: from 0 on, in pixels.
 
     Raises:
-      UserError: if there is no such endpoint, a shift is negative, or the field of no position lies
-        within the image.
+      UserError: if there is no such endpoint, a shift is negative or no integer, or the field of no
+        position lies within the image.
     """
     field = endpoint_fields(module, images.shape, endpoint)[endpoint]
-    if min(shifts, default=0) < 0:
-        raise UserError(f"translation_curve: shifts are from 0 on, got {min(shifts)}.")
+    if not all(isinstance(shift, numbers.Integral) and shift >= 0 for shift in shifts):
+        raise UserError(f"translation_curve: shifts are whole pixels from 0 on, got {shifts}.")
     before = np.asarray(_endpoint(module, endpoint, variables, images), np.float64)
     differences = []
     for shift in shifts:

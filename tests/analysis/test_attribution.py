@@ -208,6 +208,8 @@ def test_images_may_be_of_numpy(function, arguments):
 @pytest.mark.parametrize(("function", "message"), [
     (lambda: call(attribution.saliency, classes=5), "integers from 0 to 4"),
     (lambda: call(attribution.saliency, classes=1.5), "integers from 0 to 4"),
+    (lambda: call(attribution.saliency, classes="ant"), "integers from 0 to 4"),
+    (lambda: call(attribution.saliency, classes=[1, 2]), "one for each of the 3 images or one"),
     (lambda: call(attribution.grad_cam, "stage"), "Did you mean 'stage"),
     (lambda: call(attribution.grad_cam, "features"), "is no map"),
     (lambda: call(attribution.smooth_grad, samples=0), "samples must be 1 or more"),

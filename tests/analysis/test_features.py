@@ -115,6 +115,8 @@ def test_a_flattened_map_is_compared_whole():
     (lambda: features.pca(X, 7), "1 to 6 components, not 7"),
     (lambda: features.translation_curve(Net(False), {}, np.ones((1, 8, 8, 3)), "map", [-1]),
      "from 0 on"),
+    (lambda: features.translation_curve(Net(False), {}, np.ones((1, 8, 8, 3)), "map", [0.5]),
+     "whole pixels"),
     (lambda: features.translation_curve(
         Net(False), {"params": {"conv": {"kernel": np.ones((3, 3, 3, 4), np.float32)}}},
         np.ones((1, 8, 8, 3), np.float32), "map", [7]), "use larger images"),
