@@ -91,7 +91,7 @@ def _prepare() -> dict[str, Any]:
         "output": _optional(str),  # The folder to write; None: PATH-256px, beside it.
         "short_side": 256,  # Pixels; images with a smaller one are copied as they are.
         "quality": 90,  # Of JPEG.
-        "shard_mb": 256,  # MiB that a file of the copy has at most; as much memory is needed.
+        "shard_mb": 256,  # MiB of images in a file of the copy, at most; as much memory is needed.
     }
 
 
