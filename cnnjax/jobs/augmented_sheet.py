@@ -63,8 +63,9 @@ def draw(experiment: Experiment, readable: np.ndarray | None = None) -> bytes:
 def _drawn(feed: Feed, batch: dict[str, np.ndarray], epoch: int) -> dict[str, np.ndarray]:
     """Returns the batch as in another epoch: the host may cut its images anew."""
     assert isinstance(feed, StreamFeed)
+    # Of one that is repeated in the batch, each row has a crop of its own.
     rows, _ = feed.stream.read(batch["index"], feed.order.passes(
-        np.full(len(batch["index"]), epoch * feed.order.n)))
+        np.arange(len(batch["index"])) + epoch * feed.order.n))
     return {name: rows[name] for name in ("image", "label")}
 
 

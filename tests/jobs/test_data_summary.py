@@ -119,6 +119,25 @@ def test_the_page_shows_what_the_first_steps_are_given(photos, mix, monkeypatch)
             assert weight > 0.995 or first[1] == f"{weight:.2f} {label}"
 
 
+def test_the_page_shows_images_with_the_partners_of_the_first_step_where_they_are_repeated(
+        photos, monkeypatch):
+    config = parse(["launch.py", "--config=experiments/simple_cnn.py", "--job=summarize",
+                    f"--config.data.name=folder:{photos}", "--config.data.image_size=8",
+                    "--config.train.batch_size=6", "--config.augment.repeats=3",
+                    "--config.augment.random_resized_crop=(0.2,0.5)", "--config.augment.mixup=1.0",
+                    "--config.data.on_error=skip", "--config.summarize.draws=1"]).config
+    cells = []
+    monkeypatch.setattr(contact_sheet, "draw", lambda images, columns: cells.extend(images) or b"")
+    experiment = experiment_lib.build(config)
+    augmented_sheet.draw(experiment)
+    batch, given = first_batch(experiment)
+    assert len(set(batch["index"][0, :3].tolist())) == 1
+    images, _ = jax.jit(functools.partial(step_lib.augmented, experiment.phases[-1].task))(0, given)
+    for row, (pixels, *_) in zip((0, 3), cells[2:], strict=True):
+        expected = augmented_sheet._pixels(np.asarray(images[row]), experiment)
+        assert np.abs(pixels.astype(int) - expected).max() <= 1
+
+
 @pytest.mark.parametrize("mix", [[], ["--config.augment.mixup=1.0"]])
 def test_the_page_shows_few_images_of_a_large_batch_as_they_are_in_it(mix, monkeypatch):
     command = parse([*CONFIG, "--config.train.batch_size=24", "--config.augment.pad_crop=2",
