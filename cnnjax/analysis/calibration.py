@@ -174,7 +174,8 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
     left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy",
              title=f"ECE {report['ece']:.2%}, after temperature scaling "
                    f"{report['ece_scaled']:.2%}")
-    left.legend(loc="upper left")  # In a frame: bars may reach it.
+    # Below, because bars may reach any place above.
+    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
     matrix = np.asarray(report["confusion"], float)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     end = len(class_names) - 0.5  # A row stands for several of very many classes.

@@ -6,6 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from cnnjax.analysis import calibration, charts, mistakes
 from cnnjax.jobs.evaluate import _rows
@@ -148,6 +149,20 @@ def test_no_temperature_stands_beside_an_error_that_was_measured_at_others(tmp_p
     rows = _rows(report | {"class_names": ["a", "b"]})
     assert "30.00%" in rows["calibration"] and "2.000" not in rows["calibration"]
     assert rows["temperature"] == "2.000, fitted on all examples"
+
+
+def test_no_bar_of_the_reliability_diagram_is_hidden_behind_the_legend(answers, tmp_path,
+                                                                       monkeypatch):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig",
+                        lambda figure, *a, **k: figures.append(figure) or save(figure, *a, **k))
+    calibration.plot_calibration(calibration.calibration_report(*answers), tuple("abcd"),
+                                 str(tmp_path / "a.png"), "title")
+    left = figures[0].axes[0]
+    legend = left.get_legend().get_window_extent()
+    assert not legend.overlaps(left.get_window_extent())
+    assert not legend.overlaps(left.xaxis.get_tightbbox())
+    assert figures[0].bbox.containsx(legend.x0) and figures[0].bbox.containsy(legend.y0)
 
 
 def test_the_report_is_of_these_functions_before_and_after_scaling(answers):
