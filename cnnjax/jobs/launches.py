@@ -99,7 +99,7 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
     if visible := environment.get("CUDA_VISIBLE_DEVICES"):
         seen = len(visible.split(","))
     else:
-        seen = len([p for p in Path("/dev").glob("nvidia*") if p.name[6:].isdecimal()])
+        seen = nvidia_gpus()
     local = int(environment.get("SLURM_LOCALID", environment.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)))
     tasks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0)) or _tasks_here(environment)
     if not seen:
@@ -108,6 +108,11 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
         return {"local_device_ids": list(range(seen))}
     share = seen // tasks
     return {"local_device_ids": list(range(local * share, (local + 1) * share))}
+
+
+def nvidia_gpus() -> int:
+    """Returns how many NVIDIA GPUs are here; a container may have the fourth alone, nvidia3."""
+    return sum(path.name[6:].isdecimal() for path in Path("/dev").glob("nvidia*"))
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:

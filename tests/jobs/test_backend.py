@@ -1,9 +1,11 @@
 """What is set before the first computation."""
 
+import fnmatch
 import os
 import re
 import subprocess
 import sys
+from pathlib import PurePath
 
 import jax
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 from cnnjax import config as config_lib
 from cnnjax import jobs
 from cnnjax.command_line import main
-from cnnjax.jobs import backend
+from cnnjax.jobs import backend, launches
 from cnnjax.types import Failure
 
 
@@ -138,3 +140,36 @@ def test_products_of_bfloat16_are_a_warning_where_nothing_is_gained(platform, fl
     assert len(recwarn) == warned
     assert backend.product_type("bfloat16_products") == (
         "bfloat16" if platform == "cpu" else "float32")
+
+
+class Dev:
+    """Stands for pathlib.Path in a machine with these files in /dev."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def __call__(self, path):
+        return Dev(*[name for name in self.names if path in ("/dev", f"/dev/{name}")])
+
+    def exists(self):
+        return bool(self.names)
+
+    def glob(self, pattern):
+        return [PurePath("/dev", name) for name in self.names if fnmatch.fnmatch(name, pattern)]
+
+
+@pytest.mark.parametrize("names,platforms,used,said", [
+    (["nvidia0", "nvidia1", "nvidiactl"], "", "cpu", "pip install -U 'jax[cuda13]'"),
+    (["nvidia3", "nvidiactl"], "", "cpu", "pip install -U 'jax[cuda13]'"),
+    (["nvidiactl", "nvidia-uvm"], "", "cpu", None),  # A driver, and no GPU given.
+    (["accel0"], "", "cpu", "pip install -U 'jax[tpu]'"),
+    (["null"], "", "cpu", None),
+    (["nvidia0"], "", "gpu", None), (["nvidia0"], "cpu", "cpu", None)])
+def test_an_accelerator_that_is_not_used_is_a_warning_with_the_command(names, platforms, used, said,
+                                                                       monkeypatch):
+    for module in (backend, launches):
+        monkeypatch.setattr(module, "Path", Dev(*names))
+    monkeypatch.setattr(jax, "default_backend", lambda: used)
+    monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    found = backend.unused_accelerator()
+    assert found is None if said is None else said in found
