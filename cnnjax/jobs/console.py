@@ -80,7 +80,7 @@ class Display:
         if style == "auto":
             style = "bar" if sys.stdout.isatty() else "plain"
         self._style, self._total, self._batch_size = style, total, batch_size
-        self._start, self._since, self._progress = start, time.perf_counter(), None
+        self._start, self._since, self._progress = start, None, None
         if style == "bar":
             self._progress = Progress(
                 TextColumn("step"), MofNCompleteColumn(), BarColumn(16), TimeElapsedColumn(),
@@ -93,6 +93,8 @@ class Display:
 
     def step(self, step: int) -> None:
         """Moves the bar."""
+        if self._since is None:  # The first call has compiled, which says nothing of the others.
+            self._start, self._since = step, time.perf_counter()
         if self._progress:
             self._progress.update(self._task, completed=step)
 
@@ -105,10 +107,10 @@ class Display:
             if any(key.startswith("eval") for key in values):
                 self._progress.console.print(f"step {step:,}  " + "  ".join(parts))
         elif self._style == "plain":
-            done = max(1, step - self._start)
-            eta = (time.perf_counter() - self._since) / done * (self._total - step)
-            print(f"step {step:,}/{self._total:,}  " + "  ".join(parts) + f"  ETA {duration(eta)}",
-                  flush=True)
+            if self._since is not None and step > self._start:
+                pace = (time.perf_counter() - self._since) / (step - self._start)
+                parts.append(f"ETA {duration(pace * (self._total - step))}")
+            print(f"step {step:,}/{self._total:,}  " + "  ".join(parts), flush=True)
 
     def close(self) -> None:
         """Leaves the bar where it is."""

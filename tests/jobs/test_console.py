@@ -35,3 +35,17 @@ def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monke
     line = [line for line in out.getvalue().splitlines() if "step" in line][-1]
     assert " 36123/150000 " in line and "ETA -:--:--" in line
     assert ("top1 0.5000" in line) == (width == 200)
+
+
+def test_the_time_left_is_that_of_the_steps_without_the_compilation_before_them(monkeypatch,
+                                                                                capsys):
+    now = [0.0]
+    monkeypatch.setattr(console.time, "perf_counter", lambda: now[0])
+    display, lines = console.Display("plain", 100, 10, 64), []
+    # The first call compiles for a minute; a step takes half a second.
+    for step, now[0] in ((11, 60.0), (12, 60.5), (31, 70.0)):
+        display.step(step)
+        display.record(step, {"train_loss": 1.0})
+        lines += capsys.readouterr().out.splitlines()
+    assert lines == ["step 11/100  loss 1.0000", "step 12/100  loss 1.0000  ETA 44.0 s",
+                     "step 31/100  loss 1.0000  ETA 34.5 s"]
