@@ -12,6 +12,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -82,12 +83,8 @@ class Display:
         self._style, self._total, self._batch_size = style, total, batch_size
         self._start, self._since, self._progress = start, None, None
         if style == "bar":
-            self._progress = Progress(
-                TextColumn("step"), MofNCompleteColumn(), BarColumn(16), TimeElapsedColumn(),
-                TextColumn("ETA"), TimeRemainingColumn(),
-                # What a narrow terminal has no room for is missing at the end.
-                TextColumn("{task.fields[text]}", table_column=Column(
-                    ratio=1, no_wrap=True, overflow="ellipsis")), expand=True)
+            self._progress = Progress(expand=True)
+            self._progress.columns = _columns(self._progress.console.width)
             self._task = self._progress.add_task("", total=total, completed=start, text="")
             self._progress.start()
 
@@ -118,6 +115,16 @@ class Display:
             self._progress.stop()
 
 
-_SHOWN = (("epoch", "epoch", ".1f"), ("train_loss", "loss", ".4f"), ("train_top1", "top1", ".4f"),
-          ("eval_loss", "eval loss", ".4f"), ("eval_top1", "eval top1", ".4f"), ("lr", "lr", ".3g"),
-          ("images_per_second", "images/s", ",.0f"))
+def _columns(width: int) -> tuple[ProgressColumn, ...]:
+    """Returns the columns of the bar on a terminal of that width."""
+    wide = width >= 100
+    # 80 have room for loss, accuracy and images/s; what there is none for is missing at the end.
+    text = TextColumn("{task.fields[text]}", table_column=Column(
+        ratio=1, no_wrap=True, overflow="ellipsis"))
+    return (TextColumn("step"), MofNCompleteColumn(), BarColumn(16 if wide else 6),
+            *[TimeElapsedColumn()] * wide, TextColumn("ETA"), TimeRemainingColumn(), text)
+
+
+_SHOWN = (("train_loss", "loss", ".4f"), ("train_top1", "top1", ".4f"),
+          ("images_per_second", "images/s", ",.0f"), ("eval_loss", "eval loss", ".4f"),
+          ("eval_top1", "eval top1", ".4f"), ("epoch", "epoch", ".1f"), ("lr", "lr", ".3g"))

@@ -28,13 +28,15 @@ def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monke
     terminal = Console(file=out, width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(console, "Progress", functools.partial(console.Progress, console=terminal))
     display = console.Display("bar", 150_000, 0, 64)
-    display.record(36_123, {"epoch": 23.4, "train_loss": 2.2684, "train_top1": 0.5})
+    display.record(36_123, {"epoch": 23.4, "train_loss": 2.2684, "train_top1": 0.5, "lr": 0.0125,
+                            "images_per_second": 12_345.6})
     display.step(36_123)
     display._progress.refresh()
     display.close()
     line = [line for line in out.getvalue().splitlines() if "step" in line][-1]
     assert " 36123/150000 " in line and "ETA -:--:--" in line
-    assert ("top1 0.5000" in line) == (width == 200)
+    assert ("loss 2.2684  top1 0.5000  images/s 12,346" in line) == (width >= 80)
+    assert ("epoch 23.4  lr 0.0125" in line) == (width == 200)
 
 
 def test_the_time_left_is_that_of_the_steps_without_the_compilation_before_them(monkeypatch,

@@ -167,7 +167,7 @@ def read_row(run: Run) -> Row:
         row.step = int(steps[-1])
     if found := re.findall(r'"eval_top1": ([\d.e-]+)', text):
         row.top1 = float(found[-1])
-    # The plain lines of a run: "step 120/3,000  epoch …".
+    # The plain lines of a run: "step 120/3,000  loss …".
     if steps := re.findall(r"^step [\d,]+/([\d,]+) ", trial.tail(run.folder / trial.STDOUT),
                            re.MULTILINE):
         row.total = int(steps[-1].replace(",", ""))
