@@ -14,6 +14,7 @@ import pytest
 
 from cnnjax.data import augment
 from cnnjax.models import create_model
+from cnnjax.models.table import TABLE
 from cnnjax.weights import load_weights, namings
 from cnnjax.weights.naming import from_torch, shapes_in_torch, to_torch
 
@@ -30,6 +31,14 @@ def loaded(model, naming, size, fill):
     state = {key: values.seeded(key, shape, fill)
              for key, shape in shapes_in_torch(naming, shapes).items()}
     return from_torch(naming, state, shapes)
+
+
+def test_every_architecture_has_a_training_step_and_a_comparison_that_is_not_slow():
+    every = {entry.module for entry in TABLE.values()}
+    logits, training = map(golden_cases.cases, ("LOGITS", "TRAINING"))
+    assert {TABLE[case.model].module for _, _, case in training} == every
+    assert {TABLE[case.model or name].module for _, name, case in logits + training
+            if not case.slow} == every
 
 
 @pytest.mark.parametrize(("family", "name", "case"), LOGITS)

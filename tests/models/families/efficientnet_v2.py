@@ -4,16 +4,19 @@ from golden_values import Fill, Logits, Training
 
 _SIZES = ((64, 64, 3), (97, 75, 3))
 _CLASSES = dict(num_classes=17)
+_SMALL = dict(num_classes=7, width=0.25, depth=0.12)
 
 LOGITS = {
     **{f"efficientnet_v2_{size}": Logits(_SIZES, _CLASSES, f"torchvision:efficientnet_v2_{size}",
                                          "torchvision", slow=True) for size in "sml"},
     "tf_efficientnetv2_s": Logits(_SIZES, _CLASSES, "timm:tf_efficientnetv2_s", "timm", slow=True),
+    "small_efficientnetv2": Logits(_SIZES[1:], _SMALL, "small", "timm",
+                                   model="tf_efficientnetv2_s"),
 }
 TRAINING = {
     "same": Training("tf_efficientnetv2_s", (45, 38, 3),
-                     dict(num_classes=7, width=0.25, depth=0.12, dropout_rate=0.0,
-                          drop_path_rate=0.0), "small", "timm", slow=True),
+                     dict(_SMALL, dropout_rate=0.0, drop_path_rate=0.0), "small", "timm",
+                     slow=True),
 }
 # The last norms of the blocks that have a shortcut, in torchvision's names and in timm's: of fused
 # blocks of one convolution, of those of two, and of the others. Nearly off, for L has 73 of them.

@@ -10,6 +10,9 @@ LOGITS = {
                         "torchvision", slow=True),
     "googlenet_original": Logits(_SIZES, dict(num_classes=17), "googlenet_original",
                                  "torchvision", slow=True),
+    "small_googlenet": Logits(_SIZES[1:], dict(num_classes=7, aux_logits=True,
+                                               stage_sizes=(1, 1, 1)), "one_block_a_stage",
+                              "torchvision", model="googlenet"),
 }
 _NO_DROPOUT = dict(num_classes=7, aux_logits=True, dropout_rate=0.0, aux_dropout_rate=0.0)
 TRAINING = {

@@ -8,6 +8,8 @@ _SMALL = dict(num_classes=7, pool_widths=(32,), widths_7x7=(128,), last_blocks=1
 LOGITS = {
     "inception_v3": Logits(((96, 96, 3), (133, 111, 3)), dict(num_classes=17),
                            "without_auxiliary_head", "torchvision", slow=True),
+    "small_inception_v3": Logits(((97, 88, 3),), _SMALL, "small", "torchvision",
+                                 model="inception_v3"),
 }
 TRAINING = {
     "one_block_of_each_kind": Training("inception_v3", (107, 95, 3), _SMALL, "small",

@@ -93,8 +93,8 @@ class OneBlockAStage(TorchvisionGoogLeNet):
         self.aux2 = None
 
     def forward(self, x):
-        logits, _, auxiliary = super().forward(x)
-        return logits, auxiliary
+        outputs = super().forward(x)
+        return (outputs[0], outputs[2]) if self.training else outputs
 
 
 MODELS = {"googlenet_original": GoogLeNet,
