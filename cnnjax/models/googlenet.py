@@ -13,7 +13,6 @@ its `transform_input` undoes that one, which belongs to the weights here.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -23,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.branches import Branches, Pool, Unit, conv_unit
-from cnnjax.models.initializers import normal, torch_uniform_bias
+from cnnjax.models.initializers import caffe_xavier, normal
 from cnnjax.models.layers import (
     FLOAT32,
     AvgPool,
@@ -56,11 +55,6 @@ AUXILIARY = {(2, 1): "aux1", (2, 4): "aux2"}
 def inception_name(stage: int, block: int) -> str:
     """Returns the paper's name of a block, such as "inception4a" of (2, 1): stages start at 3."""
     return f"inception{stage + 2}{'abcde'[block - 1]}"
-
-
-def _caffe_xavier(key, shape, dtype=FLOAT32):
-    """U(-b, b) of variance 1 / fan_in."""
-    return torch_uniform_bias(math.prod(shape[:-1]) / 3)(key, shape, dtype)
 
 
 class AuxiliaryHead(nn.Module):
@@ -180,7 +174,7 @@ class GoogLeNet(nn.Module):
     def _makers(self, train):
         """The convolution unit, its channels multiplied by `width`, and the dense layers."""
         batch_norm = self.norm == "batch"
-        kernel_init = normal(0.01) if batch_norm else _caffe_xavier
+        kernel_init = normal(0.01) if batch_norm else caffe_xavier
         biased = dict(kernel_init=kernel_init, bias_init=nn.initializers.constant(0.2))
         conv = functools.partial(Conv, dtype=self.dtype, use_bias=not batch_norm, **biased)
         norm = functools.partial(BatchNorm, train, self.bn_momentum, epsilon=1e-3)

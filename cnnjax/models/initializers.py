@@ -62,6 +62,11 @@ def torch_uniform_bias(fan_in: int) -> Initializer:
     return init
 
 
+def caffe_xavier(key: jax.Array, shape: Sequence[int], dtype=FLOAT32) -> jax.Array:
+    """Caffe's initialiser "xavier": U(-b, b) of variance 1 / fan_in."""
+    return torch_uniform_bias(math.prod(shape[:-1]) / 3)(key, shape, dtype)
+
+
 def parameter(layer: nn.Module, name: str, init: Initializer, shape: Sequence[int]) -> jax.Array:
     """Returns `layer.param(name, init, shape)`, float32.
 

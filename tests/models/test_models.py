@@ -1,6 +1,8 @@
 """The contract that every model keeps, whatever its architecture."""
 
 import functools
+import inspect
+import re
 
 import flax.linen as nn
 import jax
@@ -12,6 +14,7 @@ import test_torch_models
 from cnnjax import ops, trees
 from cnnjax.models import create_model, identify, list_models, lookup, model_arguments
 from cnnjax.models.parts import DropPath
+from cnnjax.models.table import TABLE
 from cnnjax.types import UserError
 
 # Parameters and batch-norm statistics of models that test_torch_models does not have.
@@ -98,6 +101,14 @@ def small(name, **overrides):
 
 def test_every_listed_model_is_held_to_a_published_size():
     assert set(PARAMS) | set(test_torch_models.NAMES) == set(list_models())
+
+
+@pytest.mark.parametrize("module", {entry.module: entry for entry in TABLE.values()})
+def test_the_file_of_an_architecture_names_its_paper_and_is_read_in_one_go(module):
+    source = inspect.getmodule(module)
+    assert len(inspect.getsource(source).splitlines()) <= 200
+    papers = {entry.paper for entry in TABLE.values() if entry.module is module}
+    assert papers == {None} or re.search(r"arXiv\s\d{4}\.\d{4,5}|Proceedings", source.__doc__)
 
 
 @pytest.mark.parametrize("name", COUNTED)
