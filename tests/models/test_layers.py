@@ -164,6 +164,25 @@ def test_googlenets_response_normalisation_has_the_constants_of_caffes_replicati
     np.testing.assert_allclose(np.ravel(found), x / (1 + 1e-4 * energy) ** 0.75, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name,side,rates", [
+    ("alexnet", 64, [0.5, 0.5]), ("alexnet_original", 64, [0.5, 0.5]), ("vgg11", 32, [0.5, 0.5]),
+    ("googlenet", 32, [0.7, 0.7, 0.2]), ("googlenet_original", 32, [0.7, 0.7, 0.4]),
+    ("inception_v3", 299, [0.5]), ("squeezenet1_1", 32, [0.5]), ("mobilenet_v2", 32, [0.2]),
+    ("mobilenet_v3_small", 32, [0.2]), ("densenet121", 32, []), ("convnext_tiny", 32, [])])
+def test_a_model_drops_as_published(name, side, rates):
+    """At torchvision's rates, and the papers' (section 4.2 of NIPS 2012, 5 and 6 of 1409.4842)."""
+    layers, _ = traced(create_model(name, 100, **START.get(name, {})), side)
+    assert [layer.rate for layer in layers.values()
+            if isinstance(layer, nn.Dropout) and layer.rate] == rates
+
+
+def test_efficientnets_drop_the_more_the_larger_they_are_as_in_torchvision():
+    rates = {name: create_model(name).dropout_rate for name in (
+        *(f"efficientnet_b{i}" for i in range(8)), *(f"efficientnet_v2_{size}" for size in "sml"))}
+    assert list(rates.values()) == [0.2, 0.2, 0.3, 0.3, 0.4, 0.4, 0.5, 0.5, 0.2, 0.3, 0.4]
+    assert {create_model(name).drop_path_rate for name in rates} == {0.2}
+
+
 def test_densenets_layers_drop_at_a_rate_of_their_own():
     layers, _ = traced(create_model("densenet121", 10, stage_sizes=(1, 1), dropout_rate=0.5,
                                     layer_dropout_rate=0.2))
