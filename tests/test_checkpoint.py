@@ -37,6 +37,13 @@ def test_the_last_and_the_best_are_kept(tmp_path, sharding):
     checkpoints.close()
 
 
+def test_as_many_of_the_best_are_kept_as_were_asked_for(tmp_path, sharding):
+    checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=2)
+    save(checkpoints, [0.2, 0.9, 0.3, 0.8, 0.1, None], sharding)
+    assert checkpoints.steps() == [2, 4, 6] and checkpoints.find("best") == 2
+    checkpoints.close()
+
+
 def test_the_lowest_loss_is_the_best(tmp_path, sharding):
     checkpoints = Checkpoints(tmp_path, keep_last=1, keep_best=1, metric="loss")
     for step, loss in enumerate([0.5, 0.2, 0.7, 0.6], 1):

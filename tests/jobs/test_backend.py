@@ -14,7 +14,7 @@ import pytest
 from cnnjax import config as config_lib
 from cnnjax import jobs
 from cnnjax.command_line import main
-from cnnjax.jobs import backend, launches
+from cnnjax.jobs import backend, experiment, launches
 from cnnjax.types import Failure
 
 
@@ -140,6 +140,16 @@ def test_products_of_bfloat16_are_a_warning_where_nothing_is_gained(platform, fl
     assert len(recwarn) == warned
     assert backend.product_type("bfloat16_products") == (
         "bfloat16" if platform == "cpu" else "float32")
+
+
+@pytest.mark.parametrize("platform,dtype", [
+    ("cpu", "float32"), ("gpu", "bfloat16"), ("tpu", "bfloat16")])
+def test_accelerators_compute_in_bfloat16_unless_told_otherwise(platform, dtype, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: platform)
+    assert config_lib.default().precision == "auto"
+    assert experiment.compute_dtype("auto") == dtype
+    for told in ("float32", "bfloat16"):
+        assert experiment.compute_dtype(told) == told
 
 
 class Dev:

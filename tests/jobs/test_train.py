@@ -15,7 +15,7 @@ import cnnjax
 from cnnjax import config as config_lib
 from cnnjax import trees
 from cnnjax.command_line import main
-from cnnjax.jobs import ahead, run_summary, workdir
+from cnnjax.jobs import ahead, backend, run_summary, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.train.writers import read_metrics
@@ -258,7 +258,11 @@ def test_the_record_beside_the_arrays_says_what_they_are(whole):
     record = checkpoints.record(40)
     assert record["model"]["name"] == "simple_cnn" and record["class_names"] == list("0123456789")
     assert record["preprocess"]["size"] == [8, 8] and record["data"]["fingerprint"]
-    assert record["config"]["train"]["steps"] == 40 and "jax" in record["versions"]
+    assert record["config"]["train"]["steps"] == 40 and record["versions"] == backend.versions()
+    assert record["data"]["name"] == "digits"
+    commits = [(commit or "").rstrip("+") for commit in (record["git_commit"],
+                                                         backend.git_commit())]
+    assert commits[0] == commits[1]
     assert record["metrics"]["eval_top1"] == summary(whole)["top1"]
 
 

@@ -132,6 +132,14 @@ def test_only_the_training_step_takes_less_exact_formulations(batch):
         assert taken == [{"auto": "winograd", "xla": "xla"}[choice], "xla"]
 
 
+def test_a_step_takes_the_memory_of_the_state_before_it(batch):
+    call = step_lib.make_train_call(task(), fetch, mesh())
+    before = jax.device_put(start(task()), step_lib.replicated(mesh()))
+    call(before, CONSTANTS, jax.tree.map(lambda a: a[None], arrays(batch)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(
+        (before.params, before.batch_stats, before.opt_state)))
+
+
 def test_an_evaluation_compiles_once(batch):
     t = task()
     call = step_lib.make_eval_call(t.module, fetch, lambda x: x.astype(jnp.float32), mesh())
