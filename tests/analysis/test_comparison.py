@@ -6,10 +6,12 @@ import re
 import pytest
 
 import cnnjax
+from cnnjax.analysis import published
 from cnnjax.analysis.comparison import compare, format_comparison
 from cnnjax.analysis.published import FIGURES, IDEAS, idea
 from cnnjax.models import lookup
 from cnnjax.types import UserError
+from cnnjax.weights.published import table
 
 
 def test_every_published_figure_is_of_a_model_of_the_table():
@@ -39,6 +41,16 @@ def test_figures_are_percentages_with_the_model_the_test_and_the_source():
             if "% error" in figure.what:
                 error = float(re.search(r"([\d.]+) % error", figure.what)[1])
                 assert round(100 - error, 2) == (figure.top5 or figure.top1)
+
+
+def test_what_torchvision_has_weights_of_has_their_top_1_and_top_5():
+    there = {row.model for row in table() if row.tag == "IMAGENET1K_V1"}
+    assert there == published._V1.keys()
+    for name in there:
+        figure = next(f for f in FIGURES[name] if f.what == "torchvision's weights, V1")
+        assert 50 < figure.top1 < figure.top5 < 100
+    first, second, _ = FIGURES["resnet50"]
+    assert (first.top5, second.top5) == (92.86, 95.43)
 
 
 def test_competition_entries_say_that_they_are_ensembles():
