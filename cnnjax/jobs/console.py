@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.table import Column, Table
 
-_WIDTH = 60  # Blocks of the learning-rate curve.
+_WIDTH = 56  # Blocks of the learning-rate curve: as many as a table on 80 columns has room for.
 
 
 def print_table(title: str, rows: Mapping[str, Any]) -> None:
@@ -58,13 +58,13 @@ def size(count: float, unit: str = "B") -> str:
 
 
 def sparkline(schedule: Callable[[int], float], total: int) -> str:
-    """Returns the learning rate over the run as a line of blocks with its ends and its peak."""
+    """Returns the learning rate over the run as a line of blocks, and below its ends and peak."""
     steps = [round(i * (total - 1) / (_WIDTH - 1)) for i in range(_WIDTH)]
     values = [float(schedule(s)) for s in steps]
     top = max(values) or 1.0
     blocks = "▁▂▃▄▅▆▇█"
     line = "".join(blocks[min(7, int(v / top * 7.999))] for v in values)
-    return f"{line}  from {values[0]:.3g} over {top:.3g} to {values[-1]:.3g}"
+    return f"{line}\nfrom {values[0]:.3g} over {top:.3g} to {values[-1]:.3g}"
 
 
 class Display:

@@ -39,6 +39,15 @@ def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monke
     assert ("epoch 23.4  lr 0.0125" in line) == (width == 200)
 
 
+def test_the_curve_of_the_learning_rate_is_one_line_on_80_columns(monkeypatch, capsys):
+    monkeypatch.setattr(console, "stdout", lambda: Console(width=80))
+    console.print_table("Dry run", {
+        "memory of a step": "", "learning rate": console.sparkline(lambda step: step / 99, 100)})
+    curve, ends = capsys.readouterr().out.splitlines()[-3:-1]
+    assert curve.count("█") > 5 and curve.strip("│ ").endswith("█")
+    assert ends.strip("│ ") == "from 0 over 1 to 1"
+
+
 def test_the_time_left_is_that_of_the_steps_without_the_compilation_before_them(monkeypatch,
                                                                                 capsys):
     now = [0.0]
