@@ -201,14 +201,15 @@ def _measure(state: TrainState, before: int, step: int, schedule: Schedule, hook
     log, evaluate, save = schedule.due(before, step)
     if not (log or evaluate or save or stopping):
         return state
-    _check_loss(state.window)
-    if save or stopping:
-        _check_finite(state, step)
-    record, unlogged = {}, state
-    if log:
-        record = _read(state.window) | (meter.read(step, time.perf_counter()) if meter else {})
-        state = state.replace(window=_empty_window(state.window["loss"].sharding))
+    rate = meter.read(step, time.perf_counter()) if log and meter else {}
     with meter.paused() if meter else contextlib.nullcontext():
+        _check_loss(state.window)
+        if save or stopping:
+            _check_finite(state, step)
+        record, unlogged = {}, state
+        if log:
+            record = _read(state.window) | rate
+            state = state.replace(window=_empty_window(state.window["loss"].sharding))
         if evaluate:
             # The end of a phase is measured by that phase alone, so there is no coming back to it.
             may_stop = (lambda: False) if step in schedule.evaluate.also else hooks.should_stop
@@ -286,7 +287,7 @@ def _all_finite(tree: PyTree) -> jax.Array:
 
 
 class _Meter:
-    """Throughput between two readings, without what was paused (evaluation, saving)."""
+    """Throughput between two readings, without what was paused (checks, evaluation, saving)."""
 
     def __init__(self, step: int, batch_size: int):
         self._step, self._batch_size = step, batch_size

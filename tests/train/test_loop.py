@@ -125,6 +125,20 @@ def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     assert rates[4] <= 8 < rates[2]
 
 
+def test_the_rate_of_a_line_counts_no_check_of_what_is_saved(monkeypatch):
+    rates, hooks = {}, Recorder().hooks()
+    hooks.on_record = lambda step, values: rates.update({step: values.get("images_per_second")})
+    # The first one compiles.
+    monkeypatch.setattr(loop, "_check_finite", lambda _, step: time.sleep(2.0 * (step == 2)))
+    state = TrainState(step=jnp.int32(0), params={"w": jnp.zeros(2)}, batch_stats={},
+                       opt_state=(), window=empty_window())
+    counting_call(state, {}, {"x": 0.0})  # Compiles its operations.
+    loop.fit(counting_call, state, {}, ((1, {"x": 0.0}) for _ in range(6)),
+             loop.Schedule(log=every(4, 6), evaluate=every(None, 6), save=every(2, 6), stop=6),
+             hooks, start_step=0, batch_size=4)
+    assert rates[4] > 8
+
+
 def test_a_request_to_stop_saves_first_and_leaves_the_window_in_the_state():
     recorder = Recorder(stop_at=4)
     with pytest.raises(loop.Preempted) as stop:
