@@ -112,6 +112,12 @@ def test_the_default_config_with_a_model_is_valid():
     validate(valid())
 
 
+def test_heads_and_auxiliary_heads_are_trained_as_is_usual_by_default():
+    config = config_lib.default()
+    assert (config.head.optimizer, config.head.lr) == ("adam", 1e-3)
+    assert config.train.aux_weight == 0.3  # GoogLeNet's, arXiv 1409.4842, section 5.
+
+
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("model.name", "resnet51", "resnet5"),
     ("model.name", "", "model.name is empty"),

@@ -50,6 +50,21 @@ def bad(argv, capsys):
     return captured.err
 
 
+@pytest.fixture(scope="module")
+def listened():
+    events = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: events.append(event) if "backend_compile" in event else None)
+    return events
+
+
+@pytest.fixture
+def compiled(listened):
+    """What has been compiled since the test began."""
+    listened.clear()
+    return listened
+
+
 @pytest.mark.parametrize(("argv", "said"), [
     ([], "Try: python launch.py --config=experiments/resnet50.py"),
     (["--job=train"], "--config=experiments/resnet50.py"),
@@ -129,11 +144,11 @@ def bad(argv, capsys):
     ([LENET, "--config.data.name=folder:~nobody_here/photos"], "~nobody_here/photos. Give"),
     ([LENET, "--config.weights.path=~nobody_here/x.pth"], "no file ~nobody_here/x.pth"),
 ])
-def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, tmp_path):
+def test_a_users_mistake_is_one_message_that_shows_the_fix(argv, said, capsys, tmp_path, compiled):
     if argv and not any(word.startswith("--workdir") for word in argv):
         argv = [*argv, f"--workdir={tmp_path / 'run'}"] if LENET in argv else argv
     assert said in bad(argv, capsys)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.iterdir()) and not compiled
 
 
 @pytest.mark.parametrize("words", [[], ["--config.seeds=2"]])
