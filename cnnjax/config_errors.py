@@ -12,6 +12,10 @@ from cnnjax import config as config_lib
 from cnnjax.types import UserError, did_you_mean
 
 
+def _stem(file: str) -> str:
+    return Path(file).stem
+
+
 def check_file(file: str) -> None:
     """Raises the error of an experiment that is not there, with those that are."""
     path = Path(file)
@@ -19,7 +23,7 @@ def check_file(file: str) -> None:
         folders = {path, path.parent, Path("experiments")}
         known = sorted(str(p) for folder in folders for p in folder.glob("*.py")
                        if p.name != "launch.py")
-        raise UserError(f"There is no config file {file}.{did_you_mean(file, known)}"
+        raise UserError(f"There is no config file {file}.{did_you_mean(file, known, _stem)}"
                         + (f" There are: {', '.join(known)}." if known else ""))
     path.open().close()  # config_flags would keep the error to itself.
 
