@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
@@ -246,16 +245,7 @@ def _write_index(places: Sequence[Path], shards: Sequence[Shard]) -> None:
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            # Under a name of its own: several hosts may do this at once.
-            handle, unfinished = tempfile.mkstemp(dir=place.parent, prefix=place.name + ".")
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(buffer.getvalue())
-                os.chmod(unfinished, 0o644)
-                os.replace(unfinished, place)
-            except BaseException:
-                os.unlink(unfinished)
-                raise
+            files.write_whole(place, buffer.getvalue())  # Several hosts may do this at once.
             return
         except OSError:
             continue  # Without an index the next start looks through the files again.

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 
 from cnnjax import trees
+from cnnjax.files import write_whole
 from cnnjax.models import create_model, identify, lookup
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import matching, namings
@@ -79,7 +78,10 @@ def save_weights(path: str | Path, model: str | nn.Module, variables: PyTree, *,
         about["preprocess"] = json.dumps(preprocess.to_dict())
     if class_names is not None:
         about["class_names"] = json.dumps(list(class_names))
-    _write(path, safetensors.numpy.save(tensors, about))
+    try:
+        write_whole(path, safetensors.numpy.save(tensors, about))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
 
 
 def _opened(model: str | nn.Module, variables: PyTree, overrides: dict[str, Any]
@@ -116,20 +118,3 @@ def _is_installed(library: str) -> bool:
     except metadata.PackageNotFoundError:
         return False
     return True
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Writes a file that is either whole or not there."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-            file.write(data)
-        os.chmod(file.name, 0o666 & ~_umask())
-        os.replace(file.name, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -12,6 +12,7 @@ import tarfile
 import numpy as np
 import pytest
 
+from cnnjax import files
 from cnnjax.data import open_dataset, tar_index
 from cnnjax.data.webdataset import expand_braces, scan_shard
 from cnnjax.types import UserError
@@ -442,14 +443,14 @@ def test_an_index_that_is_damaged_in_any_way_is_made_anew(shards):
 @pytest.fixture
 def read_only(shards, monkeypatch):
     """Makes the folder of the shards one in which no index can be written."""
-    real = tar_index.tempfile.mkstemp
+    real = files.write_whole
 
-    def mkstemp(dir, **kwargs):
-        if str(dir) == str(shards):
+    def write_whole(path, content):
+        if path.parent == shards:
             raise PermissionError("Read-only file system")
-        return real(dir=dir, **kwargs)
+        real(path, content)
 
-    return lambda: monkeypatch.setattr("cnnjax.data.tar_index.tempfile.mkstemp", mkstemp)
+    return lambda: monkeypatch.setattr(files, "write_whole", write_whole)
 
 
 def test_where_nothing_can_be_written_the_index_is_in_the_cache(

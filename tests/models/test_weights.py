@@ -630,6 +630,14 @@ def test_others_may_read_what_is_saved_as_the_umask_says(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def test_weights_that_cannot_be_written_leave_no_file(tmp_path):
+    _, variables = state_of("simple_cnn", (16, 16, 3), num_classes=3, **TINY)
+    (tmp_path / "a.safetensors" / "taken").mkdir(parents=True)
+    with pytest.raises(UserError, match="cannot be written: Is a directory"):
+        cnnjax.save_weights(tmp_path / "a.safetensors", "simple_cnn", variables, **TINY)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
 def test_the_weights_of_a_run_are_its_averages_if_it_has_them(tmp_path):
     from cnnjax.checkpoint import Checkpoints
 
