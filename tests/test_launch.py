@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 import cnnjax
-from cnnjax.command_line import main, parse
+from cnnjax.command_flags import parse
+from cnnjax.command_line import main
 from cnnjax.config import model_overrides
 from cnnjax.files import write_whole
 from cnnjax.jobs import predict

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax.command_line import Command, Compare, main, parse
+from cnnjax.command_flags import Command, Compare, parse
+from cnnjax.command_line import main
 from cnnjax.models import create_model, list_models
 from cnnjax.models.table import TABLE
 from cnnjax.types import UserError

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks import ablation, accuracy_of_ops, cost_growth, roofline
 from cnnjax import files, sweeps
-from cnnjax.command_line import parse
+from cnnjax.command_flags import parse
 from cnnjax.sweeps import Trial
 from cnnjax.validation import validate
 

@@ -9,7 +9,7 @@ import time
 import pytest
 import yaml
 
-from cnnjax.command_line import parse
+from cnnjax.command_flags import parse
 from cnnjax.jobs import launches
 from cnnjax.validation import validate
 

@@ -10,7 +10,8 @@ from odd_files import encode, photo, ycck
 from PIL import Image
 
 from cnnjax import config as config_lib
-from cnnjax.command_line import main, parse
+from cnnjax.command_flags import parse
+from cnnjax.command_line import main
 from cnnjax.data import open_dataset
 from cnnjax.jobs import augmented_sheet, contact_sheet, data_summary
 from cnnjax.jobs import experiment as experiment_lib

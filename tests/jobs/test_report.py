@@ -15,7 +15,8 @@ import pytest
 
 from cnnjax import config as config_lib
 from cnnjax import sweeps
-from cnnjax.command_line import main, parse
+from cnnjax.command_flags import parse
+from cnnjax.command_line import main
 from cnnjax.jobs import report
 from cnnjax.sweeps import Trial
 from cnnjax.types import UserError
