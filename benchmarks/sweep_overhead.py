@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cnnjax.jobs.sweeping import trial
 from cnnjax.jobs.sweeping.engine import Engine, Run
-from cnnjax.jobs.sweeping.executors import Local
+from cnnjax.jobs.sweeping.local import Local
 from cnnjax.sweeps import Trial
 
 ROOT = Path(__file__).resolve().parents[1]

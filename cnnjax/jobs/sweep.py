@@ -149,7 +149,8 @@ class _Sweep:
     def run(self, trials: Iterator[Any]) -> int:
         wave = self._next(trials, None)
         # Before the signals: Ray has handlers of its own.
-        executor = self._executor(len(wave) * len(self._seeds))
+        executor = executors.make(self._config.sweep, self._folder,
+                                  len(wave) * len(self._seeds))
         display = Display(plain=self._plain())
         with signals.stop_requests() as should_stop, contextlib.closing(display):
             while wave:
@@ -317,14 +318,6 @@ class _Sweep:
     def _plain(self) -> bool | None:
         return {"plain": True, "bar": False}.get(self._config.log.progress)
 
-    def _executor(self, trials: int) -> Any:
-        sweep = self._config.sweep
-        if sweep.executor == "slurm":
-            return executors.Slurm(self._folder, slurm_parameters(sweep))
-        if sweep.executor == "ray":
-            return executors.Ray(sweep.cpus, sweep.gpus, sweep.at_a_time)
-        return executors.Local(self._folder, sweep.at_a_time, trials)
-
 
 def _real(experiment: str) -> tuple[str, str]:
     """Returns the file of FILE[:PRESET], whichever way leads to it, and the preset."""
@@ -339,28 +332,3 @@ def word(key: str, value: Any, config: ConfigDict) -> str:
     # An argument of a model that the config does not know yet is read as Python.
     python = key.startswith("model.") and name != "name" and not isinstance(there, str)
     return f"--config.{key}={repr(value) if python else value}"
-
-
-def slurm_parameters(sweep: ConfigDict) -> dict[str, Any]:
-    """Returns the config's section as `submitit.SlurmExecutor` takes it.
-
-    Raises:
-      UserError: if slurm_options is not "name=value name=value".
-    """
-    options = {"requeue": True}  # At the end of its time, whatever JobRequeue the cluster has.
-    for option in sweep.slurm_options.split():
-        name, equals, value = option.lstrip("-").partition("=")
-        if not equals:
-            raise UserError(f"sweep.slurm_options has {option!r}; it takes name=value pairs of "
-                            'sbatch, such as "account=vision qos=low".')
-        options[name] = value
-    known = {"job_name": "cnnjax", "partition": sweep.slurm_partition, "time": sweep.slurm_minutes,
-             "cpus_per_task": sweep.cpus or None, "gpus_per_node": sweep.gpus or None,
-             "mem_gb": sweep.slurm_memory_gb or None,
-             "array_parallelism": sweep.at_a_time or None,
-             "additional_parameters": options,
-             # Said again: since 22.05 srun does not take them over from sbatch.
-             "srun_args": [f"--cpus-per-task={sweep.cpus}"] if sweep.cpus else None}
-    found = {key: value for key, value in known.items() if value is not None}
-    found["array_parallelism"] = found.get("array_parallelism", 1000)
-    return found

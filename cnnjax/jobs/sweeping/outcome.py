@@ -10,8 +10,8 @@ from rich.table import Table
 
 from cnnjax import sweeps
 from cnnjax.jobs import console, workdir
-from cnnjax.jobs.sweeping import executors
 from cnnjax.jobs.sweeping import trial as trial_lib
+from cnnjax.jobs.sweeping.local import SUBMITIT
 from cnnjax.sweeps import Result
 
 
@@ -28,8 +28,8 @@ def report(folder: Path, experiment: str, results: list[Result]) -> int:
               f"{result.state.get('attempts', 0)} attempts):\n{result.state.get('message')}",
               file=sys.stderr)
     if failed:
-        submitit = (f", or in {executors.SUBMITIT} of the sweep's if they never began"
-                    if (folder / executors.SUBMITIT).exists() else "")
+        submitit = (f", or in {SUBMITIT} of the sweep's if they never began"
+                    if (folder / SUBMITIT).exists() else "")
         print(f"\n{len(failed)} of {len(results)} runs failed; all they said is in "
               f"{trial_lib.STDERR} of their folders{submitit}. The same command tries them again.",
               file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ from cnnjax.command_line import main
 from cnnjax.jobs import report
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.lock import Lock, held
-from cnnjax.jobs.sweeping import executors, outcome, table, trial
+from cnnjax.jobs.sweeping import executors, local, outcome, table, trial
 from cnnjax.jobs.sweeping.engine import Engine, Run
 from cnnjax.jobs.sweeping.halving import Halving
 from cnnjax.sweeps import Trial
@@ -438,7 +438,7 @@ def slurm(tmp_path, monkeypatch):
     says("srun", "")
     says("sbatch", "echo Submitted batch job 7")
     monkeypatch.setenv("PATH", f"{bin}:{os.environ['PATH']}")
-    monkeypatch.setattr(executors, "_LOOKS", 2)
+    monkeypatch.setattr("cnnjax.jobs.sweeping.slurm._LOOKS", 2)
     return executors.Slurm(tmp_path / "s", {}, poll=0.0), says
 
 
@@ -469,7 +469,7 @@ def test_a_trial_starts_in_whatever_folder_the_sweep_was_started(
     monkeypatch.chdir(tmp_path)  # There is no cnnjax.
     monkeypatch.setenv("PYTHONPATH", "mine")
     say = (sys.executable, "-c", "import os; print(os.environ['PYTHONPATH'])")
-    job, = executors.Local(tmp_path, 1, 1).submit([trial.Task(say, tmp_path / "t", tmp_path)])
+    job, = local.Local(tmp_path, 1, 1).submit([trial.Task(say, tmp_path / "t", tmp_path)])
     until = time.monotonic() + 60
     while not job.ended() and time.monotonic() < until:
         time.sleep(0.05)
@@ -492,8 +492,8 @@ def test_a_job_of_slurm_has_its_cores_and_may_be_requeued_whatever_the_cluster_s
     _, says = slurm
     says("sbatch", f'cp "$1" {tmp_path}/script; echo Submitted batch job 7')
     config = config_lib.default()
-    config.sweep.cpus = 8
-    executors.Slurm(tmp_path / "s", sweep_job.slurm_parameters(config.sweep)).submit(
+    config.sweep.executor, config.sweep.cpus = "slurm", 8
+    executors.make(config.sweep, tmp_path / "s", 1).submit(
         [trial.Task(("true",), tmp_path / "t", tmp_path)])
     script = (tmp_path / "script").read_text().splitlines()
     assert {"#SBATCH --requeue", "#SBATCH --cpus-per-task=8"} <= set(script)
@@ -576,7 +576,7 @@ def test_what_ray_says_of_a_trial_that_never_began_is_its_message(
     assert run(f"{experiment}:1", tmp_path / "s", "--executor=ray") == 1
     state = trial.read(tmp_path / "s" / "lr_0" / "seed_0")
     assert state["message"] == "Ray says: 1 worker(s) were killed"
-    assert executors.SUBMITIT not in capsys.readouterr().err
+    assert local.SUBMITIT not in capsys.readouterr().err
 
 
 def test_successive_halving_goes_on_with_the_better_trials_and_remembers_what_it_decided(
@@ -739,10 +739,10 @@ def test_a_sweep_without_a_trial_is_refused_by_a_dry_run_too(
 
 def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
     def cores(*args):
-        return [slot["cores"] for slot in executors.divide(*args)]
+        return [slot["cores"] for slot in local.divide(*args)]
 
     def gpus(*args):
-        return [slot["environment"]["CUDA_VISIBLE_DEVICES"] for slot in executors.divide(*args)]
+        return [slot["environment"]["CUDA_VISIBLE_DEVICES"] for slot in local.divide(*args)]
 
     assert cores(0, 9, [], [4, 5, 6]) == [(4,), (5,), (6,)]
     assert cores(2, 9, [], range(5)) == [(0, 1), (2, 3, 4)]
@@ -760,7 +760,7 @@ def test_what_hides_the_gpus_is_no_gpu(value, gpus, monkeypatch):
     """As CUDA reads the variable, and as SLURM sets it in a job without GPUs."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert executors.visible_gpus() == gpus
+    assert local.visible_gpus() == gpus
 
 
 def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
