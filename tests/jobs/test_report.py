@@ -323,14 +323,17 @@ def test_the_command_of_a_sweep_says_its_seeds(seeds, named, words):
                                     "--config.train.steps=3", "--workdir=runs/x"])
 
 
-def test_the_overrides_of_a_page_can_be_typed(root, tmp_path, no_figures):
+# The second sets model.stem to a text, which is then read as it stands.
+@pytest.mark.parametrize("experiment", ["simple_cnn.py", "resnet50.py:cifar10"])
+def test_the_overrides_of_a_page_can_be_typed(experiment, root, tmp_path, no_figures):
     overrides = {"train.epochs": None, "train.steps": 5, "train.trainable": ("head/.*", "a b"),
                  "model.activation": "silu", "model.widths": (8, 16), "augment.flip": True,
-                 "optimizer.name": "adamw", "data.name": "npz:my arrays.npz"}
+                 "model.stem": "imagenet", "model.padding": None, "optimizer.name": "adamw",
+                 "data.name": "npz:my arrays.npz"}
     synthetic.write_sweep(tmp_path, [Trial("a", overrides)], [0], lambda *_: {"top1": 0.5})
     report.run(config_lib.default(), tmp_path)
     words = shlex.split(" ".join(data_of(tmp_path)["trials"][0]["overrides"]))
-    command = parse(["launch.py", f"--config={root}/experiments/simple_cnn.py", *words])
+    command = parse(["launch.py", f"--config={root}/experiments/{experiment}", *words])
     flat = config_lib.flatten(command.config)
     assert {key: flat[key] for key in overrides} == config_lib.flatten(overrides)
 

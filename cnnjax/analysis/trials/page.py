@@ -63,7 +63,8 @@ def _trial(trial: Group, series: str, front: list[str]) -> dict[str, Any]:
         return found[0] if found else None
 
     return {"name": trial.name, "series": series, "tags": dict(first.tags),
-            "overrides": [_word(*item) for item in first.overrides.items()],
+            "overrides": [shlex.quote(f"--config.{key}={value}")
+                          for key, value in first.overrides.items()],
             "states": trial.states, "front": front,
             "params": known("params"), "multiply_adds": known("multiply_adds"),
             **{field: _short(trial.spread(field).mean)
@@ -71,12 +72,6 @@ def _trial(trial: Group, series: str, front: list[str]) -> dict[str, Any]:
             **{field: {k: _short(v) for k, v in dataclasses.asdict(trial.spread(field)).items()}
                for field in ("top1", "top5", "train_top1", "train_loss")},
             "curve": _curve(trial), "runs": [_run(row) for row in trial.rows]}
-
-
-def _word(key: str, value: Any) -> str:
-    """Returns an override as it is typed; an argument of a model is read as Python."""
-    python = key.startswith("model.") and key != "model.name"
-    return shlex.quote(f"--config.{key}={repr(value) if python else value}")
 
 
 def _run(row: Row) -> dict[str, Any]:
