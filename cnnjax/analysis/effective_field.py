@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.analysis import fonts
-from cnnjax.analysis.receptive_field import LayerField, check_input_shape, endpoint_fields
+from cnnjax.analysis.receptive_field import LayerField, check_input_shape, field_of_map
 from cnnjax.types import UserError
 
 # Luo et al. call a pixel part of the effective field above this share of the largest: two standard
@@ -43,9 +43,7 @@ class EffectiveField:
     @property
     def box(self) -> tuple[int, int, int, int]:
         """(top, left, height, width) of the theoretical field in pixels, not clipped."""
-        top, left = (start + i * stride for start, i, stride in zip(
-            self.field.start, self.position, self.field.stride, strict=True))
-        return top, left, *self.field.size
+        return *self.field.first_pixel(self.position), *self.field.size
 
 
 def effective_field(module: nn.Module, variables: Any, input_shape: Sequence[int], endpoint: str, *,
@@ -74,10 +72,7 @@ def effective_field(module: nn.Module, variables: Any, input_shape: Sequence[int
     convolutional neural networks", arXiv 1701.04128.
     """
     shape = check_input_shape("effective_field", input_shape)
-    field = endpoint_fields(module, shape, endpoint)[endpoint]
-    if field.sees_all:
-        raise UserError(f"effective_field: {endpoint!r} is no map, every number of it sees the "
-                        f"whole image. The endpoints are: {', '.join(module.endpoints)}.")
+    field = field_of_map(module, shape, endpoint)
     size = jax.eval_shape(lambda: _map(module, variables, jnp.zeros(shape), endpoint)).shape
     row, col = size[1] // 2, size[2] // 2
 

@@ -17,7 +17,7 @@ from cnnjax import ops
 from cnnjax.analysis import image_space, wobble
 from cnnjax.analysis import objectives as terms
 from cnnjax.analysis.objectives import Objective
-from cnnjax.analysis.rewrite import check_endpoint
+from cnnjax.models.layers import check_endpoint
 from cnnjax.types import Preprocess, UserError
 
 # Steps of one call on a GPU or TPU.
@@ -174,7 +174,7 @@ def batches(what: Sequence[Objective], batch_size: int | None):
 def endpoint_shapes(setting: Setting, variables: Any, channels: int) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each endpoint for one image; raises a UserError if there is none."""
     for endpoint in setting.endpoints:
-        check_endpoint(setting.module, endpoint)
+        check_endpoint(endpoint, setting.module.endpoints)
     height, width = (n + 2 * setting.transforms.pad for n in setting.size)
     image = jax.ShapeDtypeStruct((1, height, width, channels), jnp.float32)
     try:

@@ -12,9 +12,8 @@ import jax
 import numpy as np
 
 from cnnjax.analysis import fonts
-from cnnjax.analysis.receptive_field import LayerField, endpoint_fields
+from cnnjax.analysis.receptive_field import LayerField, endpoint_fields, field_of_map
 from cnnjax.analysis.rendering import as_rgb
-from cnnjax.analysis.rewrite import check_endpoint
 from cnnjax.analysis.summary import summarize
 from cnnjax.types import UserError
 
@@ -54,13 +53,20 @@ def first_kernel(module: nn.Module, variables: Any, input_shape: Sequence[int]) 
     raise UserError("The model has no convolution.")
 
 
+def kernel_colors(kernel: np.ndarray) -> np.ndarray:
+    """Returns a kernel (h, w, C, filters) as values of an image, from 0 to 1.
+
+    Each filter has a scale of its own: weight 0 is grey, the largest magnitude 0 or 1.
+    """
+    largest = np.abs(kernel).max((0, 1, 2), keepdims=True)
+    return 0.5 + kernel / (2 * np.where(largest > 0, largest, 1))
+
+
 def filter_grid(kernel: Any, columns: int = 8, gap: int = 1) -> np.ndarray:
     """Returns filters as one picture, (height, width, 3), in colour as they see it.
 
-    Each filter has a scale of its own: weight 0 is grey, the largest magnitude 0 or 1.
-
     Args:
-      kernel: (h, w, C, filters), C being 1 or 3.
+      kernel: (h, w, C, filters), C being 1 or 3; drawn in `kernel_colors`.
       columns: filters in a row.
       gap: white pixels between them.
 
@@ -72,9 +78,7 @@ def filter_grid(kernel: Any, columns: int = 8, gap: int = 1) -> np.ndarray:
     if channels not in (1, 3):
         raise UserError(f"filter_grid shows filters of 1 or 3 channels; these have {channels}. "
                         "Only a first layer sees colours.")
-    largest = np.abs(kernel).max((0, 1, 2), keepdims=True)
-    shown = 0.5 + kernel / (2 * np.where(largest > 0, largest, 1))
-    shown = np.broadcast_to(shown, (height, width, 3, filters))
+    shown = np.broadcast_to(kernel_colors(kernel), (height, width, 3, filters))
     rows = -(-filters // columns)
     grid = np.ones((rows * (height + gap) + gap, min(filters, columns) * (width + gap) + gap, 3),
                    np.float32)
@@ -102,7 +106,7 @@ def strongest_patches(module: nn.Module, variables: Any, images: Any, endpoint: 
 
     Source: Zeiler & Fergus, arXiv 1311.2901, section 4.
     """
-    field = _field(module, images.shape, endpoint)
+    field = field_of_map(module, images.shape, endpoint)
     found = np.asarray(_capture(module, (endpoint,), variables, images)[endpoint], np.float32)
     if not 0 <= channel < found.shape[-1]:
         raise UserError(f"{endpoint!r} has channels 0 to {found.shape[-1] - 1}, not {channel}.")
@@ -128,8 +132,7 @@ def crop_field(image: Any, field: LayerField, position: tuple[int, int], fill: A
     image = np.asarray(image)
     patch = np.full((*field.size, image.shape[-1]), fill, image.dtype)
     source, target = [], []
-    for axis in (0, 1):
-        start = field.start[axis] + position[axis] * field.stride[axis]
+    for axis, start in enumerate(field.first_pixel(position)):
         low, high = max(start, 0), min(start + field.size[axis], image.shape[axis])
         source.append(slice(low, high))
         target.append(slice(low - start, high - start))
@@ -187,15 +190,6 @@ def _figure(size):
 
     figure = Figure(figsize=size, layout="constrained")
     return figure
-
-
-def _field(module: nn.Module, shape: Sequence[int], endpoint: str):
-    check_endpoint(module, endpoint)
-    field = endpoint_fields(module, shape, endpoint)[endpoint]
-    if field.sees_all:
-        raise UserError(f"{endpoint!r} is no map: every number of it sees the whole image. The "
-                        f"endpoints are: {', '.join(module.endpoints)}.")
-    return field
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -16,8 +16,9 @@ from cnnjax import ops
 from cnnjax.analysis import primitives, spans
 from cnnjax.analysis.kinds import LOOK, MULTIPLY, kind_of
 from cnnjax.models import variable_shapes
+from cnnjax.models.layers import check_endpoint
 from cnnjax.ops.geometry import Pair
-from cnnjax.types import UserError, did_you_mean
+from cnnjax.types import UserError
 
 _TAG = "cnnjax.receptive_field:"
 
@@ -51,6 +52,12 @@ class LayerField:
     start: Pair
     sees_all: bool = False
     depth: int = 0
+
+    def first_pixel(self, position: Sequence[int]) -> Pair:
+        """Returns the (row, column) of the first pixel that a position (row, column) sees."""
+        top, left = (start + i * stride for start, i, stride in zip(
+            self.start, position, self.stride, strict=True))
+        return top, left
 
 
 def receptive_field(module: nn.Module, input_shape: Sequence[int]) -> list[LayerField]:
@@ -93,10 +100,7 @@ def endpoint_fields(module: nn.Module, input_shape: Sequence[int],
     """
     names = (endpoints,) if isinstance(endpoints, str) else tuple(endpoints or module.endpoints)
     for name in names:
-        if name not in module.endpoints:
-            raise UserError(f"{name!r} is no endpoint of this model."
-                            f"{did_you_mean(name, module.endpoints)} There are: "
-                            f"{', '.join(module.endpoints)}.")
+        check_endpoint(name, module.endpoints)
 
     def apply(variables, x):
         _, found = module.apply(variables, x, train=False, capture=names)
@@ -104,6 +108,19 @@ def endpoint_fields(module: nn.Module, input_shape: Sequence[int],
 
     found = _follow(apply, module, input_shape)
     return {name: _field(name, found[i]) for i, name in enumerate(names)}
+
+
+def field_of_map(module: nn.Module, input_shape: Sequence[int], endpoint: str) -> LayerField:
+    """Returns the receptive field of what an endpoint gives, if that is a map.
+
+    Raises:
+      UserError: as `endpoint_fields`, and if it is none.
+    """
+    field = endpoint_fields(module, input_shape, endpoint)[endpoint]
+    if field.sees_all:
+        raise UserError(f"{endpoint!r} is no map: every number of it sees the whole image. The "
+                        f"endpoints are: {', '.join(module.endpoints)}.")
+    return field
 
 
 def fields_of_calls(module: nn.Module, input_shape: Sequence[int],

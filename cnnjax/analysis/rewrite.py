@@ -16,7 +16,6 @@ from jax.extend.core import Literal
 
 from cnnjax import ops
 from cnnjax.analysis import primitives
-from cnnjax.types import UserError, did_you_mean
 
 _MADE_OF_RELU6 = ("hard_sigmoid", "hard_silu", "hard_swish")
 
@@ -37,8 +36,6 @@ def logits_and_map(module: nn.Module, variables: Any, images: jax.Array, endpoin
     Raises:
       UserError: if there is no such endpoint.
     """
-    check_endpoint(module, endpoint)
-
     def apply(variables, x):
         logits, found = module.apply(variables, x, train=False, capture=(endpoint,))
         return logits, found[endpoint]
@@ -57,14 +54,6 @@ def guided_logits(module: nn.Module, variables: Any, images: jax.Array) -> jax.A
     traced = _trace(lambda v, x: module.apply(v, x, train=False), variables, images)
     return _evaluate(traced.jaxpr, traced.consts, jax.tree.leaves((variables, images)),
                      guided=True)[0]
-
-
-def check_endpoint(module: nn.Module, endpoint: str) -> None:
-    """Raises a UserError if a module has no such endpoint."""
-    if endpoint not in module.endpoints:
-        raise UserError(f"{endpoint!r} is no endpoint of this model."
-                        f"{did_you_mean(endpoint, module.endpoints)} There are: "
-                        f"{', '.join(module.endpoints)}.")
 
 
 def _trace(apply: Callable[..., Any], variables: Any, images: jax.Array):

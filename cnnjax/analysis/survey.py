@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cnnjax.analysis.rewrite import check_endpoint
+from cnnjax.models.layers import check_endpoint
 from cnnjax.types import UserError
 
 
@@ -114,7 +114,7 @@ def map_endpoints(module: nn.Module, variables: Any, input_shape: Sequence[int],
 
 def _map_shapes(module, variables, input_shape, endpoints) -> dict[str, tuple[int, ...]]:
     for name in endpoints or ():
-        check_endpoint(module, name)
+        check_endpoint(name, module.endpoints)
     images = jax.ShapeDtypeStruct(tuple(input_shape), jnp.float32)
     shapes = jax.eval_shape(functools.partial(module.apply, train=False, capture=module.endpoints),
                             variables, images)[1]

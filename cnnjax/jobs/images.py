@@ -10,11 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.data import inputs
 from cnnjax.data.folder import list_images
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import pretrained
 from cnnjax.jobs.model_input import takes_images
-from cnnjax.types import UserError
+from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import Pretrained
 
 
@@ -38,6 +39,15 @@ class Images:
     what: str
     classes: tuple[str, ...]
     labelled: bool
+
+    def fitted(self, index: int, preprocess: Preprocess
+               ) -> tuple[np.ndarray, int | None] | UserError:
+        """Returns an image in a model's size, and its true class; or what is wrong with it."""
+        try:
+            image, label = self.read(index)
+        except UserError as error:
+            return error
+        return inputs.fitted(image, preprocess), label
 
     def caption(self, index: int) -> str:
         """Returns the name without folders, or the tar file, before it."""

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from cnnjax import ops
 from cnnjax.analysis.rendering import colors_shown
 from cnnjax.data.dataset import available_cores
-from cnnjax.data.inputs import fitted, normalized
+from cnnjax.data.inputs import normalized
 from cnnjax.files import write_whole
 from cnnjax.jobs import console, contact_sheet, pretrained, workdir
 from cnnjax.jobs import experiment as experiment_lib
@@ -88,11 +88,7 @@ def _label(model: Pretrained, images: Images, size: int
         return jax.lax.top_k(jax.nn.softmax(logits), min(5, len(names)))
 
     def read(index):
-        try:
-            image, truth = images.read(index)
-            return fitted(image, model.preprocess), None if truth is None else names[truth]
-        except UserError as error:
-            return error
+        return images.fitted(index, model.preprocess)
 
     with ThreadPoolExecutor(available_cores()) as pool:
         for start in range(0, images.count, size):
@@ -108,7 +104,8 @@ def _label(model: Pretrained, images: Images, size: int
             padded = np.concatenate([batch, np.repeat(batch[-1:], size - len(good), 0)])
             probabilities, classes = map(np.asarray, top(model.variables, padded))
             yield good, batch, errors, [
-                Guess(tuple(names[k] for k in row), tuple(map(float, p)), found[i][1])
+                Guess(tuple(names[k] for k in row), tuple(map(float, p)),
+                      None if found[i][1] is None else names[found[i][1]])
                 for i, row, p in zip(good, classes, probabilities, strict=False)]
 
 

@@ -14,9 +14,8 @@ import jax
 from jax.extend.core import Literal
 
 from cnnjax import trees
-from cnnjax.models.layers import FLOAT32
+from cnnjax.models.layers import FLOAT32, check_endpoint
 from cnnjax.models.variables import variable_shapes
-from cnnjax.types import UserError, did_you_mean
 
 
 def endpoint_of_parameters(module: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
@@ -62,10 +61,7 @@ def parameters_from(module: nn.Module, input_shape: Sequence[int], endpoint: str
     Raises:
       UserError: if the model has no such endpoint.
     """
-    if endpoint not in module.endpoints:
-        raise UserError(f"{endpoint!r} is no endpoint of this model."
-                        f"{did_you_mean(endpoint, module.endpoints)} It has, from input to output: "
-                        f"{', '.join(module.endpoints)}.")
+    check_endpoint(endpoint, module.endpoints)
     after = module.endpoints[module.endpoints.index(endpoint):]
     return frozenset(name for name, owner in endpoint_of_parameters(module, input_shape).items()
                      if owner in after)

@@ -272,10 +272,7 @@ class Endpoints:
         self._found: dict[str, jax.Array] = {}
         self._auxiliary: dict[str, jax.Array] = {}
         for name in self._wanted:
-            if name not in names:
-                near = did_you_mean(str(name), names)
-                raise UserError(f"capture={name!r} is no intermediate of this model.{near} There "
-                                f"are: {', '.join(names)}.")
+            check_endpoint(name, names)
 
     def __call__(self, name: str, x: jax.Array) -> jax.Array:
         """Returns `x`, having kept it if `name` was asked for."""
@@ -291,6 +288,13 @@ class Endpoints:
         """Returns `output`; auxiliary logits and what was asked for stand beside it, if any."""
         beside = self._auxiliary | {name: self._found[name] for name in self._wanted}
         return (output, beside) if beside else output
+
+
+def check_endpoint(name: str, names: Sequence[str]) -> None:
+    """Raises a UserError if a name is none of a model's endpoints, which it lists in order."""
+    if name not in names:
+        raise UserError(f"{name!r} is no endpoint of this model.{did_you_mean(str(name), names)} "
+                        f"There are: {', '.join(names)}.")
 
 
 def endpoint_names(stages: Sequence[str], num_classes: int) -> tuple[str, ...]:

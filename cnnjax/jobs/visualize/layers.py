@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from cnnjax.analysis import EffectiveField, crop_field, first_kernel
+from cnnjax.analysis.pictures import kernel_colors
 from cnnjax.analysis.rendering import as_rgb, fitted, framed, ranged
 from cnnjax.analysis.survey import Peak
 from cnnjax.jobs.visualize import dreams
@@ -46,8 +47,7 @@ def _filters(subject: Subject) -> list:
         return []
     if kernel.shape[2] not in (1, 3):
         return []
-    top = np.abs(kernel).max((0, 1, 2), keepdims=True)
-    shown = 0.5 + kernel / (2 * np.where(top > 0, top, 1))
+    shown = kernel_colors(kernel)
     # By strength, so that those that do nothing come last.
     order = np.argsort(-np.square(kernel).sum((0, 1, 2)), kind="stable")[:_FILTERS]
     height, width, channels, count = kernel.shape
@@ -77,8 +77,7 @@ def _cut(subject: Subject, name: str, peak: Peak, effective: EffectiveField | No
     field = subject.fields.get(name)
     if field is None or field.sees_all:
         return fitted(image, SIDE)
-    top, left = (start + i * stride for start, i, stride in zip(
-        field.start, peak.position, field.stride, strict=True))
+    top, left = field.first_pixel(peak.position)
     middle = top + field.size[0] / 2, left + field.size[1] / 2
     if all(size <= side for size, side in zip(field.size, image.shape, strict=False)):
         picture, middle = crop_field(image, field, peak.position, _GREY), (middle[0] - top,

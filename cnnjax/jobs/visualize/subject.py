@@ -161,15 +161,8 @@ def _read(images: Images, model: Pretrained, count: int):
     total = images.count
     indices = np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
-    def read(index):
-        try:
-            image, label = images.read(index)
-            return inputs.fitted(image, model.preprocess), label
-        except UserError as error:
-            return error
-
     with ThreadPoolExecutor(available_cores()) as pool:
-        found = list(pool.map(read, indices))
+        found = list(pool.map(lambda i: images.fitted(i, model.preprocess), indices))
     good = [(i, item) for i, item in zip(indices, found, strict=True)
             if not isinstance(item, UserError)]
     bad = [str(item) for item in found if isinstance(item, UserError)]
