@@ -23,8 +23,7 @@ from cnnjax.models.layers import (
     endpoint_names,
     spread,
 )
-from cnnjax.models.parts import DropPath, LayerNorm
-from cnnjax.types import UserError
+from cnnjax.models.parts import DropPath, LayerNorm, check_stages, stage_names
 
 
 class Block(nn.Module):
@@ -82,15 +81,13 @@ class ConvNeXt(nn.Module):
     dtype: np.dtype = FLOAT32
 
     def __post_init__(self):
-        if len(self.stage_sizes) != len(self.widths) or not self.widths:
-            raise UserError(f"ConvNeXt: stage_sizes={self.stage_sizes} and widths={self.widths} "
-                            "must have one entry for each stage.")
+        check_stages(self)
         super().__post_init__()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @nn.compact

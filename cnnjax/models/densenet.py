@@ -25,6 +25,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
+from cnnjax.models.parts import stage_names
 from cnnjax.types import UserError
 
 
@@ -103,7 +104,7 @@ class DenseNet(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @nn.compact

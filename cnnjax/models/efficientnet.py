@@ -20,7 +20,7 @@ import numpy as np
 from cnnjax.models.initializers import torch_uniform_bias
 from cnnjax.models.layers import FLOAT32, Endpoints, GlobalAvgPool, classify, endpoint_names
 from cnnjax.models.mbconv import FusedMBConv, MBConv, makers
-from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates
+from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates, stage_names
 from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats
 
 
@@ -114,7 +114,7 @@ class EfficientNet(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(TRUNKS[self.trunk][1]) + 1)]
+        stages = stage_names(len(TRUNKS[self.trunk][1]))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     def stages(self) -> tuple[Stage, ...]:

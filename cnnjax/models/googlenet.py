@@ -18,7 +18,6 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.branches import Branches, Pool, Unit, conv_unit
@@ -38,6 +37,7 @@ from cnnjax.models.layers import (
 )
 from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
 from cnnjax.models.scaling import check_multipliers, round_channels
+from cnnjax.ops.precision import widened
 from cnnjax.types import UserError
 
 # Table 1 of the paper, the rows of inception (3a) to (5b) in three stages. Columns: 1x1; before and
@@ -78,7 +78,7 @@ class AuxiliaryHead(nn.Module):
         pool = AvgPool(5, 3, name="pool") if self.pool == "strided" else AdaptiveAvgPool(4)
         x = self.unit(pool(x), 128, name="conv1")
         x = nn.relu(self.dense(1024, dtype=self.dtype, name="fc1")(x.reshape(x.shape[0], -1)))
-        x = x.astype(jnp.promote_types(x.dtype, FLOAT32))
+        x = widened(x)
         x = nn.Dropout(self.dropout_rate, deterministic=not self.train)(x)
         return self.head(self.num_classes, dtype=x.dtype, name="head")(x)
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from cnnjax.models.branches import Branch, Branches, Fork, Pool, Unit, conv_unit
@@ -33,6 +32,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
+from cnnjax.ops.precision import widened
 
 
 def _block_35(pool_width: int) -> tuple[Branch, ...]:
@@ -84,7 +84,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         x = self.unit(AvgPool(5, 3, name="pool")(x), 128, name="conv1")
         x = self.unit(x, 768, 5, padding=0, name="conv2").mean((1, 2))
-        x = x.astype(jnp.promote_types(x.dtype, FLOAT32))
+        x = widened(x)
         return Dense(self.num_classes, x.dtype, normal(0.001), name="head")(x)
 
 

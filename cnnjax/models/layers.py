@@ -21,6 +21,7 @@ from cnnjax.models.initializers import (
     torch_uniform_bias,
 )
 from cnnjax.ops.geometry import Padding, pads, pair
+from cnnjax.ops.precision import sum_dtype, widened
 from cnnjax.types import UserError, did_you_mean
 
 ModuleDef = Callable[..., nn.Module]
@@ -45,7 +46,7 @@ def spread(values: jax.Array, x: jax.Array) -> jax.Array:
     Their gradient is a sum over all positions, and this one is a sum in float32 at least: one of
     bfloat16 no longer grows when it is 256 times what is added.
     """
-    wide = values.astype(jnp.promote_types(x.dtype, FLOAT32))
+    wide = values.astype(sum_dtype(x.dtype))
     return jnp.broadcast_to(wide, x.shape).astype(x.dtype)
 
 
@@ -319,7 +320,7 @@ def classify(x: jax.Array, end: Endpoints, *, num_classes: int, dropout_rate: fl
       head computes in float32 at least: softmax and loss are sensitive to the eight bits of
       bfloat16, and the head is a thousandth of the work.
     """
-    x = end("features", x.astype(jnp.promote_types(x.dtype, FLOAT32)))
+    x = end("features", widened(x))
     if num_classes:
         x = nn.Dropout(dropout_rate, deterministic=not train)(x)
         x = end("logits", Dense(num_classes, dtype=x.dtype, precision=lax.Precision.HIGHEST,

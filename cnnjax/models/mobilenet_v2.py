@@ -11,7 +11,7 @@ import numpy as np
 
 from cnnjax.models.layers import FLOAT32, Endpoints, GlobalAvgPool, classify, endpoint_names
 from cnnjax.models.mbconv import MBConv, makers
-from cnnjax.models.parts import DropPath, drop_path_rates
+from cnnjax.models.parts import DropPath, drop_path_rates, stage_names
 from cnnjax.models.scaling import check_multipliers, round_channels
 from cnnjax.types import UserError
 
@@ -57,7 +57,7 @@ class MobileNetV2(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(_STAGES) + 1)]
+        stages = stage_names(len(_STAGES))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @nn.compact

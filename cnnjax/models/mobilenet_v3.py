@@ -15,7 +15,7 @@ import numpy as np
 
 from cnnjax.models.layers import FLOAT32, Dense, Endpoints, GlobalAvgPool, classify, endpoint_names
 from cnnjax.models.mbconv import MBConv, makers
-from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates
+from cnnjax.models.parts import ACTIVATIONS, DropPath, drop_path_rates, stage_names
 from cnnjax.models.scaling import check_multipliers, round_channels
 
 # The initialisers of the two dense layers, as in torchvision.
@@ -97,7 +97,7 @@ class MobileNetV3(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(_SIZES[self.size][0]) + 1)]
+        stages = stage_names(len(_SIZES[self.size][0]))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @nn.compact

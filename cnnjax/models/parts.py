@@ -14,6 +14,8 @@ from cnnjax import ops
 from cnnjax.models.initializers import Initializer, parameter, torch_uniform
 from cnnjax.models.layers import FLOAT32, Dense, spread
 from cnnjax.ops.geometry import Pair, pair
+from cnnjax.ops.precision import widened
+from cnnjax.types import UserError
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -59,6 +61,18 @@ def drop_path_rates(rate: float, blocks: int) -> list[float]:
     return [rate * i / blocks for i in range(blocks)]
 
 
+def stage_names(count: int) -> list[str]:
+    """Returns the endpoints of so many stages: "stage1", "stage2", …."""
+    return [f"stage{i}" for i in range(1, count + 1)]
+
+
+def check_stages(net: nn.Module) -> None:
+    """Raises a UserError unless `stage_sizes` and `widths` have an entry for each stage."""
+    if len(net.stage_sizes) != len(net.widths) or not net.widths:
+        raise UserError(f"{type(net).__name__}: stage_sizes={net.stage_sizes} and widths="
+                        f"{net.widths} must have one entry for each stage.")
+
+
 class SqueezeExcite(nn.Module):
     """Channel gates (arXiv 1709.01507): x * gate(expand(activation(reduce(mean(x))))).
 
@@ -102,7 +116,7 @@ class LayerNorm(nn.Module):
         shape = x.shape[-1:]
         scale = parameter(self, "scale", nn.initializers.ones, shape)
         bias = parameter(self, "bias", nn.initializers.zeros, shape)
-        wide = x.astype(jnp.promote_types(x.dtype, FLOAT32))
+        wide = widened(x)
         wide -= wide.mean(-1, keepdims=True)
         var = jnp.square(wide).mean(-1, keepdims=True)
         return (wide * lax.rsqrt(var + self.epsilon) * scale + bias).astype(x.dtype)

@@ -24,7 +24,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
-from cnnjax.models.parts import DropPath, SqueezeExcite
+from cnnjax.models.parts import DropPath, SqueezeExcite, check_stages, stage_names
 from cnnjax.models.residual import BasicBlock, Bottleneck, Shortcut
 from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats
 from cnnjax.types import UserError
@@ -78,9 +78,7 @@ class ResNet(nn.Module):
 
     def __post_init__(self):
         check_multipliers(self, "width", "depth")
-        if len(self.stage_sizes) != len(self.widths) or not self.widths:
-            raise UserError(f"ResNet: stage_sizes={self.stage_sizes} and widths={self.widths} must "
-                            "have one entry for each stage.")
+        check_stages(self)
         if self.shortcut == "none" and (self.zero_init_residual or self.drop_path_rate):
             raise UserError("ResNet: zero_init_residual and drop_path_rate turn blocks into their "
                             "shortcuts, and shortcut='none' has none: all outputs and gradients "
@@ -96,7 +94,7 @@ class ResNet(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @property

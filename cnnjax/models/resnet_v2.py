@@ -25,8 +25,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
-from cnnjax.models.parts import DropPath
-from cnnjax.types import UserError
+from cnnjax.models.parts import DropPath, check_stages, stage_names
 
 
 class PreActBottleneck(nn.Module):
@@ -86,15 +85,13 @@ class ResNetV2(nn.Module):
     dtype: np.dtype = FLOAT32
 
     def __post_init__(self):
-        if len(self.stage_sizes) != len(self.widths) or not self.widths:
-            raise UserError(f"ResNetV2: stage_sizes={self.stage_sizes} and widths={self.widths} "
-                            "must have one entry for each stage.")
+        check_stages(self)
         super().__post_init__()
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(("stem", *stages, "final"), self.num_classes)
 
     @nn.compact

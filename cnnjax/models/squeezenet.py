@@ -23,6 +23,8 @@ from cnnjax.models.layers import (
     ModuleDef,
     endpoint_names,
 )
+from cnnjax.models.parts import stage_names
+from cnnjax.ops.precision import widened
 from cnnjax.types import UserError
 
 
@@ -81,7 +83,7 @@ class SqueezeNet(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(("stem", *stages), self.num_classes)
 
     @nn.compact
@@ -101,7 +103,7 @@ class SqueezeNet(nn.Module):
             x = end(f"stage{i}", x)
 
         # As `classify` does it, but that the head comes before the pooling.
-        x = x.astype(jnp.promote_types(x.dtype, FLOAT32))
+        x = widened(x)
         features = end("features", GlobalAvgPool(name="pool")(x))
         if not self.num_classes:
             return end.result(features)

@@ -23,7 +23,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
-from cnnjax.models.parts import AdaptiveAvgPool
+from cnnjax.models.parts import AdaptiveAvgPool, check_stages, stage_names
 from cnnjax.types import UserError
 
 
@@ -59,9 +59,7 @@ class VGG(nn.Module):
     dtype: np.dtype = FLOAT32
 
     def __post_init__(self):
-        if len(self.stage_sizes) != len(self.widths) or not self.widths:
-            raise UserError(f"VGG: stage_sizes={self.stage_sizes} and widths={self.widths} must "
-                            "have one entry for each stage.")
+        check_stages(self)
         if self.hidden < 1:
             raise UserError(f"VGG: hidden must be positive, got {self.hidden}.")
         super().__post_init__()
@@ -69,7 +67,7 @@ class VGG(nn.Module):
     @property
     def endpoints(self) -> tuple[str, ...]:
         """What `capture` may ask for."""
-        stages = [f"stage{i}" for i in range(1, len(self.stage_sizes) + 1)]
+        stages = stage_names(len(self.stage_sizes))
         return endpoint_names(stages, self.num_classes)
 
     @nn.compact

@@ -32,6 +32,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops import switch
+from cnnjax.ops.precision import sum_dtype
 from cnnjax.ops.sums import channel_sums
 
 _AXES = (0, 1, 2)
@@ -52,7 +53,7 @@ def batch_norm(x: jax.Array, scale: jax.Array, bias: jax.Array, shift: jax.Array
       y: as x, in x's dtype; mean and biased variance: (C,), float32 at least. All three are
       differentiable in x.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    wide = sum_dtype(x.dtype)
     scale, bias, shift = (a.astype(wide) for a in (scale, bias, shift))
     if not switch.tuned_for(name="batch_norm", operands=[x, scale]):
         return _plain(x, scale, bias, epsilon)

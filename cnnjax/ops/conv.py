@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -188,5 +187,4 @@ def _geometry(x, kernel, stride, padding, groups) -> ConvGeometry:
         raise UserError(f"conv2d: a kernel of shape {kernel.shape} with groups={groups} needs "
                         f"{per_group * groups} input channels and out_channels divisible by "
                         f"{groups}; the map has {channels} channels.")
-    fields = {f.name: getattr(base, f.name) for f in dataclasses.fields(base)}
-    return ConvGeometry(**fields, in_channels=channels, out_channels=features, groups=groups)
+    return ConvGeometry(**vars(base), in_channels=channels, out_channels=features, groups=groups)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.ops.geometry import ConvGeometry, overlap_add, phase_maps, useful_taps, windows
+from cnnjax.ops.precision import widened
 from cnnjax.ops.sums import channel_sums
 
 # Every tap is an operation of its own in the compiled program. 7x7 is ConvNeXt's.
@@ -35,7 +36,7 @@ def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the convolution of (B, H, W, C) with (h, w, 1, C)."""
     rows, cols, g = useful_taps(g)
     taps = _flat(kernel[rows, cols])
-    terms = [_wide(seen) * tap for seen, tap in zip(windows(x, g), taps, strict=True)]
+    terms = [widened(seen) * tap for seen, tap in zip(windows(x, g), taps, strict=True)]
     return sum(terms[1:], terms[0]).astype(x.dtype)
 
 
@@ -43,7 +44,7 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arr
     """Returns the gradient of (B, H, W, C) from that of the output."""
     rows, cols, g = useful_taps(g)
     taps = _flat(kernel[rows, cols])
-    dx = overlap_add((dy,), (0,), g, lambda tap, dy: _wide(dy) * taps[tap])
+    dx = overlap_add((dy,), (0,), g, lambda tap, dy: widened(dy) * taps[tap])
     return dx.astype(dy.dtype)
 
 
@@ -57,7 +58,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         pairs = [(x, shifted) for shifted in _shifted(dy, g)]
     else:
         pairs = [(seen, dy) for seen in windows(x, g)]
-    taps = [_wide(a) * _wide(b) for a, b in pairs]
+    taps = [widened(a) * widened(b) for a, b in pairs]
     # All taps of a kernel larger than 3x3 are too many sums for the registers: a row at a time.
     share = len(taps) if len(taps) <= 9 else g.window[1]
     sums = itertools.chain.from_iterable(
@@ -77,8 +78,4 @@ def _shifted(dy, g):
 
 def _flat(kernel):
     """(h, w, 1, C) -> (h w, C), in float32 at least."""
-    return _wide(kernel).reshape(-1, kernel.shape[3])
-
-
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return widened(kernel).reshape(-1, kernel.shape[3])

@@ -30,6 +30,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
 from cnnjax.ops.geometry import ConvGeometry
+from cnnjax.ops.precision import sum_dtype, widened
 
 
 class Tiles(NamedTuple):
@@ -85,7 +86,7 @@ def _output(x, w, y, *, g, tiles):
                        {step_h * a + i for a in range(tiles.rows) for i in range(kernel_h)},
                        g.size[0], seen * g.in_channels + channel, _inside(seen, g.size[1]))
         for i in range(kernel_h):
-            tap = _wide(w[i * kernel_w + j, channel])
+            tap = widened(w[i * kernel_w + j, channel])
             sums = [total + lines[step_h * a + i] * tap for a, total in enumerate(sums)]
     for a, total in enumerate(sums):
         _store(y, image, row + a, g.out[0], col * g.in_channels + channel, col < g.out[1], total)
@@ -99,7 +100,7 @@ def _input_gradient(dy, w, dx, *, g, tiles):
     # Of each tap, which phase of a block it reaches, and from how many positions further on.
     rows = [((i - top) % step_h, -((i - top) // step_h)) for i in range(g.window[0])]
     cols = [((j - left) % step_w, -((j - left) // step_w)) for j in range(kernel_w)]
-    sums = {(a, p, q): jnp.zeros(tiles.elements, _wide_dtype(dy.dtype))
+    sums = {(a, p, q): jnp.zeros(tiles.elements, sum_dtype(dy.dtype))
             for a in range(tiles.rows) for p in range(step_h) for q in range(step_w)}
     for shift in sorted({shift for _, shift in cols}):
         seen = col + shift
@@ -109,7 +110,7 @@ def _input_gradient(dy, w, dx, *, g, tiles):
             if cols[j][1] != shift:
                 continue
             for i, (p, up) in enumerate(rows):
-                tap = _wide(w[i * kernel_w + j, channel])
+                tap = widened(w[i * kernel_w + j, channel])
                 for a in range(tiles.rows):
                     sums[a, p, q] += lines[a + up] * tap
     for (a, p, q), total in sums.items():
@@ -135,7 +136,7 @@ def _tile(program, g, tiles):
 
 def _lines(ref, image, row, offsets, height, at, seen):
     """{offset: the elements `at` of that row, in float32}, 0 where they are outside."""
-    return {r: _wide(plgpu.load(ref.at[image, row + r, at],
+    return {r: widened(plgpu.load(ref.at[image, row + r, at],
                                 mask=seen & _inside(row + r, height), other=0.0))
             for r in sorted(offsets)}
 
@@ -152,14 +153,6 @@ def _inside(at, size):
 
 def _flat(x):
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3])
-
-
-def _wide_dtype(dtype):
-    return jnp.promote_types(dtype, jnp.float32)
-
-
-def _wide(x):
-    return x.astype(_wide_dtype(x.dtype))
 
 
 def _call(body, grid, tiles, interpret, out, *operands):

@@ -13,6 +13,7 @@ from jax import lax
 
 from cnnjax.ops import argmax_pool, switch
 from cnnjax.ops.geometry import Geometry, Padding, geometry
+from cnnjax.ops.precision import widened
 from cnnjax.types import UserError
 
 _MOST_ADDITIONS = 16  # A window's pixels, up to which `avg_pool` adds them one by one.
@@ -66,8 +67,7 @@ def avg_pool(x: jax.Array, window: int | Sequence[int], stride: int | Sequence[i
     if (switch.tuned_for("cpu", name="avg_pool", operands=[x]) and g.window == g.stride
             and not g.is_padded):
         return _mean_of_blocks(x, g)
-    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    total = lax.reduce_window(wide, 0.0, lax.add, *_reduce_window_arguments(g))
+    total = lax.reduce_window(widened(x), 0.0, lax.add, *_reduce_window_arguments(g))
     count = math.prod(g.window) if count_include_pad or not g.is_padded else _pixels_seen(g)
     return (total / count).astype(x.dtype)
 
@@ -81,7 +81,7 @@ def _mean_of_blocks(x: jax.Array, g: Geometry) -> jax.Array:
     """
     (rows, cols), (height, width) = g.out, g.window
     batch, channels, dtype = x.shape[0], x.shape[3], x.dtype
-    x = x[:, :rows * height, :cols * width].astype(jnp.promote_types(dtype, jnp.float32))
+    x = widened(x[:, :rows * height, :cols * width])
     if height * width > _MOST_ADDITIONS:
         blocks = x.reshape(batch, rows, height, cols, width, channels)
         return blocks.mean((2, 4)).astype(dtype)

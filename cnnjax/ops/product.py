@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cnnjax.ops import switch
+from cnnjax.ops.precision import sum_dtype
 from cnnjax.types import UserError
 
 
@@ -29,7 +30,7 @@ def contract(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
 def wide(a: jax.Array, b: jax.Array, axis_a: int, axis_b: int) -> jax.Array:
     """Returns the product of two matrices of one dtype over the given axes, in float32 at least."""
     return lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((), ())),
-                           preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
+                           preferred_element_type=sum_dtype(a.dtype))
 
 
 def of_columns(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from cnnjax.ops import switch
+from cnnjax.ops.precision import widened
 
 
 def silu(x: jax.Array) -> jax.Array:
@@ -33,7 +34,7 @@ def _forward(x):
 def _backward(x, dy):
     dtype = x.dtype
     # Beyond 40 s is 1, and the slope with it; exp would overflow.
-    x = jnp.minimum(x.astype(jnp.promote_types(dtype, jnp.float32)), 40)
+    x = jnp.minimum(widened(x), 40)
     e = jnp.exp(x)
     rest = 1 / (1 + e)  # 1 - s
     return ((dy * (e * rest) * (1 + x * rest)).astype(dtype),)

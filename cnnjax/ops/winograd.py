@@ -47,6 +47,7 @@ from jax import lax
 
 from cnnjax.ops.chunks import images_of, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, Pair
+from cnnjax.ops.precision import widened
 
 # B^T (a x a) of each a; G (a x r) and A^T (m x a) of each (m, r).
 _INPUT = {
@@ -119,7 +120,7 @@ def _filter(x, kernel, padding, out: Pair, contract: int):
     r = kernel.shape[0]
     m = _tile(x.shape[0], out, r)
     # (a, r, …) -> for each column (a, C, D).
-    rows = _along(_KERNEL[m, r], list(_wide(kernel)), 0)
+    rows = _along(_KERNEL[m, r], list(widened(kernel)), 0)
     kernels = _each(_KERNEL[m, r], [rows[:, j] for j in range(r)])
 
     def part(x):
@@ -151,7 +152,7 @@ def _input_tiles(x, padding, out: Pair, m: int, r: int) -> list[jax.Array]:
     """B^T x B^T^T: for each of the a columns of a tile, (a rows, B tiles, C)."""
     a, (batch, *_, channels) = m + r - 1, x.shape
     tiles = [-(-size // m) for size in out]
-    rows = _pad(_wide(x), 1, padding[0][0], tiles[0] * m + r - 1)
+    rows = _pad(widened(x), 1, padding[0][0], tiles[0] * m + r - 1)
     rows = _along(_INPUT[a], [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
     rows = _pad(rows, 3, padding[1][0], tiles[1] * m + r - 1)
     columns = _each(_INPUT[a], [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
@@ -162,7 +163,7 @@ def _output_tiles(dy, m: int, r: int) -> list[jax.Array]:
     """A dy A^T, in the form of `_input_tiles`."""
     batch, height, width, channels = dy.shape
     tiles = [-(-size // m) for size in (height, width)]
-    rows = _pad(_wide(dy), 1, 0, tiles[0] * m)
+    rows = _pad(widened(dy), 1, 0, tiles[0] * m)
     rows = _along(_OUTPUT[m, r].T, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
     rows = _pad(rows, 3, 0, tiles[1] * m)
     columns = _each(_OUTPUT[m, r].T, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
@@ -221,7 +222,3 @@ def _pad(x, axis: int, before: int, size: int) -> jax.Array:
 
 def _every(x, axis: int, start: int, step: int, count: int) -> jax.Array:
     return lax.slice_in_dim(x, start, start + step * (count - 1) + 1, step, axis)
-
-
-def _wide(x):
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
