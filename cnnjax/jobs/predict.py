@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -53,14 +54,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return 0
     workdir.check_writable(folder)
     guesses, thumbnails, bad = {}, [], {}
-    display = console.Display(config.log.progress, images.count, 0, size)
-    for indices, batch, errors, found in _label(model, images, size):
-        guesses |= dict(zip(indices, found, strict=True))
-        bad |= errors
-        left = config.predict.sheet - len(thumbnails)
-        thumbnails += list(zip(indices[:left], batch[:left], strict=True))
-        display.step(len(guesses) + len(bad))
-    display.close()
+    with contextlib.closing(console.Display(
+            config.log.progress, images.count, 0, size)) as display:
+        for indices, batch, errors, found in _label(model, images, size):
+            guesses |= dict(zip(indices, found, strict=True))
+            bad |= errors
+            left = config.predict.sheet - len(thumbnails)
+            thumbnails += list(zip(indices[:left], batch[:left], strict=True))
+            display.step(len(guesses) + len(bad))
     written = [folder / TABLE]
     write_whole(written[0], _as_csv(images, guesses))
     if thumbnails:

@@ -17,7 +17,7 @@ import cnnjax
 from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import augment, inputs
-from cnnjax.jobs import backend, contact_sheet, export, memory
+from cnnjax.jobs import backend, console, contact_sheet, export, memory
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
@@ -82,6 +82,16 @@ def test_a_trained_workdir_labels_its_evaluation_split_as_it_was_evaluated(train
     right = np.mean([row["label"] == row["true_label"] for row in rows])
     assert right == json.loads((trained / "summary.json").read_text())["top1"]
     assert f"{right:.2%}" in capsys.readouterr().out
+
+
+def test_whatever_ends_the_labelling_the_bar_is_taken_down(
+        pretrained, photos, tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(console.Display, "close", lambda display: closed.append(display))
+    monkeypatch.setattr("cnnjax.jobs.predict._label", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        predict(pretrained, tmp_path / "out", f"--images={photos[0]}")
+    assert len(closed) == 1
 
 
 def test_a_trained_workdir_labels_image_files_as_the_split_they_are_from(trained, tmp_path, capsys):
