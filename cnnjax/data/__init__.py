@@ -16,7 +16,8 @@ import os
 from typing import TYPE_CHECKING
 
 from cnnjax.data.dataset import Dataset, NotPrepared, Split, digest
-from cnnjax.data.host import decode_image, read_image, resize_center_crop, resize_whole
+from cnnjax.data.decode import decode_image, read_image
+from cnnjax.data.host import resize_center_crop, resize_whole
 from cnnjax.data.order import TrainOrder
 from cnnjax.data.prepare import is_of_tfds, prepare
 from cnnjax.data.resized_copy import CopySettings, write_copy

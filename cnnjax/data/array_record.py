@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cnnjax.data import host
+from cnnjax.data import decode
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
 
@@ -73,7 +73,7 @@ def unread(place: str, error: Exception, remedy: str) -> UserError:
     """
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     system = _OF_THE_SYSTEM.match(said)
-    if system and system[1] not in map(os.strerror, host.ONE_FILE):
+    if system and system[1] not in map(os.strerror, decode.ONE_FILE):
         return UserError(f"{place} cannot be read: {said}.")
     if system and system[1] != os.strerror(errno.ENOENT):
         return BadExample(place, f"cannot be read ({said})", "make the file readable")

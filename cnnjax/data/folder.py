@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cnnjax.data import dataset, host, statistics
+from cnnjax.data import dataset, decode, statistics
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.sizes import image_size
 from cnnjax.data.slices import (
@@ -56,7 +56,7 @@ class FolderSource:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
-        return host.read_image(self.paths[index]), int(self.labels[index])
+        return decode.read_image(self.paths[index]), int(self.labels[index])
 
     @property
     def num_bytes(self) -> int:
@@ -70,7 +70,7 @@ class FolderSource:
     def encoded(self, index: int) -> tuple[bytes, int, str]:
         """Returns (the bytes of the file, label, its path)."""
         path = self.paths[index]
-        return host.read_file(path), int(self.labels[index]), path
+        return decode.read_file(path), int(self.labels[index]), path
 
 
 def open_folder(path: str | os.PathLike[str], train_split: str | None = None,

@@ -12,7 +12,8 @@ import numpy as np
 
 from cnnjax.data import augment
 from cnnjax.data.dataset import available_cores
-from cnnjax.data.host import read_image, resize_center_crop, resize_whole
+from cnnjax.data.decode import read_image
+from cnnjax.data.host import resize_center_crop, resize_whole
 from cnnjax.types import Preprocess, UserError
 
 

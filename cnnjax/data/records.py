@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import dataset, host, statistics
+from cnnjax.data import dataset, decode, statistics
 from cnnjax.data.array_record import unread
 from cnnjax.data.dataset import Dataset, Split
 from cnnjax.data.slices import parse_split, shuffled_part, shuffling_seed
@@ -69,7 +69,7 @@ class RecordSource:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         data, label, name = self.encoded(index)
-        return host.decode_image(data, name), label
+        return decode.decode_image(data, name), label
 
     def name(self, index: int) -> str:
         """Returns the name of the original. Raises as `encoded` does."""

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.data import dataset, host, records
+from cnnjax.data import dataset, decode, records
 from cnnjax.data.alone import alone
 from cnnjax.data.array_record import write_array_record
 from cnnjax.data.bad_examples import BadExample
@@ -234,7 +234,7 @@ class _Writer:
         data, label, name = b"", int(source.labels[index]), ""
         try:
             data, label, name = source.encoded(index)
-            image = host.decode_image(data, name)
+            image = decode.decode_image(data, name)
         except BadExample as error:
             if not self.keep_bad:
                 raise error.of_a_data_set() from None

@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import BinaryIO
 
-from cnnjax.data.host import ORIENTATION
+from cnnjax.data.decode import ORIENTATION
 
 # Pillow warns of EXIF that is cut short, as in some photographs of ImageNet, and reads on.
 warnings.filterwarnings("ignore", module=r"PIL\.TiffImagePlugin")

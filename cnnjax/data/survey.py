@@ -10,7 +10,7 @@ import threading
 
 import numpy as np
 
-from cnnjax.data import augment, dataset, host
+from cnnjax.data import augment, dataset, decode, host
 from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
 from cnnjax.data.reader import Reader
@@ -140,7 +140,7 @@ def _kind(data: bytes) -> str:
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            turned = ", turned by EXIF" if image.getexif().get(host.ORIENTATION, 1) != 1 else ""
+            turned = ", turned by EXIF" if image.getexif().get(decode.ORIENTATION, 1) != 1 else ""
             return f"{image.format} {image.mode}{turned}"
     except Exception:  # OpenCV has read it, all the same.
         return "unknown to Pillow"

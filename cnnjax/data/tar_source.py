@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
-from cnnjax.data import dataset, host
+from cnnjax.data import dataset, decode
 from cnnjax.data.dataset import Split
 from cnnjax.data.slices import EVAL_NAMES, parse_split, shuffled_part, shuffling_seed
 from cnnjax.data.tar_index import BLOCK, Shard
@@ -51,7 +51,7 @@ class TarSource:
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int]:
         data, label, name = self.encoded(index)
-        return host.decode_image(data, name), label
+        return decode.decode_image(data, name), label
 
     def name(self, index: int) -> str:
         """Returns "path of the tar file: name in it". Raises as `encoded` does."""

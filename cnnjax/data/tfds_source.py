@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cnnjax.data import dataset, host, statistics
+from cnnjax.data import dataset, decode, statistics
 from cnnjax.data.array_record import unread
 from cnnjax.data.dataset import Dataset, NotPrepared, Split
 from cnnjax.files import expanded
@@ -77,7 +77,7 @@ class TfdsSource:
                 f"{self._num_classes} classes. A test split may come without its labels: name "
                 "another with --config.data.eval_split, such as 'validation' or 'train[90%:]'.")
         # TensorFlow ignores EXIF orientation, and so do the accuracies published with TFDS.
-        image = host.decode_image(features[image_key].bytes_list.value[0],
+        image = decode.decode_image(features[image_key].bytes_list.value[0],
                                   f"{self._where}, example {index}", channels=self.channels,
                                   orient=False)
         return image, label

@@ -7,13 +7,8 @@ from PIL import Image
 
 import cnnjax
 from cnnjax.data import decode_image, resize_center_crop
-from cnnjax.data.host import (
-    HostTransform,
-    _crop_box,
-    jpeg_size,
-    random_resized_crop,
-    resize_whole,
-)
+from cnnjax.data.decode import jpeg_size
+from cnnjax.data.host import HostTransform, _crop_box, random_resized_crop, resize_whole
 from cnnjax.data.order import CROP, random_bits
 from cnnjax.types import Preprocess, UserError
 
