@@ -221,7 +221,8 @@ class Checkpoints:
         """
         if jax.process_index() == 0:
             files.rename(self._folder, steps)
-        _meet("set aside")
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("set aside")
         self._manager.reload()
 
     def check_last(self) -> None:
@@ -328,11 +329,6 @@ class Checkpoints:
         self.wait()
         with _quiet():
             self._manager.close()
-
-
-def _meet(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
 
 
 def _drop_tracebacks(record: logging.LogRecord) -> bool:

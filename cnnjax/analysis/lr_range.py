@@ -37,7 +37,7 @@ def until_broken(losses: Iterable[float]) -> list[float]:
     The average is that of `read_range_test`: one hard batch is no break.
     """
     kept, least = [], math.inf
-    for loss, smooth in _smoothed(losses, _DECAY):
+    for loss, smooth in _smoothed(losses):
         least = min(least, smooth)
         if not math.isfinite(loss) or smooth > _BROKEN * least:
             break
@@ -45,28 +45,26 @@ def until_broken(losses: Iterable[float]) -> list[float]:
     return kept
 
 
-def _smoothed(losses: Iterable[float], decay: float) -> Iterator[tuple[float, float]]:
+def _smoothed(losses: Iterable[float]) -> Iterator[tuple[float, float]]:
     """Yields each loss with the average up to it, whose weights sum to 1 from the first on."""
     average = 0.0
     for i, loss in enumerate(losses, 1):
-        average = decay * average + (1 - decay) * loss
-        yield loss, average / (1 - decay ** i)
+        average = _DECAY * average + (1 - _DECAY) * loss
+        yield loss, average / (1 - _DECAY ** i)
 
 
-def read_range_test(rates: Sequence[float], losses: Sequence[float], decay: float = _DECAY
-                    ) -> RangeTest:
+def read_range_test(rates: Sequence[float], losses: Sequence[float]) -> RangeTest:
     """Returns what the losses say.
 
     Args:
       rates: ascending, [N].
       losses: finite, [N], N at least 3.
-      decay: of the average over steps, whose weights sum to 1 from the first on.
 
     Raises:
       UserError: if the loss never fell.
     """
     rates = np.asarray(rates, float)
-    smooth = np.array([average for _, average in _smoothed(losses, decay)])
+    smooth = np.array([average for _, average in _smoothed(losses)])
     best = int(smooth.argmin())
     if not best:
         raise UserError(f"The loss was least at the first rate, {rates[0]:.3g}, and never fell: "

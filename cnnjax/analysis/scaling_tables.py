@@ -31,13 +31,12 @@ _EQUAL = """\
 The multipliers with which the multiply-adds that are counted come nearest to the factor."""
 
 
-def format_phi(base: BaseNetwork, phis: Iterable[float] = range(8), bases: Scaling = PAPER) -> str:
+def format_phi(base: BaseNetwork, phis: Iterable[float] = range(8)) -> str:
     """Returns a table of the networks of compound scaling, beside the published ones if there are.
 
     Args:
       base: to be scaled; EfficientNet-B0 and Lite0 have published rows.
       phis: coefficients.
-      bases: (alpha, beta, gamma).
     """
     variants = _published_variants(base)
     head = ("phi", "depth", "width", "px", "parameters", "multiply-adds")
@@ -45,13 +44,13 @@ def format_phi(base: BaseNetwork, phis: Iterable[float] = range(8), bases: Scali
         head += ("published", "depth", "width", "px", "dropout", "parameters", "multiply-adds")
     lines = [head]
     for i, phi in enumerate(phis):
-        network = scale(base, compound_scaling(phi, *bases), "compound", phi)
+        network = scale(base, compound_scaling(phi, *PAPER), "compound", phi)
         cells = (f"{phi:g}", *_multipliers(network.scaling)[:2], f"{network.pixels}",
                  f"{network.params:,}", f"{network.macs:,}")
         if variants:
             cells += _variant(variants[i]) if i < len(variants) else ("",) * 7
         lines.append(cells)
-    legend = _PHI.format(alpha=bases.depth, beta=bases.width, gamma=bases.resolution)
+    legend = _PHI.format(alpha=PAPER.depth, beta=PAPER.width, gamma=PAPER.resolution)
     return (f"{aligned(lines, numbers=(0, 1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12))}\n\n{legend}"
             + (f"\n{_PUBLISHED}" if variants else ""))
 
@@ -74,19 +73,17 @@ def format_candidates(base: BaseNetwork, networks: Sequence[Scaled] | None = Non
     return f"{aligned(lines, numbers=range(1, 11))}\n\n{_SEARCH.format(n=len(networks))}"
 
 
-def format_equal_cost(base: BaseNetwork, factors: Sequence[float] = (2.0, 4.0),
-                      bases: Scaling = PAPER) -> str:
+def format_equal_cost(base: BaseNetwork, factors: Sequence[float] = (2.0, 4.0)) -> str:
     """Returns a table of depth, width, resolution and compound scaling at equal multiply-adds.
 
     Args:
       base: to be scaled.
       factors: of its cost.
-      bases: (alpha, beta, gamma).
     """
     lines = [("family", "factor", "phi", "depth", "width", "resolution", "px", "parameters",
               "multiply-adds", "real / base")]
     rows = [(1.0, scale(base, UNSCALED, "base"))]
-    rows += [(f, network) for f in factors for network in equal_cost(base, f, bases=bases)]
+    rows += [(f, network) for f in factors for network in equal_cost(base, f)]
     for factor, network in rows:
         lines.append((network.family, f"{factor:g}",
                       "" if network.phi is None else f"{network.phi:g}",

@@ -62,7 +62,6 @@ class ResidentEvalFeed:
     num_examples: int
     batch_size: int
     mesh: Mesh
-    prefetch: int = 2
     good: np.ndarray | None = None  # bool [N]; None if all of the examples are.
 
     @property
@@ -78,7 +77,7 @@ class ResidentEvalFeed:
                 mask *= self.good[index]
             return place.put_rows(self.mesh, {"index": index, "mask": mask}, self.batch_size, 0)
 
-        return place.ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
+        return place.ahead(range(-(-self.num_examples // self.batch_size)), put)
 
     fetch = staticmethod(feed.ResidentFeed.fetch)
 
@@ -90,7 +89,6 @@ class StreamEvalFeed:
     stream: HostStream
     batch_size: int
     mesh: Mesh
-    prefetch: int = 2
     report: Report = no_report
     constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
 
@@ -119,7 +117,7 @@ class StreamEvalFeed:
 
         host = enumerate(self.stream.calls(examples_of, len(rows), range(steps),
                                            report=self.report))
-        return place.ahead(host, put, self.prefetch)
+        return place.ahead(host, put)
 
     fetch = staticmethod(feed.StreamFeed.fetch)
 
@@ -158,7 +156,7 @@ class HostEvalFeed:
 
 def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tuple[int, int],
                    crop: float = 0.875, placement: str = "auto", threads: int = 0,
-                   interpolation: str = "bilinear", prefetch: int = 2, on_error: str = "raise",
+                   interpolation: str = "bilinear", on_error: str = "raise",
                    report: Report = no_report, workers: int = 0) -> EvalFeed:
     """Makes the feed of an evaluation.
 
@@ -175,7 +173,6 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
       placement: as in `make_train_feed`.
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
-      prefetch: batches on the device beyond the one in use.
       on_error: "raise", or "skip" to leave out of account examples that cannot be read.
       report: (index, name, reason), called for each time that one was skipped.
       workers: processes that read and decode in the place of threads; 0 for none.
@@ -189,8 +186,8 @@ def make_eval_feed(split: Split, *, batch_size: int, mesh: Mesh, image_size: tup
                               workers)
     if feed.is_resident(stream, placement, mesh):
         constants, good = feed.make_resident(stream, mesh, report)
-        return ResidentEvalFeed(constants, len(split), rows, mesh, prefetch, good)
-    return StreamEvalFeed(stream, rows, mesh, prefetch, report)
+        return ResidentEvalFeed(constants, len(split), rows, mesh, good)
+    return StreamEvalFeed(stream, rows, mesh, report)
 
 
 def make_array_eval_feed(arrays: dict[str, np.ndarray], *, batch_size: int, mesh: Mesh,

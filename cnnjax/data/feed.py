@@ -92,7 +92,6 @@ class ResidentFeed:
     order: TrainOrder
     batch_size: int
     mesh: Mesh
-    prefetch: int = 2
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -136,7 +135,6 @@ class StreamFeed:
     order: TrainOrder
     batch_size: int
     mesh: Mesh
-    prefetch: int = 2
     report: Report = no_report
     constants: dict[str, jax.Array] = dataclasses.field(default_factory=dict, init=False)
 
@@ -181,15 +179,14 @@ def _put_ahead(feed: ResidentFeed | StreamFeed, start_step: int, stop_step: int,
     def put(batch: HostBatch) -> tuple[int, Batch]:
         return len(batch["index"]), feed.put(batch)
 
-    return place.ahead(feed.host_batches(start_step, stop_step, steps_per_call), put,
-                       feed.prefetch)
+    return place.ahead(feed.host_batches(start_step, stop_step, steps_per_call), put)
 
 
 def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
                     image_size: tuple[int, int], crop: float = 0.875,
                     random_resized_crop: tuple[float, float] | None = None,
                     placement: str = "auto", threads: int = 0, interpolation: str = "bilinear",
-                    prefetch: int = 2, repeats: int = 1, on_error: str = "raise",
+                    repeats: int = 1, on_error: str = "raise",
                     report: Report = no_report, workers: int = 0) -> Feed:
     """Makes the feed of a training run.
 
@@ -210,7 +207,6 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
         (`resident_limit`).
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
-      prefetch: batches on the device beyond the one in use.
       repeats: of `TrainOrder`, for repeated augmentation.
       on_error: "raise", or "skip" to put the next good example in the place of one that cannot be
         read.
@@ -229,8 +225,8 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
     order = TrainOrder(seed, len(split), repeats)
     if is_resident(stream, placement, mesh):
         constants, _ = make_resident(stream, mesh, report)
-        return ResidentFeed(constants, order, batch_size, mesh, prefetch)
-    return StreamFeed(stream, order, batch_size, mesh, prefetch, report)
+        return ResidentFeed(constants, order, batch_size, mesh)
+    return StreamFeed(stream, order, batch_size, mesh, report)
 
 
 def make_array_feed(arrays: dict[str, np.ndarray], *, batch_size: int, seed: int, mesh: Mesh

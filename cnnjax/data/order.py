@@ -64,10 +64,6 @@ class TrainOrder:
         self._epoch = functools.lru_cache(maxsize=2)(
             lambda epoch: permutation(seed, epoch, ORDER, n))
 
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Returns the examples at positions start..start+count-1, int32 [count]."""
-        return self.at(np.arange(start, start + count, dtype=np.int64))
-
     def at(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """Returns the examples at any positions, int32 with the shape of `positions`."""
         epochs, offsets = np.divmod(np.asarray(positions, np.int64), self.n)

@@ -52,7 +52,7 @@ def put_everywhere(mesh: Mesh, tree: Any) -> Any:
         sharding, np.asarray(array), array.shape), tree)
 
 
-def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int) -> Iterator[T]:
+def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int = 2) -> Iterator[T]:
     """Yields `put(item)` for each item, having put `depth` more before each is yielded."""
     queue = collections.deque()
     for item in items:

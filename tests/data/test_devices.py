@@ -109,7 +109,7 @@ dataset = data.open_dataset("folder:" + folder)
 source = dataset.train.source
 read = type(source).__getitem__
 type(source).__getitem__ = lambda self, i: reads.append(i) or read(self, i)
-order = data.TrainOrder(0, len(dataset.train)).indices(0, 32).reshape(4, 8)
+order = data.TrainOrder(0, len(dataset.train)).at(range(32)).reshape(4, 8)
 for placement in ("stream", "device"):
     feed = data.make_train_feed(dataset.train, batch_size=8, seed=0, mesh=mesh, image_size=(8, 8),
                                 placement=placement)

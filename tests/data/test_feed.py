@@ -73,7 +73,7 @@ def test_both_feeds_give_the_same_batches(datasets, make, kind):
     assert_same(examples, collect(stream, 0, steps))
     assert examples["image"].shape == (steps, 4, *stream.image_shape)
     assert examples["image"].dtype == np.uint8 and examples["label"].dtype == np.int32
-    order = TrainOrder(5, len(dataset.train)).indices(0, 4 * steps).reshape(steps, 4)
+    order = TrainOrder(5, len(dataset.train)).at(range(4 * steps)).reshape(steps, 4)
     assert (examples["index"] == order).all()
     for index, label in zip(order[-1], examples["label"][-1], strict=True):
         assert dataset.train.source[index][1] == label

@@ -40,8 +40,8 @@ from cnnjax.weights.namings import (
     vgg,
 )
 
-# The first of a family is the one that weights are saved in, with the exceptions of `to_save`.
 PyTree = Any
+# The first of a family is the one that weights are saved in, with the exceptions of `to_save`.
 NAMINGS: dict[type[nn.Module], tuple[Naming, ...]] = {
     ConvNeXt: (convnext.TORCHVISION, convnext.TIMM),
     DenseNet: (densenet.TORCHVISION, densenet.TIMM, densenet.PUBLISHED),
