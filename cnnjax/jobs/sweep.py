@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import importlib.machinery
 import importlib.util
 import inspect
 import os
@@ -83,7 +84,9 @@ def load(experiment: str, config: ConfigDict) -> tuple[Iterator[Any], bool]:
       UserError: if it has none, or it fails.
     """
     file, _, preset = experiment.partition(":")
-    spec = importlib.util.spec_from_file_location("cnnjax_sweep", file)
+    # Of its own, because importlib has none for a file whose name does not end in .py.
+    loader = importlib.machinery.SourceFileLoader("cnnjax_sweep", file)
+    spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # Where dataclasses look for what their annotations name.
     with _explaining(experiment):

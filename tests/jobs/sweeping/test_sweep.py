@@ -729,6 +729,13 @@ def test_a_dry_run_lists_the_trials_and_writes_nothing(experiment, here, tmp_pat
     assert not (tmp_path / "s").exists() and not here.order
 
 
+def test_the_file_of_a_sweep_may_have_any_name_that_one_of_a_run_may_have(
+        experiment, here, tmp_path, capsys):
+    path = experiment.rename(experiment.with_name("experiment.config"))
+    assert run(f"{path}:3", tmp_path / "s", "--dry_run") == 0
+    assert "lr_2" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [(), ("--dry_run",)])
 def test_a_sweep_without_a_trial_is_refused_by_a_dry_run_too(
         words, experiment, here, tmp_path, capsys):
