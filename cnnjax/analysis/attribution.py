@@ -101,7 +101,9 @@ def integrated_gradients(module: nn.Module, variables: Any, images: jax.Array,
     values = (images - baseline) * total
     rise = (chosen(logits_of(module, variables, images), classes)
             - chosen(logits_of(module, variables, baseline), classes))
-    return Integrated(values, jnp.abs(values.sum((1, 2, 3)) - rise) / jnp.abs(rise))
+    missed = jnp.abs(values.sum((1, 2, 3)) - rise)
+    # An image that is the baseline has neither a rise nor an error.
+    return Integrated(values, jnp.where(missed == 0, 0, missed / jnp.abs(rise)))
 
 
 def guided_backprop(module: nn.Module, variables: Any, images: jax.Array,

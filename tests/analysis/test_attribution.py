@@ -262,6 +262,12 @@ def test_integrated_gradients_start_from_their_baseline():
     np.testing.assert_allclose(found.completeness_error, 0, atol=1e-5)
 
 
+def test_an_image_that_is_the_baseline_has_no_error():
+    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3)).at[1].set(0.5)
+    found = attribution.integrated_gradients(Squares(), {}, x, 0, baseline=0.5, steps=2)
+    assert found.completeness_error[1] == 0 and not found.values[1].any()
+
+
 def test_layers_stay_randomised_as_the_next_are():
     values, seen = np.arange(50.0), []
     perturbation.randomization_check(
