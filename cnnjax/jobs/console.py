@@ -41,7 +41,7 @@ def stdout() -> Console:
 
 def duration(seconds: float) -> str:
     """Returns "4.2 s", "3:07" or "2:03:07"."""
-    if seconds < 60:
+    if seconds < 59.95:  # What rounds to 60.0 is a minute.
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

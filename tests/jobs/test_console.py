@@ -16,6 +16,12 @@ def test_sizes_have_three_digits_and_the_prefix_that_rounding_gives_them(count, 
     assert console.size(count) == text
 
 
+@pytest.mark.parametrize("seconds,text", [
+    (0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (3599.4, "59:59"), (3599.6, "1:00:00")])
+def test_a_duration_that_rounds_to_a_minute_or_an_hour_is_one(seconds, text):
+    assert console.duration(seconds) == text
+
+
 def test_tables_print_what_looks_like_markup_as_it_is(capsys):
     console.print_table("w[/old]", {"file": "0[copy].png", "class": ":smile:"})
     out = capsys.readouterr().out
