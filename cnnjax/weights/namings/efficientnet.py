@@ -2,23 +2,20 @@
 
 import re
 
-from cnnjax.weights.naming import ONE_BY_ONE, Naming
+from cnnjax.weights.naming import Naming
 from cnnjax.weights.namings.inverted_residuals import (
+    LAYOUTS,
     PART,
     SQUEEZE,
     blocks_before,
     count_stages,
-    parts,
     timm_block,
+    torchvision_layer,
 )
-
-_LAYOUTS = ((SQUEEZE, ONE_BY_ONE),)
 
 
 def _torchvision(match: re.Match, layers: frozenset[str]) -> str:
-    leaf = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}[match[4]]
-    return (f"features.{match[1]}.{int(match[2]) - 1}.block."
-            f"{parts(match, layers).index(match[3])}.{leaf}")
+    return f"features.{match[1]}.{int(match[2]) - 1}.{torchvision_layer(match, layers)}"
 
 
 def _torchvision_end(match: re.Match, layers: frozenset[str]) -> str:
@@ -32,7 +29,7 @@ TORCHVISION = Naming("torchvision", (
     (SQUEEZE, _torchvision),
     (r"head_(conv|norm)", _torchvision_end),
     (r"head", "classifier.1"),
-), _LAYOUTS)
+), LAYOUTS)
 
 TIMM = Naming("timm", (
     (r"stem_conv", "conv_stem"),
@@ -44,7 +41,7 @@ TIMM = Naming("timm", (
     (r"head", "classifier"),
     # torchvision's B5 to B7 and V2 have TensorFlow's 1e-3, the former its 0.99 too, timm's own the
     # defaults of torch.
-), _LAYOUTS, arguments=((r"efficientnet_b[5-7]|efficientnetv2_[sml]",
+), LAYOUTS, arguments=((r"efficientnet_b[5-7]|efficientnetv2_[sml]",
                          {"bn_epsilon": 1e-5, "bn_momentum": 0.9}),))
 
 
@@ -66,5 +63,5 @@ PYTORCH = Naming("EfficientNet-PyTorch", (
     (r"head_conv", "_conv_head"),
     (r"head_norm", "_bn1"),
     (r"head", "_fc"),
-), _LAYOUTS, arguments=((r"(tf_)?efficientnet_(b|lite)\d",
+), LAYOUTS, arguments=((r"(tf_)?efficientnet_(b|lite)\d",
                           {"padding": "same", "bn_epsilon": 1e-3, "bn_momentum": 0.99}),))

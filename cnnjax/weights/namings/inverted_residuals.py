@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import re
 
+from cnnjax.weights.naming import ONE_BY_ONE
+
 # Stage and block; a part of the block; convolution or norm.
 BLOCK = r"stage(\d+)_block(\d+)"
 PART = rf"{BLOCK}/(?:(expand|depthwise|project)_)?(conv|norm)"
 SQUEEZE = rf"{BLOCK}/(squeeze)/(reduce|expand)"
+LAYOUTS = ((SQUEEZE, ONE_BY_ONE),)
 
 _ORDER = ("expand_conv", "depthwise_conv", "squeeze/reduce", "project_conv", "conv")
 
@@ -21,6 +24,12 @@ def parts(match: re.Match, layers: frozenset[str]) -> list[str | None]:
     block = f"stage{match[1]}_block{match[2]}"
     there = [part for part in _ORDER if f"{block}/{part}" in layers]
     return [None if part == "conv" else re.split("[_/]", part)[0] for part in there]
+
+
+def torchvision_layer(match: re.Match, layers: frozenset[str]) -> str:
+    """Returns torchvision's name of a layer within a block: "block.1.0", "block.2.fc1"."""
+    leaf = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}[match[4]]
+    return f"block.{parts(match, layers).index(match[3])}.{leaf}"
 
 
 def blocks_before(match: re.Match, layers: frozenset[str]) -> int:

@@ -4,6 +4,7 @@ import re
 
 from cnnjax.weights.naming import ONE_BY_ONE, Naming
 from cnnjax.weights.namings.inverted_residuals import (
+    LAYOUTS,
     PART,
     SQUEEZE,
     blocks_before,
@@ -11,9 +12,9 @@ from cnnjax.weights.namings.inverted_residuals import (
     count_stages,
     parts,
     timm_block,
+    torchvision_layer,
 )
 
-_LAYOUTS = ((SQUEEZE, ONE_BY_ONE),)
 _STEM = ((r"stem_conv", "features.0.0"), (r"stem_norm", "features.0.1"))
 
 
@@ -26,9 +27,7 @@ def _v2(match: re.Match, layers: frozenset[str]) -> str:
 
 
 def _v3(match: re.Match, layers: frozenset[str]) -> str:
-    leaf = {"conv": "0", "norm": "1", "reduce": "fc1", "expand": "fc2"}[match[4]]
-    return (f"features.{blocks_before(match, layers) + 1}.block."
-            f"{parts(match, layers).index(match[3])}.{leaf}")
+    return f"features.{blocks_before(match, layers) + 1}.{torchvision_layer(match, layers)}"
 
 
 def _end(match: re.Match, layers: frozenset[str]) -> str:
@@ -48,7 +47,7 @@ TORCHVISION_V3 = Naming("torchvision", (
     (r"head_(conv|norm)", _end),
     (r"head_dense", "classifier.0"),
     (r"head", "classifier.3"),
-), _LAYOUTS)
+), LAYOUTS)
 
 _TIMM = (
     (r"stem_conv", "conv_stem"),
@@ -66,6 +65,6 @@ def _timm_end(match: re.Match, layers: frozenset[str]) -> str:
 
 TIMM_V2 = Naming("timm", (*_TIMM, (r"head_conv", "conv_head"), (r"head_norm", "bn2")))
 TIMM_V3 = Naming("timm", (*_TIMM, (r"head_(conv|norm)", _timm_end), (r"head_dense", "conv_head")),
-                 (*_LAYOUTS, (r"head_dense", ONE_BY_ONE)),
+                 (*LAYOUTS, (r"head_dense", ONE_BY_ONE)),
                  # torchvision's have TensorFlow's 1e-3 and 0.99.
                  arguments=((r".*", {"bn_epsilon": 1e-5, "bn_momentum": 0.9}),))
