@@ -15,6 +15,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from cnnjax import config as config_lib
+from cnnjax import sweeps
 from cnnjax.config_errors import check_file, explain
 from cnnjax.files import expanded
 from cnnjax.jobs import JOBS
@@ -156,7 +157,7 @@ def _define_config(values: flags.FlagValues, argv: Sequence[str], path: str | No
 
 def holds_run(folder: str | None) -> bool:
     """Whether a folder is the workdir of a run."""
-    return folder is not None and (expanded(folder) / "config.json").exists()
+    return folder is not None and (expanded(folder) / sweeps.CONFIG).exists()
 
 
 def _in_full(argv: Sequence[str], job: str) -> list[str]:

@@ -57,8 +57,8 @@ from cnnjax import files
 from cnnjax.durations import UNITS
 from cnnjax.types import UserError
 
-SWEEP = "sweep.json"
-TRIAL = "trial.json"
+SWEEP, TRIAL = "sweep.json", "trial.json"
+CONFIG, SUMMARY = "config.json", "summary.json"  # Of any run.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,12 +245,12 @@ def read(sweep: Path) -> tuple[dict[str, Any], list[Result]]:
 def _result(sweep: Path, trial: Trial, seed: int) -> Result:
     folder = folder_of(sweep, trial.name, seed)
     return Result(trial, seed, folder, json_in(folder / TRIAL) or {},
-                  json_in(folder / "config.json") or {}, json_in(folder / "summary.json"))
+                  json_in(folder / CONFIG) or {}, json_in(folder / SUMMARY))
 
 
 def diverged(folder: Path) -> bool:
     """Whether the run in a folder has ended because its loss, or a parameter, was not finite."""
-    return (json_in(folder / "summary.json") or {}).get("status") == "non_finite"
+    return (json_in(folder / SUMMARY) or {}).get("status") == "non_finite"
 
 
 def json_in(path: Path) -> dict[str, Any] | None:

@@ -20,8 +20,7 @@ from cnnjax.jobs import hosts
 from cnnjax.jobs.lock import Lock
 from cnnjax.types import UserError
 
-CONFIG = "config.json"
-SUMMARY = "summary.json"
+CONFIG, SUMMARY = sweeps.CONFIG, sweeps.SUMMARY
 CHECKPOINTS = "checkpoints"
 LOCK = ".training"
 _PATIENCE = 10.0  # Seconds.

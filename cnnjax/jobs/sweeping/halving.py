@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cnnjax import sweeps
 from cnnjax.jobs.sweeping import trial as trial_lib
 from cnnjax.jobs.sweeping.engine import Run
 from cnnjax.types import UserError
@@ -85,7 +86,7 @@ class Halving:
                     and not trial_lib.read(run.folder).get("stopped_early")):
                 self._note(run, len(frozen.intermediate_values) - 1)  # There was no room for it.
             return False
-        top1 = json.loads((run.folder / "summary.json").read_text())["top1"]
+        top1 = json.loads((run.folder / sweeps.SUMMARY).read_text())["top1"]
         rung = self._rung[run]
         if rung == self._rungs:
             self._study.tell(trial, top1)

@@ -200,7 +200,7 @@ class _Runner:
                    command=list(task.command), host=socket.gethostname(), pid=os.getpid(),
                    started=round(time.time(), 3), message="")
         if sweeps.diverged(task.folder):  # Earlier. What ends this attempt may be something else.
-            (task.folder / "summary.json").unlink()
+            (task.folder / sweeps.SUMMARY).unlink()
         with (task.folder / STDOUT).open("ab") as out, (task.folder / STDERR).open("ab") as err:
             said = err.tell()
             self._process = subprocess.Popen(
