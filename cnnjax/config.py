@@ -59,6 +59,9 @@ def phase_steps(config: ConfigDict, examples: int) -> tuple[int, int]:
     """Returns the steps of the head's phase and of the one after it, either of which may be 0.
 
     They are rounded up so that no epoch is cut short.
+
+    Raises:
+      UserError: if both are 0, or are more steps together than 31 bits count.
     """
     lengths = {section: in_steps(config[section], "", batch_size=config.train.batch_size,
                                  examples=examples, where=section) or 0
@@ -83,7 +86,11 @@ def total_steps(config: ConfigDict, examples: int) -> int:
 
 def apply_preset(config: ConfigDict, preset: str | None,
                  presets: Mapping[str, Callable[[ConfigDict], None]]) -> ConfigDict:
-    """Returns the config changed by `presets[preset]`; the first preset when none is named."""
+    """Returns the config changed by `presets[preset]`; the first preset when none is named.
+
+    Raises:
+      UserError: if there is no such preset; the message lists those there are.
+    """
     preset = preset or next(iter(presets))
     if preset not in presets:
         raise UserError(f"There is no preset {preset!r} here.{did_you_mean(preset, presets)} "

@@ -9,6 +9,10 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+# Per channel (red, green, blue), of ImageNet's images scaled to [0, 1]: what nearly all published
+# weights want their images normalised with.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
 
 class UserError(ValueError):
     """A mistake in what the user gave: the message says what, where and what to type instead.

@@ -116,7 +116,12 @@ def maximise(module: nn.Module, variables: Any, objectives: Objective | Sequence
 
 def image_size(size: Any, preprocess: Preprocess | None,
                channels: int | None) -> tuple[int, int, int]:
-    """Returns (height, width, channels) of the images that an optimisation is about."""
+    """Returns (height, width, channels) of the images that an optimisation is about.
+
+    Raises:
+      UserError: if nobody says a size, it is below 2 pixels, or the channels are not those of
+        `preprocess`.
+    """
     if size is None and preprocess is None:
         raise UserError("Say the images' size in pixels, such as size=128, or give preprocess.")
     size = preprocess.size if size is None else size

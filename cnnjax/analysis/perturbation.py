@@ -58,6 +58,9 @@ def occlusion(module: nn.Module, variables: Any, images: jax.Array, classes: Any
       stride: in pixels, not above the window.
       fill: the value of covered pixels; 0 is the mean colour where images are normalised.
 
+    Raises:
+      UserError: if a window or a stride is none, or leaves pixels between two windows.
+
     Source: Zeiler & Fergus, arXiv 1311.2901, section 4.2.
     """
     window, stride = pair(window, "occlusion: window"), pair(stride, "occlusion: stride")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+from cnnjax.types import IMAGENET_MEAN, IMAGENET_STD
 
 # Over all pixels of the training split, images scaled to [0, 1]. Those of digits, mnist and
 # fashion_mnist are recomputed by tests/data.
@@ -28,4 +28,6 @@ def mean_and_std(name: str, channels: int) -> tuple[tuple[float, ...], tuple[flo
     known = _KNOWN.get(name)
     if known and len(known[0]) == channels:
         return known
-    return _IMAGENET if channels == 3 else ((0.5,) * channels, (0.5,) * channels)
+    if channels == 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return (0.5,) * channels, (0.5,) * channels

@@ -45,7 +45,11 @@ SIDES = {"step": "step, on a batch that lies ready", "host": "input, on the host
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
-    """Times the experiment; writes benchmark.json and no other file, whatever the folder holds."""
+    """Times the experiment; writes benchmark.json and no other file, whatever the folder holds.
+
+    Raises:
+      UserError: if the loss is not finite, so that there is nothing to time.
+    """
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(config, saved_preprocess(config, folder))
     if dry_run:

@@ -46,7 +46,11 @@ def steps_per_call(config: ConfigDict) -> int:
 
 
 def make_schedule(config: ConfigDict, examples: int, total: int) -> Schedule:
-    """Returns when the loop logs, evaluates and saves; it stops at the end."""
+    """Returns when the loop logs, evaluates and saves; it stops at the end.
+
+    Raises:
+      UserError: if an interval is 0.
+    """
     def every(section):
         interval = config_lib.in_steps(config[section], "every", examples=examples, total=total,
                                        batch_size=config.train.batch_size, where=section)

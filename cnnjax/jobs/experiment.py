@@ -253,7 +253,11 @@ def at_rate(experiment: Experiment, factor: float) -> Experiment:
 
 
 def make_mesh(devices: int) -> Mesh:
-    """Returns a mesh over the first `devices` devices, or over all of them for 0."""
+    """Returns a mesh over the first `devices` devices, or over all of them for 0.
+
+    Raises:
+      UserError: if there are not as many, or several processes share the run and it is not all.
+    """
     found = jax.devices()
     if devices > len(found):
         raise UserError(f"devices is {devices}, but JAX sees {len(found)} "

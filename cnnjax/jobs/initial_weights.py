@@ -1,4 +1,4 @@
-"""Weights that a run starts from, and features of what stays as they left it."""
+"""Weights that a run starts from."""
 
 from __future__ import annotations
 

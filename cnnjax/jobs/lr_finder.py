@@ -26,6 +26,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
 
     What trains is all that the config says but for the rate, the length and the head's phase; of
     several image sizes it is the last.
+
+    Raises:
+      UserError: if the loss breaks within ten steps, or never falls.
     """
     backend.warn_of_products(config.precision)
     experiment = experiment_lib.build(range_test(config))

@@ -17,6 +17,9 @@ def make_preprocess(config: ConfigDict, dataset: data.Dataset, weights: Preproce
     """Returns the preprocessing: the config's; else that of the weights; else the data set's.
 
     Three means and standard deviations for grey images make RGB images of them, all channels alike.
+
+    Raises:
+      UserError: if nobody says a size, or mean and std are not one number for each channel.
     """
     size, shape = config.data.image_size, dataset.train.image_shape
     if not size and shape is None and weights is None:

@@ -9,7 +9,11 @@ from cnnjax.types import UserError
 
 
 def open_dataset(config: ConfigDict) -> data.Dataset:
-    """Opens the data set that the config names."""
+    """Opens the data set that the config names.
+
+    Raises:
+      UserError: as `data.open_dataset`; the message has the splits that were asked for.
+    """
     splits = {key: config.data[key] for key in ("train_split", "eval_split")}
     try:
         return data.open_dataset(

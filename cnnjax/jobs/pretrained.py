@@ -1,4 +1,4 @@
-"""The model that --job=predict and --job=export work with."""
+"""The model that --job=predict, --job=visualize and --job=export work with."""
 
 from __future__ import annotations
 

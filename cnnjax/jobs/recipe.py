@@ -88,7 +88,11 @@ def make_remat(config: ConfigDict, params: Any) -> frozenset[str]:
 
 
 def check_ghost_batch_size(config: ConfigDict) -> int:
-    """Returns `train.ghost_batch_size`, which divides the rows of a part of a batch."""
+    """Returns `train.ghost_batch_size`, which divides the rows of a part of a batch.
+
+    Raises:
+      UserError: if it does not.
+    """
     size, rows = config.train.ghost_batch_size, config.train.batch_size // config.train.accumulate
     if size and rows % size:
         raise UserError(f"train.ghost_batch_size is {size}, but it must divide the {rows} examples "

@@ -51,6 +51,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False, experiment: str
 
     Returns:
       The exit code: 0 if all are done, 1 if some failed, 75 if the sweep was stopped.
+
+    Raises:
+      UserError: if there is no sweep, a trial cannot be, or the folder holds something else.
     """
     if experiment is None:
         raise UserError("A sweep needs its experiment: name it with --config=FILE.")

@@ -62,7 +62,11 @@ def flattened(height: int, width: int) -> Layout:
 
 
 def flattened_square(channels: int) -> Layout:
-    """Returns `flattened` for a square map of so many channels, whatever its size."""
+    """Returns `flattened` for a square map of so many channels, whatever its size.
+
+    Raises:
+      UserError: of the layout, for a map that is not square.
+    """
     def of(inputs):
         side = math.isqrt(inputs // channels)
         if side * side * channels != inputs:

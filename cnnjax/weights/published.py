@@ -18,10 +18,9 @@ from importlib import resources
 from typing import Any, NamedTuple
 
 from cnnjax.models import lookup
-from cnnjax.types import Preprocess, UserError, did_you_mean
+from cnnjax.types import IMAGENET_MEAN, IMAGENET_STD, Preprocess, UserError, did_you_mean
 from cnnjax.weights import namings
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _NORMALISATIONS = {
     "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
     "half": ((0.5,) * 3, (0.5,) * 3),

@@ -112,9 +112,9 @@ def equal_costs(trials: Sequence[Group], layout: Layout) -> list[list[Group]]:
     """Returns sets of trials of different families that cost the same.
 
     A tag `cost_factor` says what is meant to; a family that is no curve is left out. Without it
-    they are trials of about equal
-    multiply-adds: the most expensive trial and what lies within `SAME_COST` below it are one set,
-    and so on downwards; of a family that has several there, the most expensive one counts.
+    they are trials of about equal multiply-adds: the most expensive trial and what lies within
+    `SAME_COST` below it are one set, and so on downwards; of a family that has several there, the
+    most expensive one counts.
     """
     if layout.series != "family":
         return []

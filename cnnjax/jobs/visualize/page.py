@@ -38,6 +38,8 @@ class Figure:
     """Rows of tiles, a file of its own called `name`.png.
 
     Attributes:
+      name: of the file.
+      rows: from top to bottom.
       note: a line below.
       beside: whether rows may stand beside one another, being short.
       side: width of a tile in pixels.

@@ -122,7 +122,11 @@ class Subject:
 
 
 def look(config: ConfigDict, model: Pretrained, images: Images) -> Subject:
-    """Reads the images and shows them to the model."""
+    """Reads the images and shows them to the model.
+
+    Raises:
+      UserError: if fewer than two images can be read, or the model has no endpoint that is a map.
+    """
     options = config.visualize
     pixels, labels, names, bad = _read(images, model, options.count)
     remarks = [f"{len(bad)} images could not be read and are left out: {bad[0]}"] if bad else []
