@@ -15,7 +15,7 @@ from cnnjax.train.writers import read_metrics
 
 
 def write(run_record: dict[str, Any], folder: Path, state: TrainState, experiment: Experiment,
-          seconds: float, rate: float | None) -> None:
+          measured: dict[str, Any], seconds: float, rate: float | None) -> None:
     """Writes curves.png and summary.json of a run that has come to its end, and prints the latter.
 
     Args:
@@ -23,6 +23,7 @@ def write(run_record: dict[str, Any], folder: Path, state: TrainState, experimen
       folder: the workdir.
       state: the last one.
       experiment: of the run.
+      measured: of the last step, as its checkpoint has it.
       seconds: that it took, in all sessions.
       rate: images a second, if that was measured.
     """
@@ -35,7 +36,6 @@ def write(run_record: dict[str, Any], folder: Path, state: TrainState, experimen
     if not hosts.is_first():
         return
     records = read_metrics(folder)
-    last = next((r for r in reversed(records) if "eval_top1" in r), {})
     step = int(state.step)
     summary = {
         "status": "done" if step >= experiment.total_steps else "stopped",
@@ -45,9 +45,9 @@ def write(run_record: dict[str, Any], folder: Path, state: TrainState, experimen
         "multiply_adds": experiment.multiply_adds,
         "input_shape": experiment.input_shape[1:],
         "steps": step,
-        "top1": last.get("eval_top1"),
-        "top5": last.get("eval_top5"),
-        "examples_evaluated": last.get("eval_examples"),
+        "top1": measured["eval_top1"],
+        "top5": measured.get("eval_top5"),
+        "examples_evaluated": measured["eval_examples"],
         "bad_files": bad_files,
         "images_per_second": rate,
         "seconds": seconds,
@@ -57,7 +57,7 @@ def write(run_record: dict[str, Any], folder: Path, state: TrainState, experimen
         "versions": run_record["versions"],
         "git_commit": run_record["git_commit"],
     }
-    if experiment.config.log.plot and summary["top1"] is not None:
+    if experiment.config.log.plot and records:
         with faults.tolerate_full_disk("curves.png"):
             plot_learning_curves(records, folder / "curves.png", f"{summary['model']} on "
                                  f"{summary['data']}: top-1 {summary['top1']:.2%}")

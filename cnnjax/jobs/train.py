@@ -37,7 +37,7 @@ from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
-from cnnjax.train.writers import MetricsWriter, read_metrics
+from cnnjax.train.writers import MetricsWriter
 from cnnjax.types import Preprocess, UserError
 
 
@@ -232,7 +232,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     writer, display = logs.enter_context(_logs(experiment, folder, start))
     # What was not measured is so first, and saved: perhaps not for the first time.
     interrupts.hold(start.recorded < start.step or hosts.several())
-    began, rates = time.perf_counter(), []
+    began, rates, measured = time.perf_counter(), [], {}
 
     def seconds():
         return start.seconds + time.perf_counter() - began
@@ -252,6 +252,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         checkpoints.check()
 
     def save(step, state, values):
+        nonlocal measured
+        measured = values
         if step == start.step:
             checkpoints.replace(step)
         checkpoints.save(step, state, run_record | {
@@ -271,10 +273,12 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return exit_codes.FAILED
     except loop.Preempted as stop:
         return _say_stopped(stop.step, experiment.total_steps, checkpoints)
-    if not _saved(state, folder, checkpoints, save):
+    if not _saved(int(state.step), folder, checkpoints,
+                  lambda: save(int(state.step), state, measured)):
         return exit_codes.FAILED
     run_summary.write(run_record | {"checkpoint_errors": checkpoints.errors}, folder, state,
-                      experiment, seconds(), statistics.median(rates) if rates else None)
+                      experiment, checkpoints.record(int(state.step))["metrics"], seconds(),
+                      statistics.median(rates) if rates else None)
     return 0
 
 
@@ -302,12 +306,10 @@ def _announce(experiment: Experiment, folder: Path, inputs: Inputs, step: int) -
         "workdir": folder} | ({"resumed at step": f"{step:,}"} if step else {}))
 
 
-def _saved(state: TrainState, folder: Path, checkpoints: Checkpoints, save: Callable) -> bool:
+def _saved(step: int, folder: Path, checkpoints: Checkpoints, again: Callable[[], None]) -> bool:
     """Whether the last state is on disk, be it at a second try; says so if not."""
-    step = int(state.step)
     if step not in checkpoints.steps():
-        last = next((r for r in reversed(read_metrics(folder)) if r["step"] == step), {})
-        save(step, state, last)  # There may be room now.
+        again()  # There may be room now.
         checkpoints.wait()
     if step not in checkpoints.steps():
         faults.report_unsaved(folder, checkpoints, step)

@@ -151,6 +151,16 @@ def test_a_save_that_fails_costs_that_checkpoint_and_not_the_run(tmp_path, runs,
     assert found["state_sha256"] == summary(runs / "whole")["state_sha256"]
 
 
+def test_a_lost_log_does_not_lose_the_result(runs, tmp_path):
+    folder = shutil.copytree(runs / "whole", tmp_path / "run")
+    for name in ("metrics.jsonl", "summary.json"):
+        (folder / name).unlink()
+    assert train(folder, "--config.log.plot=True") == 0
+    keys = "status", "steps", "top1", "examples_evaluated", "state_sha256"
+    found, before = summary(folder), summary(runs / "whole")
+    assert [found[key] for key in keys] == [before[key] for key in keys]
+
+
 @pytest.mark.slow
 def test_the_last_step_is_tried_twice(tmp_path, monkeypatch):
     full_at(monkeypatch, [12])
