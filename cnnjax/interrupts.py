@@ -25,6 +25,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 # Begins the names of threads that compile what is called later: if the run stops before, never.
 AHEAD = "compiles-ahead"
 _held = threading.Event()
+_SHOW_CURSOR = b"\x1b[?25h"  # Progress bars hide it until they end.
 
 
 def hold(there_is_something_to_save: bool = True) -> None:
@@ -104,5 +105,7 @@ def _watch(reader: int) -> None:
                 sys.stdout.flush()
                 print(f"launch.py: stopped by {signal.Signals(number[0]).name}; there was nothing "
                       "to save. Run the same command to go on.", file=sys.stderr, flush=True)
+                if os.isatty(1):
+                    os.write(1, _SHOW_CURSOR)
             os._exit(exit_codes.PREEMPTED)
     os.close(reader)

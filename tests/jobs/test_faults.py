@@ -1,8 +1,11 @@
 """What a run does when something goes wrong: damage, a full disk, divergence, and signals."""
 
+import contextlib
 import errno
 import io
 import json
+import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -323,6 +326,25 @@ def asked_to_stop(root, number, first="", rounds=200_000_000):
 def test_a_signal_ends_a_process_that_has_nothing_to_save_at_once_though_it_compiles(root, number):
     code, out, err = asked_to_stop(root, number)
     assert code == 75 and out == "" and "Run the same command" in err and "Traceback" not in err
+
+
+def test_a_signal_leaves_a_terminal_with_its_cursor(root):
+    """Which progress bars hide until they end."""
+    bar = "from rich.progress import Progress; Progress(transient=True).start()"
+    terminal, inside = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", LONG_CALL.format(first=bar, rounds=200_000_000)],
+                          cwd=root, stdin=inside, stdout=inside, stderr=inside,
+                          env=os.environ | {"TERM": "xterm"}) as process:
+        os.close(inside)
+        said = b""
+        while b"ready" not in said:
+            said += os.read(terminal, 4096)
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(OSError):  # Linux's, once the other end is closed.
+            while more := os.read(terminal, 4096):
+                said += more
+    os.close(terminal)
+    assert said.rfind(b"\x1b[?25h") > said.rfind(b"\x1b[?25l") >= 0
 
 
 def test_a_signal_does_not_end_a_process_that_has_something_to_save(root):
