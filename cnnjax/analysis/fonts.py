@@ -76,19 +76,7 @@ def _lacking(text: str) -> set[str]:
 @functools.cache
 def _installed(characters: str) -> tuple[tuple[tuple[str, str], ...], str]:
     """Returns (family, file) of fonts that have them, and the characters that none has."""
-    from matplotlib import font_manager
-
-    manager, have = font_manager.fontManager, {}
-    # Matplotlib keeps its list for long.
-    for file in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
-        with contextlib.suppress(Exception):  # Of formats that it cannot draw.
-            manager.addfont(file)
-    for font in manager.ttflist:
-        with contextlib.suppress(OSError, RuntimeError):
-            face = font_manager.get_font(font.fname)
-            if face.scalable and not font.name.startswith("Last Resort"):  # Which has boxes.
-                have[font.name, font.fname] = {c for c in characters
-                                               if face.get_char_index(ord(c))}
+    have = {font: {c for c in characters if c in known} for font, known in _fonts().items()}
     found, left = [], set(characters)
     while left and have:
         best = max(have, key=lambda font: (len(have[font] & left), "Sans" in font[0]))
@@ -97,3 +85,21 @@ def _installed(characters: str) -> tuple[tuple[tuple[str, str], ...], str]:
         found.append(best)
         left -= have[best]
     return tuple(found), "".join(sorted(left))
+
+
+@functools.cache
+def _fonts() -> dict[tuple[str, str], str]:
+    """Returns all characters of each font by its (family, file). Of thousands it takes seconds."""
+    from matplotlib import font_manager
+
+    manager, found = font_manager.fontManager, {}
+    # Matplotlib keeps its list for long.
+    for file in set(font_manager.findSystemFonts()) - {font.fname for font in manager.ttflist}:
+        with contextlib.suppress(Exception):  # Of formats that it cannot draw.
+            manager.addfont(file)
+    for font in manager.ttflist:
+        with contextlib.suppress(OSError, RuntimeError):
+            face = font_manager.get_font(font.fname)
+            if face.scalable and not font.name.startswith("Last Resort"):  # Which has boxes.
+                found[font.name, font.fname] = "".join(map(chr, face.get_charmap()))
+    return found

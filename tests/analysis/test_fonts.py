@@ -20,9 +20,14 @@ def _only_those_that_matplotlib_brings(monkeypatch):
     monkeypatch.setattr(font_manager.fontManager, "ttflist", [
         font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname])
     monkeypatch.setattr(fonts, "_told", set())
-    fonts._installed.cache_clear()
+    forget()
     yield
+    forget()
+
+
+def forget():
     fonts._installed.cache_clear()
+    fonts._fonts.cache_clear()
 
 
 def families(draw, monkeypatch):
@@ -70,3 +75,13 @@ def test_a_font_that_was_installed_after_matplotlib_made_its_list_is_found(monke
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [stix])
     assert fonts.fallbacks(["ⓐ"]) == (("STIXGeneral", stix),)
     assert charts.line_chart({"ⓐ": ([0, 1], [0, 1])}, "x", "y").startswith(b"\x89PNG")
+
+
+def test_each_font_is_opened_once_however_many_texts_need_it(monkeypatch):
+    opened, get_font = [], font_manager.get_font
+    monkeypatch.setattr(font_manager, "get_font", lambda file: opened.append(file) or get_font(
+        file))
+    found = [fonts.fallbacks([text])[0][0] for text in ("ⓐ", "ⓑ", "ⓒ")]
+    assert found == ["STIXGeneral"] * 3
+    stix, = {file for file in opened if file.endswith("STIXGeneral.ttf")}
+    assert opened.count(stix) == 1
