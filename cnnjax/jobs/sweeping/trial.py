@@ -23,6 +23,7 @@ LOCK, JOB, STDOUT, STDERR = ".lock", ".job", "stdout.txt", "stderr.txt"
 # A trial that stops again and again without having been asked to makes no headway.
 _MOST_RESUMES = 100
 _PATIENCE = 600.0  # Seconds, for a disk that is full.
+_ASKED_AGAIN = (1, 5, 20, 20, 0)  # Seconds after which SLURM is, as in slurm.sh.
 
 
 @dataclasses.dataclass
@@ -105,15 +106,19 @@ def job_id(folder: Path) -> str:
 def _requeue() -> None:
     """Puts this job of SLURM, which was told to stop as for a preemption, back into the queue.
 
-    Not if somebody cancelled it, nor if SLURM itself has requeued it.
+    Not if somebody cancelled it, nor if SLURM itself has requeued it. A controller that does not
+    answer, where many jobs are preempted at once, is asked again.
     """
     from submitit import JobEnvironment
 
     job = JobEnvironment().job_id  # One task's, where SLURM_JOB_ID may be that of the whole array.
-    state = subprocess.run(["squeue", "--noheader", f"--job={job}", "--format=%T"],
-                           capture_output=True, text=True).stdout
-    if state.strip() == "RUNNING":
-        subprocess.run(["scontrol", "requeue", job])
+    for seconds in _ASKED_AGAIN:
+        asked = subprocess.run(["squeue", "--noheader", f"--job={job}", "--format=%T"],
+                               capture_output=True, text=True)
+        if asked.returncode == 0 and (asked.stdout.strip() != "RUNNING" or subprocess.run(
+                ["scontrol", "requeue", job]).returncode == 0):
+            return
+        time.sleep(seconds)
 
 
 class _Runner:

@@ -501,23 +501,42 @@ def test_a_job_of_slurm_has_its_cores_and_may_be_requeued_whatever_the_cluster_s
     assert "--cpus-per-task=8" in srun
 
 
+@pytest.fixture
+def preempted(tmp_path, monkeypatch):
+    """A trial that is run in a job of SLURM's, which signals the task and the trial, which saves.
+    """
+    for key, value in (("SUBMITIT_EXECUTOR", "slurm"), ("SLURM_JOB_ID", "7"),
+                       ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "1")):
+        monkeypatch.setenv(key, value)
+    stopped = "import os, signal, sys; os.kill(os.getppid(), signal.SIGTERM); sys.exit(75)"
+    return trial.Task((sys.executable, "-c", stopped), tmp_path / "t", tmp_path)
+
+
 @pytest.mark.parametrize(("executor", "queue", "again"), [
     ("slurm", "RUNNING", True), ("slurm", "COMPLETING", False), ("slurm", "PENDING", False),
     ("local", "RUNNING", False)])
 def test_a_job_of_slurm_that_is_preempted_is_put_back_into_the_queue_and_a_cancelled_one_is_not(
-        executor, queue, again, slurm, tmp_path, monkeypatch):
+        executor, queue, again, slurm, preempted, tmp_path, monkeypatch):
     _, says = slurm
-    for key, value in (("SUBMITIT_EXECUTOR", executor), ("SLURM_JOB_ID", "7"),
-                       ("SLURM_ARRAY_JOB_ID", "7"), ("SLURM_ARRAY_TASK_ID", "1")):
-        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("SUBMITIT_EXECUTOR", executor)
     says("squeue", f'case "$*" in *--job=7_1*) echo {queue} ;; esac')
     says("scontrol", f'echo "$*" > {tmp_path}/scontrol')
-    # SLURM signals the task and its trial, which saves.
-    stopped = "import os, signal, sys; os.kill(os.getppid(), signal.SIGTERM); sys.exit(75)"
-    task = trial.Task((sys.executable, "-c", stopped), tmp_path / "t", tmp_path)
-    assert task() == "waiting" and (tmp_path / "scontrol").exists() == again
+    assert preempted() == "waiting" and (tmp_path / "scontrol").exists() == again
     if again:
         assert (tmp_path / "scontrol").read_text() == "requeue 7_1\n"
+
+
+@pytest.mark.parametrize("deaf", ["squeue", "scontrol"])
+def test_a_slurm_that_does_not_answer_a_trial_that_was_preempted_is_asked_again(
+        deaf, slurm, preempted, tmp_path, monkeypatch):
+    _, says = slurm
+    monkeypatch.setattr(trial, "_ASKED_AGAIN", (0, 0))
+    for command, answer in (("squeue", "echo RUNNING"), ("scontrol", "true")):
+        once = f"[ $(grep -c {deaf} {tmp_path}/calls) -gt 1 ] || exit 1" * (command == deaf)
+        says(command, f"echo {command} >> {tmp_path}/calls\n{once}\n{answer}")
+    assert preempted() == "waiting"
+    calls = (tmp_path / "calls").read_text().split()
+    assert calls[-1] == "scontrol" and calls.count(deaf) == 2
 
 
 def test_ray_runs_no_more_at_a_time_than_was_asked_for():
