@@ -130,8 +130,8 @@ def visible_gpus() -> list[str]:
         return []
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         # What is no device (-1, NoDevFiles, nothing) hides all from there on.
-        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match,
-                                        os.environ["CUDA_VISIBLE_DEVICES"].split(",")))
+        names = map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, names))
     return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
                    if re.fullmatch(r"nvidia\d+", path.name)), key=int)
 

@@ -781,7 +781,7 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
 
 @pytest.mark.parametrize(("value", "gpus"), [
     ("0,2", ["0", "2"]), ("GPU-8a1,MIG-3b", ["GPU-8a1", "MIG-3b"]), ("", []), ("-1", []),
-    ("NoDevFiles", []), ("1,-1,0", ["1"])])
+    ("NoDevFiles", []), ("1,-1,0", ["1"]), ("0, 2", ["0", "2"])])
 def test_what_hides_the_gpus_is_no_gpu(value, gpus, monkeypatch):
     """As CUDA reads the variable, and as SLURM sets it in a job without GPUs."""
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
