@@ -6,7 +6,6 @@ This process waits beside the trial's own, so it imports neither JAX nor anythin
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import signal
 import socket
@@ -66,11 +65,8 @@ class Task:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Returns what trial.json holds, {} if there is none."""
-    try:
-        return json.loads((folder / sweeps.TRIAL).read_text())
-    except (OSError, ValueError):
-        return {}
+    """Returns what trial.json holds, {} if there is none or it is damaged."""
+    return sweeps.json_in(folder / sweeps.TRIAL) or {}
 
 
 def update(folder: Path, **values: Any) -> dict[str, Any]:

@@ -501,6 +501,13 @@ def test_a_job_of_slurm_has_its_cores_and_may_be_requeued_whatever_the_cluster_s
     assert "--cpus-per-task=8" in srun
 
 
+@pytest.mark.parametrize("content", ["[]", '{"state": "do'])
+def test_a_trial_whose_state_is_damaged_runs_as_one_that_has_none(content, tmp_path):
+    (tmp_path / "trial.json").write_text(content)
+    assert trial.Task(("true",), tmp_path, tmp_path)() == "done"
+    assert trial.read(tmp_path)["attempts"] == 1
+
+
 @pytest.fixture
 def preempted(tmp_path, monkeypatch):
     """A trial that is run in a job of SLURM's, which signals the task and the trial, which saves.
