@@ -57,9 +57,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
     preprocess = saved_preprocess(config, folder)
-    over = not dry_run and workdir.has_checkpoints(folder) and sweeps.is_over(
-        workdir.read_json(folder / workdir.SUMMARY))
     # To say that a run is finished takes no teacher, which may be gone by then.
+    over = (config.distill.weights is not None and not dry_run and workdir.has_checkpoints(folder)
+            and sweeps.is_over(workdir.read_json(folder / workdir.SUMMARY)))
     experiment = experiment_lib.build(config, preprocess, trains=not over)
     finished = _finished(experiment, folder)
     if dry_run:

@@ -72,6 +72,15 @@ def test_a_finished_run_prints_its_summary_and_changes_nothing(whole, capsys):
     assert sorted((p, p.stat().st_mtime_ns) for p in whole.rglob("*")) == before
 
 
+def test_a_finished_run_that_goes_on_for_longer_opens_its_data_once(tmp_path, monkeypatch):
+    assert train(tmp_path, "--config.train.stop_after_steps=1") == 0
+    opened, open_dataset = [], experiment_lib.open_dataset
+    monkeypatch.setattr(experiment_lib, "open_dataset",
+                        lambda config: opened.append(config) or open_dataset(config))
+    assert train(tmp_path, "--config.train.stop_after_steps=2") == 0
+    assert summary(tmp_path)["steps"] == 2 and len(opened) == 1
+
+
 def test_a_finished_folder_without_checkpoints_is_still_its_experiments(whole, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(whole, folder, ignore=shutil.ignore_patterns("checkpoints"))
