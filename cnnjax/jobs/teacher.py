@@ -40,7 +40,9 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
     try:
         found = weights.load(section.model, section.weights, tag=section.tag, dtype=dtype)
     except UserError as error:
-        raise UserError(f"distill.weights={section.weights}: {error}") from None
+        advice = (" Set --config.distill.model."
+                  if isinstance(error, weights.UnnamedError) else "")
+        raise UserError(f"distill.weights={section.weights}: {error}{advice}") from None
     if not pretrained.knows_classes(found, dataset):
         raise UserError(f"The teacher in {section.weights} knows {found.module.num_classes} "
                         f"classes, and they are not the {dataset.num_classes} of {dataset.name}: "

@@ -43,6 +43,10 @@ class Pretrained(NamedTuple):
     adapted_from: int | None = None
 
 
+class UnnamedError(UserError):
+    """No name of a model was given, and the source says none."""
+
+
 def load_weights(name: str, path_or_id: str | Path, num_classes: int | None = None, *,
                  in_chans: int | None = None, tag: str | None = None,
                  rng: jax.Array | None = None, **overrides: Any
@@ -136,8 +140,7 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
 def _name(name: str | None, source: sources.Source) -> str:
     said = source.model
     if name is None and said is None:
-        raise UserError(f"{source.where} does not say which model it is: name it, such as "
-                        "--config.distill.model=resnet50.")
+        raise UnnamedError(f"{source.where} does not say which model it is: name it.")
     if said in (None, name):
         return name
     if name is not None and not source.file:
