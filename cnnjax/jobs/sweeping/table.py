@@ -29,6 +29,7 @@ class Row:
       state: waiting, running, done or failed.
       step: that was last logged.
       total: steps of the run, 0 while unknown.
+      pace: seconds a step, None while unknown.
       top1: of the last evaluation.
       seconds: it has run so far.
       started: when its present attempt began, in seconds since 1970.
@@ -38,6 +39,7 @@ class Row:
     state: str = "waiting"
     step: int = 0
     total: int = 0
+    pace: float | None = None
     top1: float | None = None
     seconds: float = 0.0
     started: float = 0.0
@@ -53,8 +55,8 @@ class Row:
     @property
     def eta(self) -> float | None:
         """Seconds until it is done, as far as can be told."""
-        if self.state == "running" and self.step and self.total:
-            return self.elapsed / self.step * (self.total - self.step)
+        if self.state == "running" and self.pace is not None and self.total:
+            return self.pace * (self.total - self.step)
         return None
 
 
@@ -140,9 +142,10 @@ class Display:
         whole = done or [row.elapsed + row.eta for row in rows if row.eta is not None]
         if not whole or not at_a_time:
             return None
-        waiting = len(rows) - sum(
-            row.state in ("done", "failed", "running") for row in rows)
-        return (sum(left) + waiting * sum(whole) / len(whole)) / at_a_time
+        mean = sum(whole) / len(whole)
+        left += [max(0.0, mean - row.elapsed) if row.state == "running" else mean for row in rows
+                 if row.eta is None and row.state not in ("done", "failed")]
+        return sum(left) / at_a_time
 
 
 def cells(row: Row) -> tuple[str, str, str, str, str, str]:
@@ -165,6 +168,11 @@ def read_row(run: Run) -> Row:
     text = trial.tail(run.folder / METRICS, most=20_000)
     if steps := re.findall(r'^{"step": (\d+)', text, re.MULTILINE):
         row.step = int(steps[-1])
+    # Between two lines, because what is before the first has compiled.
+    times = [(int(step), float(seconds)) for step, seconds in re.findall(
+        r'^{"step": (\d+),.*"seconds": ([\d.e-]+)', text, re.MULTILINE)]
+    if times and times[-1][0] > times[0][0]:
+        row.pace = (times[-1][1] - times[0][1]) / (times[-1][0] - times[0][0])
     if found := re.findall(r'"eval_top1": ([\d.e-]+)', text):
         row.top1 = float(found[-1])
     # The plain lines of a run: "step 120/3,000  loss …".

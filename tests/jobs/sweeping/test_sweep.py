@@ -149,6 +149,24 @@ def test_a_clock_that_is_set_back_makes_no_time_negative(tmp_path, monkeypatch):
     assert table.read_row(Run(Trial("a"), 0, tmp_path, ())).elapsed == 2
 
 
+def test_the_time_left_of_a_trial_is_without_the_compilation_before_its_first_line(
+        tmp_path, monkeypatch):
+    # A minute to compile, then half a second a step.
+    monkeypatch.setattr(table.time, "time", lambda: 1070.0)
+    runs = [Run(Trial(name), 0, tmp_path / name, ()) for name in "ab"]
+    for run, lines in zip(runs, (2, 1), strict=True):
+        trial.update(run.folder, state="running", attempts=1, started=1000.0)
+        (run.folder / "stdout.txt").write_text("step 20/100  loss 1.0000\n")
+        (run.folder / "metrics.jsonl").write_text("".join(
+            json.dumps({"step": 10 * i, "train_loss": 1.0, "seconds": 60 + 5.0 * i}) + "\n"
+            for i in range(1, lines + 1)))
+    both = [table.read_row(run) for run in runs]
+    assert both[0].eta == 40 and both[1].eta is None
+    display = table.Display(plain=True)
+    display._rows = dict(zip([*runs, "waits"], [*both, table.Row()], strict=True))
+    assert display.eta(2) == (40 + 40 + 110) / 2
+
+
 def test_a_sweep_whose_disk_is_full_when_a_trial_is_lost_says_so_and_goes_on_with_room(
         experiment, here, tmp_path, monkeypatch, capsys):
     submit, lost = here.submit, []
