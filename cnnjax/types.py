@@ -32,15 +32,15 @@ class Failure(RuntimeError):
 def did_you_mean(word: str, known: Iterable[str], key: Callable[[str], str] = str) -> str:
     """Returns " Did you mean 'a' or 'b'?" for the known names nearest to `word`, or "".
 
-    Near are those of which `key` gives much the same as of the word.
+    Near are those of which `key` gives much the same as of the word, in letters of any case.
     """
     known, composed = list(known), unicodedata.normalize("NFC", word)
     for name in known:  # File systems and archives of macOS spell é as e and an accent.
         if name != word and unicodedata.normalize("NFC", name) == composed:
             return (f" Did you mean {name!r}? It looks the same, but its letters are written as "
                     f"{ascii(name)}, and those of the other as {ascii(word)}.")
-    names = {key(name): name for name in known}
-    near = [names[k] for k in difflib.get_close_matches(key(word), names, n=3, cutoff=0.6)]
+    names = {key(name).casefold(): name for name in known}
+    near = [names[k] for k in difflib.get_close_matches(key(word).casefold(), names, cutoff=0.6)]
     return f" Did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 

@@ -127,6 +127,8 @@ def test_heads_and_auxiliary_heads_are_trained_as_is_usual_by_default():
     ("train.bach_size", 3, "batch_size"),
     ("batch_size", 3, "train.batch_size"),
     ("optimizer.name", "adamm", "'adam'"),
+    ("optimizer.name", "SGD", "Did you mean 'sgd'"),
+    ("model.name", "RESNET18", "Did you mean 'resnet18'"),
     ("precision", "float16", "float32"),
     ("train.batch_size", 0, "between"),
     ("train.label_smoothing", -0.1, "between"),

@@ -160,7 +160,7 @@ def check_known(text: str) -> None:
     if name not in known:
         raise UserError(
             f"data.name is {text!r}, which is not a data set of TFDS {tfds.__version__} and is "
-            "not prepared on this machine." + did_you_mean(name.lower(), known)
+            "not prepared on this machine." + did_you_mean(name, [*known, "digits"])
             + " Images of your own are named by folder:PATH or npz:PATH.")
 
 

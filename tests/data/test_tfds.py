@@ -104,6 +104,7 @@ def test_a_set_that_is_not_prepared_is_explained(tmp_path):
 @pytest.mark.parametrize(("name", "message"), [
     ("mnits", "not a data set of TFDS.*Did you mean 'mnist'"),
     ("MNIST", "Did you mean 'mnist'"),
+    ("Digits", "Did you mean 'digits'"),
     ("my photos", "digits; folder:PATH.*npz:PATH"),
     ("", "digits; folder:PATH"),
 ])
