@@ -14,7 +14,7 @@ import filelock
 import jax
 
 from cnnjax import files
-from cnnjax.jobs.launches import nvidia_gpus
+from cnnjax.jobs.launches import visible_gpus
 from cnnjax.types import Failure, UserError
 
 CACHE_VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -165,7 +165,7 @@ def unused_accelerator() -> str | None:
                         "or install JAX for that device, such as jax[cuda13].") from None
     if backend != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
-    if nvidia_gpus():
+    if visible_gpus(os.environ):
         return "There is an NVIDIA GPU that JAX does not use: pip install -U 'jax[cuda13]'"
     if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
         return "There is a TPU that JAX does not use: pip install -U 'jax[tpu]'"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import itertools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -96,10 +98,7 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
     JAX would take the one with the task's number on its node: seven of eight idle where a node has
     one task, and none at all where SLURM shows each task its own alone.
     """
-    if visible := environment.get("CUDA_VISIBLE_DEVICES"):
-        seen = len(visible.split(","))
-    else:
-        seen = nvidia_gpus()
+    seen = len(visible_gpus(environment))
     local = int(environment.get("SLURM_LOCALID", environment.get("OMPI_COMM_WORLD_LOCAL_RANK", 0)))
     tasks = int(environment.get("OMPI_COMM_WORLD_LOCAL_SIZE", 0)) or _tasks_here(environment)
     if not seen:
@@ -110,9 +109,17 @@ def _local_devices(environment: Mapping[str, str]) -> dict[str, list[int]]:
     return {"local_device_ids": list(range(local * share, (local + 1) * share))}
 
 
-def nvidia_gpus() -> int:
-    """Returns how many NVIDIA GPUs are here; a container may have the fourth alone, nvidia3."""
-    return sum(path.name[6:].isdecimal() for path in Path("/dev").glob("nvidia*"))
+def visible_gpus(environment: Mapping[str, str]) -> list[str]:
+    """Returns the NVIDIA GPUs that a process here may use, without waking them."""
+    if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
+        return []
+    if "CUDA_VISIBLE_DEVICES" in environment:
+        # What is no device (-1, NoDevFiles, nothing) hides all from there on.
+        names = map(str.strip, environment["CUDA_VISIBLE_DEVICES"].split(","))
+        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, names))
+    # A container may have the fourth alone, nvidia3.
+    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
+                   if re.fullmatch(r"nvidia\d+", path.name)), key=int)
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:

@@ -181,5 +181,16 @@ def test_an_accelerator_that_is_not_used_is_a_warning_with_the_command(names, pl
         monkeypatch.setattr(module, "Path", Dev(*names))
     monkeypatch.setattr(jax, "default_backend", lambda: used)
     monkeypatch.setenv("JAX_PLATFORMS", platforms)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     found = backend.unused_accelerator()
     assert found is None if said is None else said in found
+
+
+@pytest.mark.parametrize(("visible", "warned"), [("", False), ("-1", False), ("0", True)])
+def test_gpus_that_were_hidden_on_purpose_are_no_warning(visible, warned, monkeypatch):
+    for module in (backend, launches):
+        monkeypatch.setattr(module, "Path", Dev("nvidia0"))
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setenv("JAX_PLATFORMS", "")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert bool(backend.unused_accelerator()) == warned

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import os
-import re
 import signal
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.jobs.launches import visible_gpus
 from cnnjax.jobs.sweeping.trial import Task
 
 SUBMITIT = ".submitit"
@@ -35,7 +34,7 @@ class Local:
 
         self._executor = submitit.LocalExecutor(folder=folder / SUBMITIT)
         self._executor.update_parameters(timeout_min=_FOREVER)
-        self.slots = divide(at_a_time, trials, visible_gpus(), cores())
+        self.slots = divide(at_a_time, trials, visible_gpus(os.environ), cores())
         self._jobs: list[_LocalJob | None] = [None] * len(self.slots)
 
     def free(self, active: int) -> int:
@@ -122,18 +121,6 @@ def _share(devices: Sequence[Any], i: int, count: int) -> Sequence[Any]:
     if count > len(devices):
         return [devices[i % len(devices)]]
     return devices[i * len(devices) // count:(i + 1) * len(devices) // count]
-
-
-def visible_gpus() -> list[str]:
-    """Returns the NVIDIA GPUs that a process here may use, without waking them."""
-    if os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
-        return []
-    if "CUDA_VISIBLE_DEVICES" in os.environ:
-        # What is no device (-1, NoDevFiles, nothing) hides all from there on.
-        names = map(str.strip, os.environ["CUDA_VISIBLE_DEVICES"].split(","))
-        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, names))
-    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
-                   if re.fullmatch(r"nvidia\d+", path.name)), key=int)
 
 
 def cores() -> list[int]:

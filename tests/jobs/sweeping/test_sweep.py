@@ -18,7 +18,7 @@ from results import summary
 from cnnjax import config as config_lib
 from cnnjax import files, sweeps
 from cnnjax.command_line import main
-from cnnjax.jobs import report
+from cnnjax.jobs import launches, report
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.lock import Lock, held
 from cnnjax.jobs.sweeping import executors, local, outcome, table, trial
@@ -807,11 +807,9 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
 @pytest.mark.parametrize(("value", "gpus"), [
     ("0,2", ["0", "2"]), ("GPU-8a1,MIG-3b", ["GPU-8a1", "MIG-3b"]), ("", []), ("-1", []),
     ("NoDevFiles", []), ("1,-1,0", ["1"]), ("0, 2", ["0", "2"])])
-def test_what_hides_the_gpus_is_no_gpu(value, gpus, monkeypatch):
+def test_what_hides_the_gpus_is_no_gpu(value, gpus):
     """As CUDA reads the variable, and as SLURM sets it in a job without GPUs."""
-    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-    assert local.visible_gpus() == gpus
+    assert launches.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
 
 
 def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
