@@ -135,6 +135,15 @@ def find_prepared(text: str, data_dir: str | os.PathLike[str] | None = None) -> 
     return versions[-1] if versions else None
 
 
+def _other_version(text: str, data_dir: str | os.PathLike[str] | None) -> str:
+    """Returns that a set is prepared in another version than the one asked for, "" if it is not."""
+    name, colon, version = text.partition(":")
+    found = find_prepared(name, data_dir) if colon else None
+    return found and (f"is not prepared in {data_root(data_dir)}, but {name}:{found.name} is: give "
+                      f"--config.data.name={name}:{found.name}. This command downloads and "
+                      f"prepares {version}, if TFDS has it") or ""
+
+
 def _versions(folder: Path, wanted: str | None) -> list[Path]:
     """Returns the prepared versions in a folder, oldest first."""
     if not folder.is_dir():
@@ -183,7 +192,7 @@ def open_tfds(text: str, data_dir: str | os.PathLike[str] | None = None,
     folder = find_prepared(text, data_dir)
     if folder is None:
         check_known(text)
-        raise NotPrepared(text, root)
+        raise NotPrepared(text, root, reason=_other_version(text, data_dir))
     formats = file_formats(folder)
     if "array_record" not in formats:
         raise NotPrepared(

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 
-from cnnjax.data import NotPrepared, open_dataset
+from cnnjax.data import NotPrepared, open_dataset, tfds_source
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.data.reader import read_each
 from cnnjax.types import UserError
@@ -78,7 +78,7 @@ def test_the_data_dir_comes_first_then_the_environment_then_home(toy, monkeypatc
     assert len(open_dataset("toy").train) == 9
 
 
-def test_versions_and_configs(write_tfds, encode):
+def test_versions_and_configs(write_tfds, encode, monkeypatch):
     splits = {"train": pairs(encode, 3), "test": pairs(encode, 3)}
     for version in ("1.9.0", "1.10.0"):
         data_dir = write_tfds(splits, version=version)
@@ -87,6 +87,11 @@ def test_versions_and_configs(write_tfds, encode):
     newest = open_dataset("toy", data_dir=data_dir).fingerprint
     assert open_dataset("toy:1.10.0", data_dir=data_dir).fingerprint == newest
     assert open_dataset("toy:1.9.0", data_dir=data_dir).fingerprint != newest
+    monkeypatch.setattr(tfds_source, "check_known", lambda text: None)
+    with pytest.raises(NotPrepared, match="but toy:1.10.0 is: give --config.data.name=toy:1.10.0"):
+        open_dataset("toy:9.9.9", data_dir=data_dir)
+    with pytest.raises(NotPrepared, match="but both/easy:1.0.0 is"):
+        open_dataset("both/easy:2.0.0", data_dir=data_dir)
     with pytest.raises(UserError, match="both/easy, both/hard"):
         open_dataset("both", data_dir=data_dir)
     assert len(open_dataset("both/hard:1.0.0", data_dir=data_dir).train) == 3
