@@ -57,11 +57,20 @@ def check_same_teacher(experiment: Experiment, saved: Mapping[str, Any]) -> None
       saved: what `describe` said when the checkpoint was made.
     """
     now, then = _digest(experiment.teacher), saved.get("teacher")
+    path = experiment.config.distill.weights
+    if then is None and is_moved(saved["config"], path):
+        raise UserError(f"Nothing says whether the teacher in {path} is the one that this run has "
+                        "learned from: its checkpoint is from before such a record was kept. Give "
+                        f"--config.distill.weights={saved['config']['distill']['weights']}.")
     if then is not None and now != then:
-        path = experiment.config.distill.weights
         raise UserError(f"The teacher in {path} is not the one that this run has learned from: the "
                         f"sha256 of its variables was {then[:12]}… and is {now[:12]}…. Put that "
                         "one back there, or learn from this one in another --workdir.")
+
+
+def is_moved(saved: Mapping[str, Any], teacher: str | None) -> bool:
+    """Whether the teacher is named by another path than in a saved config."""
+    return saved.get("distill", {}).get("weights") != teacher
 
 
 def _digest(found: InitialWeights | Teacher | None) -> str | None:

@@ -8,7 +8,7 @@ import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     preprocess = saved_preprocess(config, folder)
     # To say that a run is finished takes no teacher, which may be gone by then.
     over = (config.distill.weights is not None and not dry_run and workdir.has_checkpoints(folder)
-            and sweeps.is_over(workdir.read_json(folder / workdir.SUMMARY)))
+            and sweeps.is_over(workdir.read_json(folder / workdir.SUMMARY))
+            and not (saved and record.is_moved(saved, config.distill.weights)))
     experiment = experiment_lib.build(config, preprocess, trains=not over)
     finished = _finished(experiment, folder)
     if dry_run:
@@ -84,7 +85,7 @@ def _finished(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.holds_run(folder):
         workdir.check_same_experiment(saved, experiment.config, folder)
-        _check_moved_data(experiment, folder, saved["data"]["name"])
+        _check_moved(experiment, folder, saved)
     finished = workdir.read_json(folder / workdir.SUMMARY)
     if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
         return finished
@@ -119,16 +120,22 @@ def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
     return Preprocess.from_dict(checkpoints.record(checkpoints.find("last"))["preprocess"])
 
 
-def _check_moved_data(experiment: Experiment, folder: Path, name: str) -> None:
-    """Raises a UserError if the run in the folder is of data of another name that differ."""
-    if name == experiment.config.data.name:
+def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any]) -> None:
+    """Raises a UserError if the run in the folder is of data or a teacher elsewhere that differ."""
+    pairs = [(saved["data"]["name"], experiment.config.data.name)]
+    if other_teacher := record.is_moved(saved, experiment.config.distill.weights):
+        pairs += [(saved["distill"]["weights"], experiment.config.distill.weights)]
+    moved = [pair for pair in pairs if pair[0] != pair[1]]
+    if not moved:
         return
     if not workdir.has_checkpoints(folder):
-        raise UserError(f"{folder} holds a run of {name}, and no checkpoint that says whether "
-                        f"{experiment.config.data.name} is the same. Use another --workdir.")
+        raise UserError(f"{folder} holds a run of {moved[0][0]}, and no checkpoint that says "
+                        f"whether {moved[0][1]} is the same. Use another --workdir.")
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
     last = checkpoints.record(checkpoints.find("last"))
     _check_same_data(experiment, last["data"]["fingerprint"])
+    if other_teacher:
+        record.check_same_teacher(experiment, last)
 
 
 def _check_same_data(experiment: Experiment, fingerprint: str) -> None:

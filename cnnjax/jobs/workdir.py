@@ -158,7 +158,9 @@ def check_same_experiment(saved: Mapping[str, Any], config: ConfigDict, workdir:
                  if old.get(key) != new.get(key) and not any(
                      key == name or (name.endswith(".") and key.startswith(name))
                      for name in allowed)
-                 and not (key == "data.name" and _are_files(old.get(key), new.get(key)))]
+                 and not (key == "data.name" and _are_files(old.get(key), new.get(key)))
+                 # The record of a checkpoint says whether it is the same teacher.
+                 and not (key == "distill.weights" and None not in (old.get(key), new.get(key)))]
     if differing:
         lines = "\n".join(f"  {key}: {old.get(key)!r} there, {new.get(key)!r} here"
                           for key in differing)

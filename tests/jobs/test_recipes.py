@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import re
 import shutil
 import types
 
@@ -18,7 +19,7 @@ from cnnjax import weights as weights_lib
 from cnnjax.analysis.lr_range import plot_range_test, read_range_test
 from cnnjax.command_line import main
 from cnnjax.data import open_dataset
-from cnnjax.jobs import course, evaluation, lr_finder, pretrained, recipe, robustness
+from cnnjax.jobs import course, evaluation, lr_finder, pretrained, recipe, record, robustness
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.teacher import _prepare, load_teacher
 from cnnjax.train import losses
@@ -103,7 +104,7 @@ def test_a_run_learns_from_another_run(plain, tmp_path, capsys):
     assert "is finished; nothing" in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_run_does_not_go_on_with_another_teacher(tmp_path, capsys):
+def test_a_run_goes_on_with_its_teacher_elsewhere_and_with_no_other(tmp_path, capsys):
     module = cnnjax.create_model("simple_cnn", 10, widths=(4,))
     path, preprocess = tmp_path / "t.safetensors", Preprocess((8, 8), (0.5,), (0.5,))
 
@@ -114,9 +115,26 @@ def test_a_run_does_not_go_on_with_another_teacher(tmp_path, capsys):
     run = [*RUN, f"--workdir={tmp_path / 'run'}", f"--config.distill.weights={path}"]
     write(0)
     assert main([*run, "--config.train.stop_after_steps=2"]) == 0
+    moved = path.rename(tmp_path / "moved.safetensors")
+    there = [*run[:-1], f"--config.distill.weights={moved}"]
+    assert main([*there, "--config.train.stop_after_steps=4"]) == 0
+    assert re.search(r"resumed at step\W+2 ", capsys.readouterr().out)
     write(1)
     assert main(run) == 2
     assert "is not the one that this run has learned from" in capsys.readouterr().err
+    assert main(there) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
+    assert main(run) == 2  # Not even a run that is finished is one of another teacher.
+    assert "is not the one that this run has learned from" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_record_of_its_teacher_takes_none_from_elsewhere():
+    config = config_lib.default()
+    config.distill.weights = "new"
+    teacher = types.SimpleNamespace(config=config, teacher=None)
+    record.check_same_teacher(teacher, {"config": {"distill": {"weights": "new"}}})
+    with pytest.raises(UserError, match="Give --config.distill.weights=old"):
+        record.check_same_teacher(teacher, {"config": {"distill": {"weights": "old"}}})
 
 
 @pytest.mark.parametrize(("side", "interpolation"), [(24, "bilinear"), (7, "bicubic"),
