@@ -9,7 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import weights
+from cnnjax import models, trees, weights
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.data import Dataset
 from cnnjax.jobs import workdir
@@ -29,7 +29,8 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
     2. `config.weights.path`. A run that started from pretrained weights has its own by then.
 
     Raises:
-      UserError: if there is neither, or the config is not that of the workdir.
+      UserError: if there is neither, the config is not that of the workdir, or the model does not
+        take images of the size that the config asks for.
     """
     arguments = {"dtype": dtype} | config_lib.model_overrides(config)
     if workdir.has_checkpoints(folder):
@@ -40,14 +41,15 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
                                       besides=_WHICH_IMAGES)
         found = weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
                              **arguments)
-        return found._replace(preprocess=at_eval_size(config, found.preprocess))
+        return _at_size(found, at_eval_size(config, found.preprocess),
+                        "eval.image_size" if config.eval.image_size else "data.image_size")
     if config.weights.path in (None, NO_WEIGHTS):
         workdir.check_one_run(folder)
         raise UserError(f"There is no trained model in {folder}. Give a workdir that has trained, "
                         "--workdir=DIR, or pretrained weights, --model=NAME --weights=FILE.")
     found = weights.load(config.model.name, config.weights.path, tag=config.weights.tag,
                          **arguments)
-    return found._replace(preprocess=_overridden(found.preprocess, config))
+    return _at_size(found, _overridden(found.preprocess, config), "data.image_size")
 
 
 def knows_classes(model: weights.Pretrained, dataset: Dataset) -> bool:
@@ -63,6 +65,22 @@ def knows_classes(model: weights.Pretrained, dataset: Dataset) -> bool:
 def names_of(model: weights.Pretrained) -> tuple[str, ...]:
     """Returns the names of a model's classes: "class 0", … where nobody knows them."""
     return model.class_names or tuple(f"class {i}" for i in range(model.module.num_classes))
+
+
+def _at_size(found: weights.Pretrained, preprocess: Preprocess, key: str) -> weights.Pretrained:
+    """Returns the model with that preprocessing, whose size the key of the config gives."""
+    if preprocess.size != found.preprocess.size:
+        (height, width), (own, wide) = preprocess.size, found.preprocess.size
+        advice = f"Set --config.{key}=0, for the {own}x{wide} that its weights come with."
+        try:
+            shapes = models.variable_shapes(found.module, (1, height, width, preprocess.channels))
+        except UserError as error:
+            raise UserError(f"Images of {height}x{width} do not fit {found.name}: {error} "
+                            + advice) from None
+        if trees.count(shapes["params"]) != trees.count(found.variables["params"]):
+            raise UserError(f"{found.name} has other parameters for images of {height}x{width}. "
+                            + advice)
+    return found._replace(preprocess=preprocess)
 
 
 def _overridden(preprocess: Preprocess, config: ConfigDict) -> Preprocess:

@@ -325,6 +325,24 @@ def test_a_run_labels_images_as_it_was_trained_or_not_at_all(trained, photos, fl
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("job", "side", "says"), [
+    ("predict", 32, "lenet5 has other parameters for images of 32x32"),
+    ("export", 32, "lenet5 has other parameters for images of 32x32"),
+    ("predict", 4, "Images of 4x4 do not fit lenet5")])
+def test_a_net_with_a_flattened_map_is_not_given_images_of_another_size(job, side, says, photos,
+                                                                        tmp_path, capsys):
+    module, path = cnnjax.create_model("lenet5", 7), tmp_path / "lenet5.safetensors"
+    cnnjax.save_weights(path, "lenet5", module.init(jax.random.key(0), np.zeros((1, 16, 16, 3))),
+                        preprocess=PREPROCESS)
+    command = ["launch.py", f"--job={job}", "--model=lenet5", f"--weights={path}",
+               f"--workdir={tmp_path / 'out'}", "--dry_run",
+               *[f"--images={photos[0]}"] * (job == "predict")]
+    assert main([*command, f"--config.data.image_size={side}"]) == 2
+    said = capsys.readouterr().err
+    assert says in said and "Set --config.data.image_size=0, for the 16x16" in said
+    assert main([*command, "--config.data.image_size=0"]) == 0
+
+
 def test_a_standard_deviation_of_0_is_refused(pretrained, photos, tmp_path, capsys):
     assert predict(pretrained, tmp_path / "out", f"--images={photos[0]}",
                    "--config.data.std=(0.5,0.5,0.0)") == 2
