@@ -151,7 +151,7 @@ def calibration_report(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]
 
 def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path: str,
                      title: str) -> None:
-    """Writes a PNG of the reliability diagram and of the confusion matrix.
+    """Writes a PNG of the reliability diagram, the examples in its bins and the confusion matrix.
 
     Args:
       report: of `calibration_report`.
@@ -163,7 +163,8 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.8), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    left, right, below = figure.subplot_mosaic(
+        [["accuracy", "confusion"], ["share", "confusion"]], height_ratios=(4, 1)).values()
     bins = {name: np.asarray(values) for name, values in report["reliability"].items()}
     edges, width = np.arange(len(bins["count"])) / len(bins["count"]), 1 / len(bins["count"])
     left.bar(edges, bins["accuracy"], width, align="edge", edgecolor="white", label="accuracy")
@@ -171,11 +172,16 @@ def plot_calibration(report: dict[str, Any], class_names: tuple[str, ...], path:
     left.plot(bins["confidence"][shown], bins["accuracy"][shown], "k.", markersize=4,
               label="mean confidence of a bin")
     left.plot([0, 1], [0, 1], "--", color="gray", linewidth=1)
-    left.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy",
+    left.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy", xticklabels=(),
              title=f"ECE {report['ece']:.2%}, after temperature scaling "
                    f"{report['ece_scaled']:.2%}")
+    # A bar of one example looks like one of all of them.
+    share = 100 * bins["count"] / max(1, bins["count"].sum())
+    below.bar(edges, share, 0.9 * width, align="edge", color="gray")
+    below.set(xlim=(0, 1), xlabel="confidence", ylabel="% of\nexamples")
     # Below, because bars may reach any place above.
-    left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+    below.legend(*left.get_legend_handles_labels(), loc="upper center",
+                 bbox_to_anchor=(0.5, -0.6), ncols=2, frameon=False)
     matrix = np.asarray(report["confusion"], float)
     shares = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     end = len(class_names) - 0.5  # A row stands for several of very many classes.

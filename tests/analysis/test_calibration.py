@@ -158,10 +158,13 @@ def test_no_bar_of_the_reliability_diagram_is_hidden_behind_the_legend(answers, 
                         lambda figure, *a, **k: figures.append(figure) or save(figure, *a, **k))
     calibration.plot_calibration(calibration.calibration_report(*answers), tuple("abcd"),
                                  str(tmp_path / "a.png"), "title")
-    left = figures[0].axes[0]
-    legend = left.get_legend().get_window_extent()
-    assert not legend.overlaps(left.get_window_extent())
-    assert not legend.overlaps(left.xaxis.get_tightbbox())
+    left, _, below = figures[0].axes[:3]
+    legend = below.get_legend().get_window_extent()
+    for axes in (left, below):
+        assert not legend.overlaps(axes.get_window_extent())
+    assert not legend.overlaps(below.xaxis.get_tightbbox())
+    assert {text.get_text() for text in below.get_legend().get_texts()} == {
+        "accuracy", "mean confidence of a bin"}
     assert figures[0].bbox.containsx(legend.x0) and figures[0].bbox.containsy(legend.y0)
 
 
@@ -172,3 +175,15 @@ def test_the_report_is_of_these_functions_before_and_after_scaling(answers):
     assert report["ece_scaled"] == calibration.reliability(scaled, answers[1]).ece < report["ece"]
     assert report["nll_scaled"] == calibration.negative_log_likelihood(scaled, answers[1]) < (
         report["nll"])
+
+
+def test_a_bin_of_one_example_does_not_look_like_one_of_hundreds(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    logits = np.array([[0.5, 0.0]] + [[9.0, 0.0]] * 199)  # One at 0.62, in the tenth bin.
+    calibration.plot_calibration(calibration.calibration_report(logits, np.zeros(200, int)),
+                                 ("a", "b"), str(tmp_path / "a.png"), "title")
+    left, _, below = figures[0].axes[:3]
+    assert [bar.get_height() for bar in left.patches if bar.get_height()] == [1, 1]
+    assert [(round(15 * bar.get_x()), bar.get_height()) for bar in below.patches
+            if bar.get_height()] == [(9, 0.5), (14, 99.5)]
