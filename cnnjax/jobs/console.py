@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -102,7 +103,8 @@ class Display:
             self._progress.update(self._task, text="  ".join(p for p in parts
                                                              if not p.startswith("eval")))
             if any(key.startswith("eval") for key in values):
-                self._progress.console.print(f"step {step:,}  " + "  ".join(parts))
+                self._progress.console.print(_wrapped([f"step {step:,}", *parts],
+                                                      self._progress.console.width))
         elif self._style == "plain":
             if self._since is not None and step > self._start:
                 pace = (time.perf_counter() - self._since) / (step - self._start)
@@ -113,6 +115,12 @@ class Display:
         """Leaves the bar where it is."""
         if self._progress:
             self._progress.stop()
+
+
+def _wrapped(parts: Sequence[str], width: int) -> str:
+    """Returns the parts in lines of at most that width, none of which ends within a part."""
+    text = "  ".join(part.replace(" ", "\xa0") for part in parts)  # Where no line is broken.
+    return "\n".join(textwrap.wrap(text, width, subsequent_indent="  ")).replace("\xa0", " ")
 
 
 def _columns(width: int) -> tuple[ProgressColumn, ...]:

@@ -45,6 +45,21 @@ def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monke
     assert ("epoch 23.4  lr 0.0125" in line) == (width == 200)
 
 
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_no_line_of_an_evaluation_ends_between_a_name_and_its_number(width, monkeypatch):
+    out = io.StringIO()
+    terminal = Console(file=out, width=width, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "Progress", functools.partial(console.Progress, console=terminal))
+    display = console.Display("bar", 150_000, 0, 64)
+    display.record(36_123, {"train_loss": 2.2684, "train_top1": 0.5, "images_per_second": 12_345.6,
+                            "eval_loss": 1.2345, "eval_top1": 0.625, "epoch": 23.4, "lr": 0.0125})
+    display.close()
+    fields = [field for line in out.getvalue().splitlines()
+              for field in line.rpartition("\x1b[2K")[2].strip().split("  ")]
+    assert {"step 36,123", "loss 2.2684", "images/s 12,346", "eval loss 1.2345",
+            "eval top1 0.6250", "epoch 23.4", "lr 0.0125"} <= set(fields)
+
+
 def test_the_curve_of_the_learning_rate_is_one_line_on_80_columns(monkeypatch, capsys):
     monkeypatch.setattr(console, "stdout", lambda: Console(width=80))
     console.print_table("Dry run", {
