@@ -69,8 +69,10 @@ def cka_matrix(layers: Sequence[Any]) -> np.ndarray:
       layers: each (examples, …), of the same examples.
 
     Raises:
-      UserError: as `linear_cka`.
+      UserError: as `linear_cka`; or if there is no layer.
     """
+    if not len(layers):
+        raise UserError("cka_matrix compares layers; give one or more.")
     counts = sorted({len(layer) for layer in layers})
     if len(counts) > 1:
         raise UserError(f"linear_cka compares the same examples in two layers; there are "

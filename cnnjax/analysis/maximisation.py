@@ -186,7 +186,8 @@ def endpoint_shapes(setting: Setting, variables: Any, channels: int) -> dict[str
         found = jax.eval_shape(functools.partial(_activations, setting), variables, image)
     except (flax.errors.FlaxError, TypeError, ValueError) as error:
         raise UserError(f"The model does not take images of {height}x{width} pixels (pad included) "
-                        f"and {channels} channels: {str(error).splitlines()[0]}") from error
+                        f"and {channels} channels, which `maximise` is told by size=, channels= or "
+                        f"preprocess=: {str(error).splitlines()[0]}") from error
     return {name: value.shape for name, value in found.items()}
 
 

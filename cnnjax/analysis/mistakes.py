@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from cnnjax.types import UserError
+
 
 class Confused(NamedTuple):
     """Two classes that are taken for one another: the true one, the one said, how many times."""
@@ -22,9 +24,20 @@ def confusion_matrix(labels: Any, said: Any, classes: int) -> np.ndarray:
       labels: (N,) integers, the true classes.
       said: (N,) integers, what the model put first.
       classes: how many there are.
+
+    Raises:
+      UserError: if they are not as many numbers from 0 to classes - 1.
     """
+    labels, said = np.asarray(labels), np.asarray(said)
+    if labels.shape != said.shape:
+        raise UserError(f"confusion_matrix: labels {labels.shape} and said {said.shape} are of the "
+                        "same examples; give as many.")
+    for name, values in (("labels", labels), ("said", said)):
+        if wrong := values[~np.isin(values, np.arange(classes))].tolist():
+            raise UserError(f"confusion_matrix: {name} has {wrong[0]}; of {classes} classes they "
+                            f"are whole numbers from 0 to {classes - 1}.")
     matrix = np.zeros((classes, classes), np.int64)
-    np.add.at(matrix, (np.asarray(labels), np.asarray(said)), 1)
+    np.add.at(matrix, (labels.astype(np.int64), said.astype(np.int64)), 1)
     return matrix
 
 

@@ -6,7 +6,7 @@ Arguments are those of `attribution`'s functions.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -184,6 +184,8 @@ def _shuffled(params: Any, path: Sequence[str], rng: np.random.Generator) -> Any
     if not path:
         return jax.tree.map(lambda a: jnp.asarray(
             rng.permutation(np.asarray(a).ravel()).reshape(a.shape)), params)
+    if not isinstance(params, Mapping):
+        raise UserError(f"There is nothing below an array: leave out {'/'.join(['', *path])!r}.")
     if path[0] not in params:
         raise UserError(f"There is no layer {path[0]!r} here; there are: {', '.join(params)}.")
     return {**params, path[0]: _shuffled(params[path[0]], path[1:], rng)}

@@ -180,6 +180,8 @@ def test_maps_lose_their_likeness_as_layers_are_randomised():
     assert [f.correlation for f in edges] == pytest.approx([1.0] * 4)
     with pytest.raises(UserError, match="no layer 'conv9' here; there are: conv1"):
         perturbation.randomization_check(lambda v: x, variables(), ["conv9"])
+    with pytest.raises(UserError, match="nothing below an array: leave out '/x'"):
+        perturbation.randomization_check(lambda v: x, variables(), ["head/kernel/x"])
 
 
 @pytest.mark.parametrize(("values", "others", "expected"), [

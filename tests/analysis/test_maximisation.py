@@ -155,6 +155,8 @@ def test_grey_images_need_no_colours_and_no_preprocess():
 
 
 @pytest.mark.parametrize(("function", "message"), [
+    (lambda: run(class_logit(0), preprocess=None, size=16, channels=1),
+     "1 channels, which `maximise` is told by size=, channels= or preprocess=: conv1"),
     (lambda: run(channel("stage9", 0)), "Did you mean 'stage"),
     (lambda: run(channel("stage2", 8)), "'stage2' has 8 channels, 0 to 7; there is no 8"),
     (lambda: run(channel("stage2", -1)), "there is no -1"),

@@ -84,6 +84,8 @@ def test_the_matrix_of_cka_is_the_cka_of_every_pair():
         expected = np.linalg.norm(y.T @ x)**2 / np.linalg.norm(x.T @ x) / np.linalg.norm(y.T @ y)
         assert found[i, j] == pytest.approx(expected)
         assert linear_cka(layers[i], layers[j]) == pytest.approx(expected)
+    with pytest.raises(UserError, match="give one or more"):
+        cka_matrix([])
 
 
 def test_confusions_are_counted_by_true_class_and_answer():
@@ -93,6 +95,16 @@ def test_confusions_are_counted_by_true_class_and_answer():
     assert mistakes.most_confused(labels, said) == [(2, 0, 2), (0, 1, 1)]
     assert mistakes.most_confused(labels, said, 1) == [(2, 0, 2)]
     assert mistakes.most_confused([0, 1], [0, 1]) == []
+
+
+@pytest.mark.parametrize(("labels", "said", "message"), [
+    ([0, 3], [0, 1], "labels has 3; of 3 classes they are whole numbers from 0 to 2"),
+    ([0, 1], [0, -1], "said has -1"),
+    ([0, 0.5], [0, 1], "labels has 0.5"),
+    ([0, 1, 2], [0, 1], "give as many")])
+def test_no_confusion_is_counted_of_what_is_no_class(labels, said, message):
+    with pytest.raises(UserError, match=message):
+        mistakes.confusion_matrix(labels, said, 3)
 
 
 def test_the_surest_mistakes_come_first():
