@@ -74,7 +74,7 @@ def unread(place: str, error: Exception, remedy: str) -> UserError:
     said = str(error).splitlines()[0] if str(error) else type(error).__name__
     system = _OF_THE_SYSTEM.match(said)
     if system and system[1] not in map(os.strerror, decode.ONE_FILE):
-        return UserError(f"{place} cannot be read: {said}.")
+        return UserError(f"{place} cannot be read: {said}." + decode.raise_limit(system[1]))
     if system and system[1] != os.strerror(errno.ENOENT):
         return BadExample(place, f"cannot be read ({said})", "make the file readable")
     return BadExample(place, f"is damaged or not there ({said})", remedy)

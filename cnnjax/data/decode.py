@@ -141,6 +141,12 @@ def read_image(path: str | os.PathLike[str], *, channels: int = 3) -> np.ndarray
     return decode_image(read_file(path), os.fspath(path), channels=channels)
 
 
+def raise_limit(reason: str) -> str:
+    """Returns what to do where too many files are open, "" for another reason."""
+    return (" Raise the limit before the command: ulimit -n $(ulimit -Hn)"
+            if reason == os.strerror(errno.EMFILE) else "")
+
+
 def read_file(path: str | os.PathLike[str]) -> bytes:
     """Returns the bytes of a file.
 
@@ -153,6 +159,7 @@ def read_file(path: str | os.PathLike[str]) -> bytes:
             return file.read()
     except OSError as error:
         if error.errno not in ONE_FILE:
-            raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}.") from None
+            raise UserError(f"{os.fspath(path)} cannot be read: {error.strerror}."
+                            + raise_limit(error.strerror)) from None
         raise BadExample(os.fspath(path), f"cannot be read ({error.strerror})",
                          "remove it, or make it readable") from None

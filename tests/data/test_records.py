@@ -393,7 +393,7 @@ def test_a_fault_that_does_not_lie_in_a_file_is_not_taken_for_damage(copied):
         resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
     try:
-        with pytest.raises(UserError, match="record 0 cannot be read: .*Too many open") as error:
+        with pytest.raises(UserError, match="record 0 .*Too many open.*ulimit -n") as error:
             source[0]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
