@@ -157,6 +157,18 @@ def boxes(figure, artists):
     return [artist.get_window_extent(canvas.get_renderer()) for artist in artists]
 
 
+@matplotlib.rc_context(_STYLE)
+def test_names_of_nets_that_are_nearly_as_good_do_not_cover_one_another():
+    nets = [("alexnet", 700, 0.570), ("vgg11_bn", 710, 0.571), ("resnet18", 720, 0.572),
+            ("googlenet", 705, 0.5705), ("lenet5", 4, 0.4), ("efficientnet_b0", 400, 0.7)]
+    trials = groups([row(name, top1=top1, multiply_adds=cost) for name, cost, top1 in nets])
+    figure = _drawn("history", trials, _scatter, lay_out(trials), "multiply_adds", "cost")
+    names = figure.axes[0].texts
+    found = boxes(figure, names)
+    assert {name.get_text() for name in names} == {name for name, _, _ in nets}
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(found, 2))
+
+
 @pytest.mark.filterwarnings("error")  # Matplotlib gives up with a warning.
 @matplotlib.rc_context(_STYLE)
 @pytest.mark.parametrize("names", [

@@ -115,13 +115,30 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
     axes.step([x[i] for i in front], [y[i] for i in front], where="post", color="0.55",
               linewidth=0.9, linestyle=":", zorder=1, label="Pareto front")
     if len(known) <= _MOST_NAMES:
-        for trial, across, up in zip(known, x, y, strict=True):
-            axes.annotate(text.label(_point_name(trial, layout)), (across, up), xytext=(4, 4),
-                          fontsize=7, textcoords="offset points", color="0.25")
+        names = [axes.annotate(text.label(_point_name(trial, layout)), (across, up), xytext=(4, 4),
+                               fontsize=7, textcoords="offset points", color="0.25")
+                 for trial, across, up in zip(known, x, y, strict=True)]
         axes.margins(x=0.14, y=0.08)
     axes.set(xlabel=label, ylabel=_with_seeds("top-1 accuracy (%)", trials))
     _log_if_wide(axes, x)
     axes.legend(frameon=False)
+    if len(known) <= _MOST_NAMES:
+        _keep_apart(names)
+
+
+def _keep_apart(names: Sequence[Any]) -> None:
+    """Puts each name at a side of its point where it covers none of those before it."""
+    if names:
+        names[0].figure.draw_without_rendering()  # Where the axes are is known then.
+    placed = []
+    for name in names:
+        for place, side in (((4, 4), "left"), ((4, -9), "left"), ((-4, 4), "right"),
+                            ((-4, -9), "right"), ((4, 13), "left"), ((4, -18), "left")):
+            name.set(position=place, horizontalalignment=side)
+            box = name.get_window_extent()
+            if not any(box.overlaps(other) for other in placed):
+                break
+        placed.append(box)
 
 
 def _point_name(trial: Group, layout: Layout) -> str:
