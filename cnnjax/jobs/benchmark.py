@@ -29,7 +29,7 @@ from cnnjax.jobs.evaluation import Inputs
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import begin_phase, new_state
 from cnnjax.jobs.phases import Phase
-from cnnjax.jobs.train import saved_preprocess
+from cnnjax.jobs.resume import saved_preprocess
 from cnnjax.train import loop
 from cnnjax.types import UserError
 

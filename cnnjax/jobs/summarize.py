@@ -16,7 +16,7 @@ from cnnjax.data import Dataset
 from cnnjax.jobs import data_summary, initial_weights
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.model_input import at_eval_size
-from cnnjax.jobs.train import saved_preprocess
+from cnnjax.jobs.resume import saved_preprocess
 from cnnjax.models import list_models, lookup
 from cnnjax.types import Preprocess, UserError, did_you_mean
 from cnnjax.validation import validate

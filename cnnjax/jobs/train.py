@@ -8,13 +8,12 @@ import functools
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from ml_collections import ConfigDict
 
-from cnnjax import exit_codes, interrupts, sweeps
+from cnnjax import exit_codes, interrupts
 from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import (
     ahead,
@@ -26,6 +25,7 @@ from cnnjax.jobs import (
     initial_weights,
     overview,
     record,
+    resume,
     run_summary,
     signals,
     workdir,
@@ -38,7 +38,6 @@ from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
 from cnnjax.train.writers import MetricsWriter
-from cnnjax.types import Preprocess, UserError
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -56,13 +55,10 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     if saved is not None and workdir.holds_run(folder):
         workdir.check_same_experiment(saved, config, folder)
     backend.warn_of_products(config.precision)
-    preprocess = saved_preprocess(config, folder)
-    # To say that a run is finished takes no teacher, which may be gone by then.
-    over = (config.distill.weights is not None and not dry_run and workdir.has_checkpoints(folder)
-            and sweeps.is_over(workdir.read_json(folder / workdir.SUMMARY))
-            and not (saved and record.is_moved(saved, config.distill.weights)))
+    preprocess = resume.saved_preprocess(config, folder)
+    over = not dry_run and resume.has_ended(config, folder, saved)
     experiment = experiment_lib.build(config, preprocess, trains=not over)
-    finished = _finished(experiment, folder)
+    finished = resume.finished(experiment, folder)
     if dry_run:
         overview.dry_run(experiment)
         return 0
@@ -76,27 +72,11 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
         return _go_on(experiment, folder)
 
 
-def _finished(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
-    """Returns the summary of this run, if the folder holds it and it is finished.
-
-    Raises:
-      UserError: if the folder holds another, or a run of other data.
-    """
-    saved = workdir.read_json(folder / workdir.CONFIG)
-    if saved is not None and workdir.holds_run(folder):
-        workdir.check_same_experiment(saved, experiment.config, folder)
-        _check_moved(experiment, folder, saved)
-    finished = workdir.read_json(folder / workdir.SUMMARY)
-    if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
-        return finished
-    return None
-
-
 def _go_on(experiment: Experiment, folder: Path) -> int:
     """Trains from what is in the folder; returns the exit code."""
     config = experiment.config
     hosts.meet_in(folder)  # All have read what is there, before any changes it.
-    if finished := _finished(experiment, folder):  # By another process, which had the folder.
+    if finished := resume.finished(experiment, folder):  # By another process, which had the folder.
         console.print_table(f"{folder} is finished; nothing to do", finished)
         return 0
     record.agree(experiment)
@@ -110,73 +90,6 @@ def _go_on(experiment: Experiment, folder: Path) -> int:
         while (code := _train(experiment, folder, checkpoints, should_stop)) is None:
             pass  # Rolled back: again, from the last checkpoint.
         return code
-
-
-def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
-    """Returns that of the run in the folder, if it started from weights: they may be gone."""
-    if config.weights.path is None or not workdir.has_checkpoints(folder):
-        return None
-    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
-    return Preprocess.from_dict(checkpoints.record(checkpoints.find("last"))["preprocess"])
-
-
-def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any]) -> None:
-    """Raises a UserError if the run in the folder is of data or a teacher elsewhere that differ."""
-    pairs = [(saved["data"]["name"], experiment.config.data.name)]
-    if other_teacher := record.is_moved(saved, experiment.config.distill.weights):
-        pairs += [(saved["distill"]["weights"], experiment.config.distill.weights)]
-    moved = [pair for pair in pairs if pair[0] != pair[1]]
-    if not moved:
-        return
-    if not workdir.has_checkpoints(folder):
-        raise UserError(f"{folder} holds a run of {moved[0][0]}, and no checkpoint that says "
-                        f"whether {moved[0][1]} is the same. Use another --workdir.")
-    checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
-    last = checkpoints.record(checkpoints.find("last"))
-    _check_same_data(experiment, last["data"]["fingerprint"])
-    if other_teacher:
-        record.check_same_teacher(experiment, last)
-
-
-def _check_same_data(experiment: Experiment, fingerprint: str) -> None:
-    if fingerprint != experiment.dataset.fingerprint:
-        raise UserError(f"The data set {experiment.dataset.name} is not the one that this run "
-                        f"was trained on: its fingerprint was {fingerprint} and "
-                        f"is {experiment.dataset.fingerprint}. Use another --workdir.")
-
-
-@dataclasses.dataclass
-class _Start:
-    """The step that a run begins from, 0 or a checkpoint's, and what is known of those before."""
-
-    step: int
-    seconds: float  # Spent in earlier sessions of this run.
-    rollbacks: int  # Before it, each of which has lowered the rate.
-    unmeasured_since: int | None = None  # See `loop.Hooks.save`.
-
-    @property
-    def recorded(self) -> int:
-        """The last step of which nothing will be recorded anew."""
-        return self.step if self.unmeasured_since is None else self.unmeasured_since
-
-
-def _start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -> _Start:
-    steps = checkpoints.steps()
-    if not steps:
-        return _Start(0, 0.0, faults.rollbacks(experiment.config, folder, 0, {}))
-    step = steps[-1]
-    saved = checkpoints.record(step)
-    # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
-    workdir.check_same_experiment(saved["config"], experiment.config, folder)
-    if step > experiment.schedule.stop:
-        raise UserError(f"The newest checkpoint in {folder} is at step {step}, past the end of a "
-                        f"run of {experiment.schedule.stop} steps: train longer, or in another "
-                        "--workdir.")
-    _check_same_data(experiment, saved["data"]["fingerprint"])
-    record.check_same_teacher(experiment, saved)
-    return _Start(step, saved["metrics"].get("seconds", 0.0),
-                  faults.rollbacks(experiment.config, folder, step, saved),
-                  saved["metrics"].get("unmeasured_since"))
 
 
 def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
@@ -195,7 +108,7 @@ def _state_at(experiment: Experiment, checkpoints: Checkpoints, step: int,
     return state
 
 
-def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: _Start
+def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: resume.Start
                 ) -> tuple[TrainState, Inputs, ahead.Call]:
     """Returns state, batches and training step of the phase that goes on from a start.
 
@@ -230,7 +143,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     # Nothing to save yet: a signal may end it at once, unless others would wait for it.
     interrupts.hold(hosts.several())
     config = experiment.config
-    start = _start(experiment, folder, checkpoints)
+    start = resume.find_start(experiment, folder, checkpoints)
     experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
     state, inputs, call = _make_ready(experiment, checkpoints, start)
     _announce(experiment, folder, inputs, start.step)
@@ -290,7 +203,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
 
 
 @contextlib.contextmanager
-def _logs(experiment: Experiment, folder: Path, start: _Start
+def _logs(experiment: Experiment, folder: Path, start: resume.Start
           ) -> Iterator[tuple[MetricsWriter | None, console.Display]]:
     """Gives what writes records to files, None but in the first process, and to the terminal."""
     config = experiment.config
@@ -336,7 +249,7 @@ def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
     return exit_codes.PREEMPTED
 
 
-def _run_phases(experiment: Experiment, start: _Start, state: TrainState, inputs: Inputs,
+def _run_phases(experiment: Experiment, start: resume.Start, state: TrainState, inputs: Inputs,
                 call: Callable, hooks: loop.Hooks, rates: list[float]) -> TrainState:
     """Trains on from `start`; inputs and call are of its phase, and later ones get their own."""
     step, schedule, first = start.step, experiment.schedule, experiment.phase_of(start.step + 1)
