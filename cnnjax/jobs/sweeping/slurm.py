@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from cnnjax.jobs.sweeping.trial import Task
 from cnnjax.types import Failure, UserError
 
 _LOOKS = 12  # At SLURM's queue, before a sweep that needs to know it gives up: for a minute.
+# SLURM's reasons for which a job would wait for ever: nobody has what it asks for, or it is held.
+_STUCK = re.compile("Partition(Config|NodeLimit|TimeLimit)|BadConstraints|Invalid|PerJob|[Hh]eld")
 _LARGEST_ARRAY = 1000  # SLURM's MaxArraySize is 1001 unless a cluster sets another.
 
 
@@ -40,7 +44,9 @@ class Slurm:
             raise UserError("There is no SLURM here: it has no srun. Run the sweep where jobs are "
                             "submitted, or on this machine with --executor=local.") from None
         self._poll, self._looked = poll, float("-inf")
-        self._queue: frozenset[str] | None = None  # As SLURM said last; None: it never has.
+        # Why each job waits, as SLURM said last; None: it never has.
+        self._queue: dict[str, str] | None = None
+        self._told: set[str] = set()
 
     def free(self, active: int) -> int:
         return _LARGEST_ARRAY
@@ -52,7 +58,7 @@ class Slurm:
         except Exception as error:  # submitit's own, with what sbatch said.
             raise UserError(f"SLURM took no job: {error}. See --config.sweep.slurm_*.") from error
         # They are in the queue until a look at it that comes later says otherwise.
-        self._queue = (self._queue or frozenset()) | {job.job_id for job in jobs}
+        self._queue = (self._queue or {}) | {job.job_id: "" for job in jobs}
         self._looked = time.monotonic()
         return [_SlurmJob(job.job_id, self) for job in jobs]
 
@@ -71,7 +77,13 @@ class Slurm:
     def waits_or_runs(self, job_id: str) -> bool:
         """Whether the job is in the queue, as of the last time that SLURM said what is."""
         self._look()
-        return job_id in (self._queue or ())
+        why = (self._queue or {}).get(job_id)
+        if why and _STUCK.search(why) and why not in self._told:
+            self._told.add(why)
+            print(f"Warning: jobs of this sweep may wait for ever; SLURM's reason is {why}. See "
+                  "--config.sweep.cpus, sweep.gpus and sweep.slurm_*, and what scontrol show job "
+                  f"{job_id} says.", file=sys.stderr, flush=True)
+        return why is not None
 
     def _look(self) -> str:
         """Asks for the ids of this user's jobs, if that is a while ago; returns what went wrong.
@@ -81,7 +93,7 @@ class Slurm:
         if time.monotonic() - self._looked <= self._poll:
             return ""
         try:
-            done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i"],
+            done = subprocess.run(["squeue", "--me", "--noheader", "--array", "--format=%i %r"],
                                   capture_output=True, text=True, timeout=60)
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
@@ -89,7 +101,8 @@ class Slurm:
             self._looked = time.monotonic()
         if done.returncode:
             return " ".join(done.stderr.split()) or f"squeue ended with {done.returncode}"
-        self._queue = frozenset(done.stdout.split())
+        self._queue = {job: why for job, _, why in (
+            line.partition(" ") for line in done.stdout.splitlines())}
         return ""
 
 

@@ -472,6 +472,15 @@ def test_a_queue_that_does_not_answer_has_lost_no_job(slurm, tmp_path):
     assert [job.ended() for job in jobs] == [True, False]
 
 
+def test_a_job_that_slurm_will_never_start_is_told_of_once(slurm, tmp_path, capsys):
+    executor, says = slurm
+    says("squeue", "echo 6 BadConstraints; echo 7_0 PartitionConfig; echo 7_1 Resources")
+    jobs = executor.submit([trial.Task(("true",), tmp_path / str(i), tmp_path) for i in range(2)])
+    assert not any(job.ended() for job in [*jobs, *jobs])
+    said = capsys.readouterr().err
+    assert said.count("Warning") == 1 and "PartitionConfig" in said and "show job 7_0" in said
+
+
 def test_a_sweep_that_cannot_see_the_queue_submits_nothing_twice(slurm):
     executor, says = slurm
     assert executor.find("") is None
