@@ -209,7 +209,8 @@ def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(win
 @pytest.mark.parametrize("pixels", [10 ** 6, 1, 50])
 @pytest.mark.parametrize("size,window,stride,padding", [
     ((9, 8), (3, 3), 2, 1), ((8, 7), (3, 3), 2, SAME), ((9, 7), (3, 2), (2, 1), UNEVEN),
-    ((9, 10), (2, 3), (3, 4), VALID), ((5, 4), (5, 5), 2, 2), ((7, 8), (1, 1), (2, 3), VALID)])
+    ((9, 10), (2, 3), (3, 4), VALID), ((5, 4), (5, 5), 2, 2), ((6, 7), (5, 5), 1, 2),
+    ((7, 8), (1, 1), (2, 3), VALID)])
 def test_the_rows_for_rounded_factors_agree_with_lax_conv_and_its_derivatives(
         size, window, stride, padding, pixels, patch):
     patch.setattr(columns, "PIXELS", pixels)
@@ -238,7 +239,8 @@ def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs):
 
 
 @pytest.mark.parametrize("name,size,window,stride", [
-    ("pointwise", (13, 14), (1, 1), 1), ("columns", (26, 27), (3, 3), 2)])
+    ("pointwise", (13, 14), (1, 1), 1), ("columns", (26, 27), (3, 3), 2),
+    ("columns", (26, 27), (5, 5), 1)])
 def test_under_products_training_alone_rounds_the_factors_and_nothing_else(name, size, window,
                                                                            stride):
     x, kernel = (a.astype(np.float32) for a in arrays(size, window, 64, 32, 1))
