@@ -194,3 +194,5 @@ def test_gpus_that_were_hidden_on_purpose_are_no_warning(visible, warned, monkey
     monkeypatch.setenv("JAX_PLATFORMS", "")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert bool(backend.unused_accelerator()) == warned
+    monkeypatch.setattr(launches, "Path", Dev("null"))  # No GPU, whatever the variable says.
+    assert backend.unused_accelerator() is None
