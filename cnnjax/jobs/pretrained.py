@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
+import flax
+import jax
 from ml_collections import ConfigDict
 
 from cnnjax import config as config_lib
-from cnnjax import models, trees, weights
+from cnnjax import weights
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.data import Dataset
 from cnnjax.jobs import workdir
@@ -71,15 +74,14 @@ def _at_size(found: weights.Pretrained, preprocess: Preprocess, key: str) -> wei
     """Returns the model with that preprocessing, whose size the key of the config gives."""
     if preprocess.size != found.preprocess.size:
         (height, width), (own, wide) = preprocess.size, found.preprocess.size
-        advice = f"Set --config.{key}=0, for the {own}x{wide} that its weights come with."
+        images = jax.ShapeDtypeStruct((1, height, width, preprocess.channels), jax.numpy.float32)
         try:
-            shapes = models.variable_shapes(found.module, (1, height, width, preprocess.channels))
-        except UserError as error:
-            raise UserError(f"Images of {height}x{width} do not fit {found.name}: {error} "
-                            + advice) from None
-        if trees.count(shapes["params"]) != trees.count(found.variables["params"]):
-            raise UserError(f"{found.name} has other parameters for images of {height}x{width}. "
-                            + advice)
+            jax.eval_shape(functools.partial(found.module.apply, train=False), found.variables,
+                           images)
+        except (UserError, flax.errors.ScopeParamShapeError) as error:
+            raise UserError(f"Images of {height}x{width} do not fit {found.name}: "
+                            f"{str(error).splitlines()[0]} Set --config.{key}=0, for the "
+                            f"{own}x{wide} that its weights come with.") from None
     return found._replace(preprocess=preprocess)
 
 
