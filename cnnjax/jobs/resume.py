@@ -97,15 +97,18 @@ def find_start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -
 
 def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any]) -> None:
     """Raises a UserError if the run in the folder is of data or a teacher elsewhere that differ."""
-    pairs = [(saved["data"]["name"], experiment.config.data.name)]
+    pairs = [("data.name", saved["data"]["name"], experiment.config.data.name)]
     if other_teacher := record.is_moved(saved, experiment.config.distill.weights):
-        pairs += [(saved["distill"]["weights"], experiment.config.distill.weights)]
-    moved = [pair for pair in pairs if pair[0] != pair[1]]
+        pairs += [("distill.weights", saved["distill"]["weights"],
+                   experiment.config.distill.weights)]
+    moved = [(key, there, here) for key, there, here in pairs if there != here]
     if not moved:
         return
     if not workdir.has_checkpoints(folder):
-        raise UserError(f"{folder} holds a run of {moved[0][0]}, and no checkpoint that says "
-                        f"whether {moved[0][1]} is the same. Use another --workdir.")
+        key, there, here = moved[0]
+        raise UserError(f"{folder} holds a run with {key}={there}, and no checkpoint that says "
+                        f"whether {here} is the same. Give --config.{key}={there}, or use another "
+                        "--workdir.")
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
     last = checkpoints.record(checkpoints.find("last"))
     _check_same_data(experiment, last["data"]["fingerprint"])

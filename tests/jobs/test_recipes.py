@@ -126,6 +126,9 @@ def test_a_run_goes_on_with_its_teacher_elsewhere_and_with_no_other(tmp_path, ca
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["steps"] == 6
     assert main(run) == 2  # Not even a run that is finished is one of another teacher.
     assert "is not the one that this run has learned from" in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    assert main(run) == 2
+    assert f"holds a run with distill.weights={moved}, and no" in capsys.readouterr().err
 
 
 def test_a_checkpoint_without_a_record_of_its_teacher_takes_none_from_elsewhere():
