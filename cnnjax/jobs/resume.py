@@ -63,6 +63,8 @@ class Start:
     seconds: float  # Spent in earlier sessions of this run.
     rollbacks: int  # Before it, each of which has lowered the rate.
     unmeasured_since: int | None = None  # See `loop.Hooks.save`.
+    # What was logged of a step that was none to evaluate, where the run now ends.
+    logged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def recorded(self) -> int:
@@ -90,9 +92,15 @@ def find_start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -
                         "--workdir.")
     _check_same_data(experiment, saved["data"]["fingerprint"])
     record.check_same_teacher(experiment, saved)
-    return Start(step, saved["metrics"].get("seconds", 0.0),
-                  faults.rollbacks(experiment.config, folder, step, saved),
-                  saved["metrics"].get("unmeasured_since"))
+    measured, logged = saved["metrics"], {}
+    unmeasured_since = measured.get("unmeasured_since")
+    if (unmeasured_since is None and step == experiment.schedule.stop
+            and "eval_top1" not in measured):  # It ends here now, and was to go on.
+        unmeasured_since = step - 1
+        logged = {key: value for key, value in measured.items()
+                  if key.startswith("train_") or key == "images_per_second"}
+    return Start(step, measured.get("seconds", 0.0),
+                 faults.rollbacks(experiment.config, folder, step, saved), unmeasured_since, logged)
 
 
 def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any]) -> None:

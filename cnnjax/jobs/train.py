@@ -162,6 +162,8 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         display.step(step)
 
     def on_record(step, values):
+        if step == start.step:
+            values |= start.logged | values
         values |= {"epoch": step * config.train.batch_size / len(experiment.dataset.train.source),
                    "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
         if "images_per_second" in values:

@@ -265,6 +265,8 @@ def _empty_window(sharding: jax.sharding.Sharding) -> PyTree:
 def _read(window: PyTree) -> dict[str, float]:
     sums = jax.device_get(window)
     count = int(sums["count"])
+    if not count:  # Of a state that was saved when it had been logged.
+        return {}
     return {"train_loss": float(sums["loss"]) / count, "train_top1": int(sums["top1"]) / count}
 
 

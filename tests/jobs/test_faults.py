@@ -164,6 +164,22 @@ def test_a_lost_log_does_not_lose_the_result(runs, tmp_path):
     assert [found[key] for key in keys] == [before[key] for key in keys]
 
 
+@pytest.mark.parametrize("end", ["stop_after_steps", "steps"])
+def test_a_run_that_is_to_end_where_it_was_not_evaluated_is_evaluated_there(
+        end, tmp_path):
+    folder, always = tmp_path / "run", ("--config.schedule.name=constant",
+                                        "--config.checkpoint.keep_last=4")
+    assert train(folder, *always, "--config.train.stop_after_steps=6") == 0
+    shutil.rmtree(folder / "checkpoints" / "6")  # As if it had been killed at 5.
+    (folder / "summary.json").unlink()
+    before = lines(folder)[0]
+    assert before["step"] == 3 and "eval_top1" not in before
+    assert train(folder, *always, f"--config.train.{end}=3") == 0
+    line, = lines(folder)
+    assert line.items() >= before.items() and summary(folder)["top1"] == line["eval_top1"]
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}"]) == 0
+
+
 @pytest.mark.slow
 def test_the_last_step_is_tried_twice(tmp_path, monkeypatch):
     full_at(monkeypatch, [12])
