@@ -238,6 +238,15 @@ def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs):
     np.testing.assert_allclose(found, exact, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(("side", "stride", "name"), [
+    (1, 1, "tiny_maps"), (2, 1, "tiny_maps"), (3, 2, "tiny_maps"), (3, 1, "columns")])
+def test_products_leave_windows_that_see_mostly_padding_to_tiny_maps(side, stride, name):
+    x, kernel = (jax.ShapeDtypeStruct(shape, jnp.float32)
+                 for shape in ((512, side, side, 32), (5, 5, 32, 32)))
+    with ops.products("bfloat16"), ops.training():
+        assert ops.formulation(x, kernel, stride, 2) == name
+
+
 @pytest.mark.parametrize("name,size,window,stride", [
     ("pointwise", (13, 14), (1, 1), 1), ("columns", (26, 27), (3, 3), 2),
     ("columns", (26, 27), (5, 5), 1)])
