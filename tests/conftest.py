@@ -44,6 +44,14 @@ def pytest_runtest_setup(item):
         pytest.skip(f"CNNJAX_TEST_MINUTES={minutes} are over")
 
 
+def pytest_sessionfinish():
+    """Leaves pytest no garbage to look for, as it does five times at its end.
+
+    In all that JAX keeps that takes longer than pytest-xdist gives a process to end in.
+    """
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory) -> Path:
     """One cache of compiled steps for the session's processes, and none of the user's own."""
