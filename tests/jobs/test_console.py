@@ -28,12 +28,18 @@ def test_tables_print_what_looks_like_markup_as_it_is(capsys):
     assert "w[/old]" in out and "0[copy].png" in out and ":smile:" in out
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
-def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monkeypatch):
+def on_terminal(width, monkeypatch):
+    """Returns the display of a run on a terminal of that width, and what is printed there."""
     out = io.StringIO()
     terminal = Console(file=out, width=width, force_terminal=True, color_system=None)
     monkeypatch.setattr(console, "Progress", functools.partial(console.Progress, console=terminal))
     display = console.Display("bar", 150_000, 0, 64)
+    return display, out
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monkeypatch):
+    display, out = on_terminal(width, monkeypatch)
     display.record(36_123, {"epoch": 23.4, "train_loss": 2.2684, "train_top1": 0.5, "lr": 0.0125,
                             "images_per_second": 12_345.6})
     display.step(36_123)
@@ -47,10 +53,7 @@ def test_a_narrow_terminal_costs_what_was_measured_and_not_the_step(width, monke
 
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_no_line_of_an_evaluation_ends_between_a_name_and_its_number(width, monkeypatch):
-    out = io.StringIO()
-    terminal = Console(file=out, width=width, force_terminal=True, color_system=None)
-    monkeypatch.setattr(console, "Progress", functools.partial(console.Progress, console=terminal))
-    display = console.Display("bar", 150_000, 0, 64)
+    display, out = on_terminal(width, monkeypatch)
     display.record(36_123, {"train_loss": 2.2684, "train_top1": 0.5, "images_per_second": 12_345.6,
                             "eval_loss": 1.2345, "eval_top1": 0.625, "epoch": 23.4, "lr": 0.0125})
     display.close()
