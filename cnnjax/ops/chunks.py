@@ -17,12 +17,12 @@ import jax.numpy as jnp
 from jax import lax
 
 
-def images_of(pixels: int, size: Sequence[int]) -> int:
+def images_of(pixels: int, size: Sequence[int], least: int = 1) -> int:
     """Returns how many images of (height, width) have about so many pixels on each device.
 
     At least one a device: XLA would gather a part of a sharded batch that has fewer.
     """
-    return max(1, pixels // (size[0] * size[1])) * jax.device_count()
+    return max(least, pixels // (size[0] * size[1])) * jax.device_count()
 
 
 def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...],

@@ -80,6 +80,8 @@ ROUNDED = (
         pointwise.output, pointwise.input_gradient, pointwise.weight_gradient)),
     Formulation("columns", CPU, False, columns.applies, of_bfloat16(
         columns.output, columns.input_gradient, columns.weight_gradient)),
+    Formulation("winograd", CPU, False, winograd.applies, convolution(
+        winograd.rounded_output, winograd.rounded_input_gradient, winograd.weight_gradient)),
 )
 # Where fewer rows meet the same kernel, rounding the kernel costs what the products save: the last
 # stage of ResNet-50 at 64 px has 128.

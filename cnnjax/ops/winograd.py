@@ -6,7 +6,7 @@ of r x r. Along one axis, m outputs of a filter with r taps are
 
     y = A^T [(G w) * (B^T x)]        (* elementwise)
 
-with the matrices below, so a products do the work of r m. Applied to both axes,
+with the matrices of `winograd_matrices`, so a products do the work of r m. Applied to both axes,
 
     Y = A^T [ sum over channels (G w G^T) * (B^T x B^T^T) ] A
 
@@ -18,22 +18,23 @@ The weight gradient is the transpose:
     dw = G^T [ sum over tiles (B^T x B^T^T)^T * (A dy A^T) ] G
 
 Source: Lavin & Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308, sections
-4.1 and 4.2; the matrices for 3x3 are theirs. A tile of 6 evaluates polynomials at 0, 1, -1, 2, -2
-and infinity, whatever the kernel's size: the input's matrix is the same, and for 4x4 and 5x5 the
-kernel's has one and two more powers, the output's as many less.
+4.1 and 4.2.
 
-Exactness: equal to the definition on paper. In float32 the transforms' sums and differences lose up
-to one decimal digit with tiles of 4 and two with tiles of 6, so `train=False` does without.
+Exactness: equal to the definition on paper. In float32 the error (L2, over noise) is that of XLA's
+convolution with tiles of 4 and three times that with tiles of 6, so `train=False` does without. By
+products of bfloat16, whose factors are rounded after their transforms, it is 0.4 % with tiles of 4
+and 1.0 to 1.3 % with tiles of 6; a direct convolution of bfloat16 has 0.24 %.
 
 Code: the programs of a deep net hold dozens of these, and what counts for their compile time is the
 number of loops. One axis of a transform rides along as an axis of the arrays, with its coefficients
 broadcast; the other is spelled out, so that the zeros and ones of its matrix cost nothing. XLA:CPU
 would rather evaluate both at once for each element, in 36 terms. That it keeps the half-transformed
 map is due, for the input, to the padding between the two, and for the output to the loop in which
-the second half stands, of two parts of the batch at least. Of kernels it does evaluate both at
-once, but not of their gradients, where one half is a matrix product. What the loop returns is an
-array in memory. Without it XLA:CPU would transform anew for readers that see the output in other
-shapes, such as the statistics of a batch norm.
+the second half stands, of two rounds at least. That loop stands within each part of the batch, so
+that what it reads is still in the cache. Of kernels XLA:CPU does evaluate both at once, but not of
+their gradients, where one half is a matrix product. What a loop returns is an array in memory.
+Without it XLA:CPU would transform anew for readers that see the output in other shapes, such as the
+statistics of a batch norm.
 """
 
 from __future__ import annotations
@@ -48,35 +49,15 @@ from jax import lax
 from cnnjax.ops.chunks import images_of, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, Pair
 from cnnjax.ops.precision import widened
-
-# B^T (a x a) of each a; G (a x r) and A^T (m x a) of each (m, r).
-_INPUT = {
-    4: np.array([[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]]),
-    6: np.array([[4, 0, -5, 0, 1, 0], [0, -4, -4, 1, 1, 0], [0, 4, -4, -1, 1, 0],
-                 [0, -2, -1, 2, 1, 0], [0, 2, -1, -2, 1, 0], [0, 4, 0, -5, 0, 1]])}
-_KERNEL = {
-    (2, 3): np.array([[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]]) / 2,
-    (4, 3): np.array([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4],
-                      [0, 0, 24]]) / 24,
-    (3, 4): np.array([[6, 0, 0, 0], [-4, -4, -4, -4], [-4, 4, -4, 4], [1, 2, 4, 8],
-                      [1, -2, 4, -8], [0, 0, 0, 24]]) / 24,
-    (2, 5): np.array([[6, 0, 0, 0, 0], [-4, -4, -4, -4, -4], [-4, 4, -4, 4, -4],
-                      [1, 2, 4, 8, 16], [1, -2, 4, -8, 16], [0, 0, 0, 0, 24]]) / 24}
-_OUTPUT = {
-    (2, 3): np.array([[1, 1, 1, 0], [0, 1, -1, -1]]),
-    (4, 3): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0],
-                      [0, 1, -1, 8, -8, 1]]),
-    (3, 4): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 1]]),
-    (2, 5): np.array([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 1]])}
+from cnnjax.ops.product import ROWS_BY_YNNPACK
+from cnnjax.ops.winograd_matrices import transforms
 
 # With fewer channels the transforms cost more than the products save, on smaller maps the tiles'
 # overlap does.
 MIN_CHANNELS, MIN_SIZE = 32, 4
 # With fewer tiles than this the 36 transformed kernels of a = 6 are the larger part of the work.
 MIN_TILES = 128
-# Large maps of few channels are taken in parts of so many pixels, whose tiles fit in the cache.
-# With more channels the products weigh more than the transforms.
-LARGE, FEW_CHANNELS, PIXELS = 14, 128, 4 * 1024
+PIXELS = 4 * 1024  # Of the output in a part: its tiles stay in the cache.
 
 
 def applies(g: ConvGeometry) -> bool:
@@ -87,15 +68,22 @@ def applies(g: ConvGeometry) -> bool:
 
 def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the convolution of (B, H, W, C) with (r, r, C, D)."""
-    return _filter(x, kernel, g.padding, g.out, contract=0)
+    return _output(x, kernel, g)
 
 
 def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of (B, H, W, C) from that of the output."""
-    reach = g.window[0] - 1
-    padding = tuple((reach - before, reach - after) for before, after in g.padding)
-    # Contracting the kernel's last axis in place: a transposed kernel would be copied first.
-    return _filter(dy, kernel[::-1, ::-1], padding, g.size, contract=1)
+    return _input_gradient(dy, kernel, g)
+
+
+def rounded_output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns `output` by products of bfloat16."""
+    return _output(x, kernel, g, jnp.bfloat16)
+
+
+def rounded_input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
+    """Returns `input_gradient` by products of bfloat16."""
+    return _input_gradient(dy, kernel, g, jnp.bfloat16)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -105,33 +93,44 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
 
     def part(x, dy):
         seen, slopes = _input_tiles(x, g.padding, g.out, m, r), _output_tiles(dy, m, r)
-        products = [_product(s, z, 1, 1) for s, z in zip(seen, slopes, strict=True)]
+        products = [_product_of_columns(s, z) for s, z in zip(seen, slopes, strict=True)]
         # (a, C, D) for each column of the tile -> (r, C, D) -> (r, r, C, D). The first as a matrix
         # product, whose result XLA:CPU writes: it would read all a^2 arrays for each of the r^2.
-        rows = [jnp.tensordot(jnp.asarray(_KERNEL[m, r].T, p.dtype), p, 1) for p in products]
-        return _along(_KERNEL[m, r].T, rows, 1)
+        matrix = transforms(m, r).kernel.T
+        rows = [jnp.tensordot(jnp.asarray(matrix, p.dtype), p, 1) for p in products]
+        return _along(matrix, rows, 1)
 
-    images = _images(x.shape[0], g.out, (g.in_channels, g.out_channels))
-    return map_sum(part, (x, dy), images).astype(x.dtype)
+    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)
 
 
-def _filter(x, kernel, padding, out: Pair, contract: int):
+def _output(x, kernel, g, factors=None):
+    return _filter(x, kernel, g.padding, g.out, 0, factors)
+
+
+def _input_gradient(dy, kernel, g, factors=None):
+    reach = g.window[0] - 1
+    padding = tuple((reach - before, reach - after) for before, after in g.padding)
+    # Contracting the kernel's last axis in place: a transposed kernel would be copied first.
+    return _filter(dy, kernel[::-1, ::-1], padding, g.size, 1, factors)
+
+
+def _filter(x, kernel, padding, out: Pair, contract: int, factors):
     """The correlation of x, padded, with a square kernel, over axis `contract` of its last two."""
     r = kernel.shape[0]
     m = _tile(x.shape[0], out, r)
     # (a, r, …) -> for each column (a, C, D).
-    rows = _along(_KERNEL[m, r], list(widened(kernel)), 0)
-    kernels = _each(_KERNEL[m, r], [rows[:, j] for j in range(r)])
+    matrix = transforms(m, r).kernel
+    rows = _along(matrix, list(widened(kernel)), 0)
+    kernels = _each(matrix, [rows[:, j] for j in range(r)])
 
     def part(x):
-        products = [_product(s, k, 2, contract + 1)
+        products = [_product(s, k, 2, contract + 1, factors)
                     for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
-        return _output_columns(products, x.shape[0], out, m, r)
+        columns = _output_columns(products, x.shape[0], out, m, r)
+        return map_images(lambda columns: _output_rows(columns, out, m, r).astype(x.dtype), columns,
+                          -(-x.shape[0] // 2))
 
-    images = _images(x.shape[0], out, kernel.shape[2:])
-    columns = map_images(part, x, images)
-    return map_images(lambda columns: _output_rows(columns, out, m, r).astype(x.dtype), columns,
-                      min(images, -(-x.shape[0] // 2)))
+    return map_images(part, x, images_of(PIXELS, out, least=2))
 
 
 def _tile(batch: int, out: Pair, r: int) -> int:
@@ -141,32 +140,25 @@ def _tile(batch: int, out: Pair, r: int) -> int:
     return 4 if batch * -(-out[0] // 4) * -(-out[1] // 4) >= MIN_TILES else 2
 
 
-def _images(batch: int, out: Pair, channels: Sequence[int]) -> int:
-    """How many images to take at a time."""
-    if max(channels) > FEW_CHANNELS or min(out) < LARGE:
-        return batch
-    return images_of(PIXELS, out)
-
-
 def _input_tiles(x, padding, out: Pair, m: int, r: int) -> list[jax.Array]:
     """B^T x B^T^T: for each of the a columns of a tile, (a rows, B tiles, C)."""
-    a, (batch, *_, channels) = m + r - 1, x.shape
+    a, (batch, *_, channels), matrix = m + r - 1, x.shape, transforms(m, r).input
     tiles = [-(-size // m) for size in out]
     rows = _pad(widened(x), 1, padding[0][0], tiles[0] * m + r - 1)
-    rows = _along(_INPUT[a], [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
+    rows = _along(matrix, [_every(rows, 1, i, m, tiles[0]) for i in range(a)], 0)
     rows = _pad(rows, 3, padding[1][0], tiles[1] * m + r - 1)
-    columns = _each(_INPUT[a], [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
+    columns = _each(matrix, [_every(rows, 3, j, m, tiles[1]) for j in range(a)])
     return [c.reshape(a, batch * tiles[0] * tiles[1], channels) for c in columns]
 
 
 def _output_tiles(dy, m: int, r: int) -> list[jax.Array]:
     """A dy A^T, in the form of `_input_tiles`."""
-    batch, height, width, channels = dy.shape
+    (batch, height, width, channels), matrix = dy.shape, transforms(m, r).output.T
     tiles = [-(-size // m) for size in (height, width)]
     rows = _pad(widened(dy), 1, 0, tiles[0] * m)
-    rows = _along(_OUTPUT[m, r].T, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
+    rows = _along(matrix, [_every(rows, 1, i, m, tiles[0]) for i in range(m)], 0)
     rows = _pad(rows, 3, 0, tiles[1] * m)
-    columns = _each(_OUTPUT[m, r].T, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
+    columns = _each(matrix, [_every(rows, 3, j, m, tiles[1]) for j in range(m)])
     return [c.reshape(m + r - 1, batch * tiles[0] * tiles[1], channels) for c in columns]
 
 
@@ -176,15 +168,15 @@ def _output_columns(products: list[jax.Array], batch: int, out: Pair, m: int, r:
     The tile's rows and columns become axes beside those that count the tiles: nothing is
     interleaved.
     """
-    a, tiles = m + r - 1, [-(-size // m) for size in out]
+    a, tiles, matrix = m + r - 1, [-(-size // m) for size in out], transforms(m, r).output
     products = [p.reshape(a, batch, *tiles, p.shape[-1]) for p in products]
-    return jnp.stack([_along(_OUTPUT[m, r], [p[i] for p in products], 3) for i in range(a)], 2)
+    return jnp.stack([_along(matrix, [p[i] for p in products], 3) for i in range(a)], 2)
 
 
 def _output_rows(columns: jax.Array, out: Pair, m: int, r: int) -> jax.Array:
     """A^T [columns]: what `_output_columns` returns -> (B, *out, D)."""
     batch, tiles_h, a, tiles_w, _, features = columns.shape
-    y = jnp.stack(_each(_OUTPUT[m, r], [columns[:, :, i] for i in range(a)]), 2)
+    y = jnp.stack(_each(transforms(m, r).output, [columns[:, :, i] for i in range(a)]), 2)
     return y.reshape(batch, tiles_h * m, tiles_w * m, features)[:, :out[0], :out[1]]
 
 
@@ -207,10 +199,24 @@ def _each(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     return sums
 
 
-def _product(a, b, axis_a: int, axis_b: int) -> jax.Array:
-    """The matrix products of two stacks of matrices over the given axes."""
+def _product(a, b, axis_a: int, axis_b: int, factors=None) -> jax.Array:
+    """The matrix products of two stacks of matrices over the given axes, in the dtype of both.
+
+    `factors` is the dtype that the matrices are rounded to.
+    """
+    dtype = a.dtype
+    if factors is not None:
+        a, b = a.astype(factors), b.astype(factors)
     return lax.dot_general(a, b, (((axis_a,), (axis_b,)), ((0,), (0,))),
-                           preferred_element_type=a.dtype)
+                           preferred_element_type=dtype)
+
+
+def _product_of_columns(a, b) -> jax.Array:
+    """a^T b of each pair in two stacks of matrices."""
+    if not ROWS_BY_YNNPACK:
+        return _product(a, b, 1, 1)
+    # Without the barrier XLA folds the transpose into the product, which then is Eigen's.
+    return _product(lax.optimization_barrier(a.swapaxes(1, 2)), b, 2, 1)
 
 
 def _pad(x, axis: int, before: int, size: int) -> jax.Array:

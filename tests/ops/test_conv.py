@@ -19,6 +19,7 @@ from cnnjax.ops import (
     rows,
     taps,
     winograd,
+    winograd_matrices,
 )
 from cnnjax.ops.geometry import ConvGeometry
 from cnnjax.types import UserError
@@ -160,10 +161,11 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
 @pytest.mark.parametrize("size,window,padding,pixels", [
     ((9, 7), (3, 3), 1, 10 ** 6), ((4, 10), (3, 3), SAME, 1), ((11, 8), (3, 3), UNEVEN, 200),
     ((9, 6), (5, 5), 2, 1), ((9, 6), (5, 5), 2, 10 ** 6)])
+@pytest.mark.parametrize("by_ynnpack", [False, True])
 def test_winograd_with_tiles_of_6_pixels_and_in_parts_of_the_batch(size, window, padding, pixels,
-                                                                   patch):
+                                                                   by_ynnpack, patch):
+    patch.setattr(winograd, "ROWS_BY_YNNPACK", by_ynnpack)
     patch.setattr(winograd, "MIN_TILES", 1)
-    patch.setattr(winograd, "LARGE", 4)
     patch.setattr(winograd, "PIXELS", pixels)
     with jax.enable_x64(True), ops.using("fast"):
         x, kernel = arrays(size, window, 48, 50, 1)
@@ -192,9 +194,29 @@ def test_patches_in_parts_of_the_batch(pixels, patch):
         assert bool(check_value_and_gradients(x, kernel, 2, 3)) == (pixels < 10 ** 6)
 
 
-@pytest.mark.parametrize("window,tiles,bound", [(3, 10 ** 6, 3e-6), (3, 1, 3e-5), (5, 1, 3e-5)])
-def test_winograd_loses_no_more_than_two_digits_to_the_definition_in_float32(window, tiles, bound,
-                                                                             patch):
+@pytest.mark.parametrize("m,taps", [(2, 3), (4, 3), (3, 4), (2, 5)])
+def test_the_matrices_of_winograd_filter_as_the_definition_does(m, taps):
+    of_inputs, of_kernels, of_outputs = winograd_matrices.transforms(m, taps)
+    rng = np.random.default_rng(0)
+    x, kernel = rng.standard_normal(m + taps - 1), rng.standard_normal(taps)
+    np.testing.assert_allclose(of_outputs @ ((of_kernels @ kernel) * (of_inputs @ x)),
+                               np.correlate(x, kernel), rtol=0, atol=1e-14)
+
+
+def test_the_matrices_for_two_outputs_of_three_taps_are_those_of_the_paper():
+    """Lavin & Gray, equation 7, up to the signs of a row of one and of the same row of another."""
+    of_inputs, of_kernels, of_outputs = winograd_matrices.transforms(2, 3)
+    signs = np.array([-1, 1, 1, -1])
+    np.testing.assert_array_equal(of_inputs * signs[:, None], [
+        [1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0], [0, 1, 0, -1]])
+    np.testing.assert_array_equal(of_kernels * [[-1], [1], [1], [1]], [
+        [1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]])
+    np.testing.assert_array_equal(of_outputs * [1, 1, 1, -1], [[1, 1, 1, 0], [0, 1, -1, -1]])
+
+
+@pytest.mark.parametrize("window,tiles,bound", [(3, 10 ** 6, 2e-6), (3, 1, 6e-6), (5, 1, 6e-6)])
+def test_winograd_loses_less_than_a_digit_to_the_definition_in_float32(window, tiles, bound,
+                                                                       patch):
     x, kernel = arrays((12, 12), (window, window), 128, 64, 1)
     with jax.enable_x64(True):
         exact = np.asarray(definition(x, kernel, 1, "SAME", 1))
@@ -227,8 +249,11 @@ def test_the_rows_for_rounded_factors_agree_with_lax_conv_and_its_derivatives(
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
+@pytest.mark.parametrize("by_ynnpack", [False, True])
 @pytest.mark.parametrize("rows,inputs,outputs", [(48, 5, 7), (48, 7, 5), (3, 4, 4)])
-def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs):
+def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs, by_ynnpack, monkeypatch):
+    monkeypatch.setattr(product, "ROWS_BY_YNNPACK", by_ynnpack)
+    monkeypatch.setattr(product, "MIN_PART", 5)  # Of 48 rows eight parts.
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.bfloat16)
     b = jnp.asarray(rng.standard_normal((rows, outputs)), jnp.bfloat16)
@@ -282,6 +307,31 @@ def test_under_products_training_alone_rounds_the_factors_and_nothing_else(name,
         np.testing.assert_allclose(a, unrounded, rtol=0, atol=1e-5 * scale)
         np.testing.assert_allclose(b, wanted, rtol=0, atol=1e-5 * scale)
         assert np.abs(np.asarray(b) - np.asarray(unrounded)).max() > 1e-4 * scale
+
+
+@pytest.mark.parametrize("tiles,error", [(10 ** 6, (0.003, 0.005)), (1, (0.009, 0.013))])
+def test_under_products_winograd_rounds_what_it_has_transformed_but_no_kernels_gradient(
+        tiles, error, patch):
+    patch.setattr(winograd, "MIN_TILES", tiles)
+    x, kernel = (a.astype(np.float32) for a in arrays((16, 15), (3, 3), 64, 32, 1))
+    dy = np.random.default_rng(1).standard_normal((*x.shape[:3], 32)).astype(np.float32)
+    plain = functools.partial(definition, stride=1, padding="SAME", groups=1)
+
+    def products(convolution, *arrays):
+        y, back = jax.vjp(convolution, *arrays[:2])
+        return y, *back(arrays[2])
+
+    with ops.products("bfloat16"), ops.training():
+        assert ops.formulation(x, kernel) == "winograd"
+        y, dx, dkernel = products(ops.conv2d, x, kernel, dy)
+    with jax.enable_x64(True):
+        exact = [np.asarray(a) for a in products(
+            plain, *(a.astype(np.float64) for a in (x, kernel, dy)))]
+    least, most = error
+    for found, wanted in zip((y, dx), exact, strict=False):
+        assert found.dtype == jnp.float32
+        assert least < np.linalg.norm(found - wanted) / np.linalg.norm(wanted) < most
+    np.testing.assert_allclose(dkernel, exact[2], rtol=0, atol=1e-5 * np.abs(exact[2]).max())
 
 
 def test_a_convolution_of_a_batch_of_any_size_is_exported():
