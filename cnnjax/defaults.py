@@ -20,8 +20,8 @@ def sections() -> dict[str, Any]:
         "seed": 0,
         "seeds": 0,  # How many runs, from `seed` on: a sweep. 0 is one run, without a sweep.
         "precision": "auto",  # auto: bfloat16 on GPU and TPU, float32 on CPU. Or name one.
-        # bfloat16_products: float32, but training rounds the factors of products in 1x1, 5x5 and
-        # strided convolutions, for CPUs that multiply bfloat16 faster.
+        # bfloat16_products: float32, but training rounds the factors of products in convolutions,
+        # for CPUs that multiply bfloat16 faster.
         "deterministic": False,  # GPU: the same bits in every run, for slower convolutions.
         "devices": 0,  # Data parallel over this many; 0 is all there are.
         "ops": "auto",  # auto: the fastest convolution for the backend; xla: lax.conv everywhere;

@@ -16,10 +16,9 @@ from jax import lax
 
 from cnnjax.ops import switch
 from cnnjax.ops.precision import sum_dtype
+from cnnjax.ops.version import SINCE_0_11
 from cnnjax.types import UserError
 
-# XLA:CPU since 0.11 multiplies rows, x w and dy w^T, by YNNPACK, but columns, x^T dy, by Eigen.
-ROWS_BY_YNNPACK = jax.__version_info__ >= (0, 11)
 # The sum over more rows than this leaves YNNPACK's blocks of the factors outside the cache.
 MIN_PART, MAX_PARTS = 2048, 16
 
@@ -47,7 +46,7 @@ def of_columns(a: jax.Array, b: jax.Array) -> jax.Array:
     """
     if a.shape[1] > b.shape[1]:
         return turned(of_columns(b, a))
-    parts = _parts(a.shape[0]) if ROWS_BY_YNNPACK else 1
+    parts = _parts(a.shape[0]) if SINCE_0_11 else 1
     if parts == 1:
         return wide(turned(a), b, 1, 0)
     # (c, parts, n / parts) and (parts, n / parts, d).

@@ -1,4 +1,4 @@
-"""Do the faster convolutions train as well? ops=auto and ops=xla with the same seeds.
+"""Do the faster convolutions train as well? Three ways to compute them, with the same seeds.
 
     python launch.py --config=experiments/sweeps/ops.py --job=sweep --config.seeds=3
     python launch.py --config=experiments/sweeps/ops.py:short --job=sweep \
@@ -6,13 +6,14 @@
     python -m benchmarks.accuracy_of_ops runs/ops-short
 
 On a CPU `ops=auto` computes convolutions, pools and dense layers by formulations of its own, of
-which Winograd's rounds more than XLA's; `ops=xla` has none of them. The pairs of a seed have the
-same first parameters, order of examples and augmentation, so that rounding alone tells them apart;
-it is enough to make other networks of them within some hundred steps. The question is whether these
-are as accurate. Winograd is taken for 3x3 convolutions of many channels, which the small CNN has
-and LeNet-5 has not.
+which Winograd's rounds more than XLA's; `ops=xla` has none of them; `precision=bfloat16_products`
+also rounds the factors of products in training steps. The trials of a seed have the same first
+parameters, order of examples and augmentation, so that rounding alone tells them apart; it is
+enough to make other networks of them within some hundred steps. The question is whether these are
+as accurate. Winograd is taken for 3x3 convolutions of many channels, which the small CNN has and
+LeNet-5 has not.
 
-- digits: LeNet-5 and the small CNN on the embedded digits. 4 trials.
+- digits: LeNet-5 and the small CNN on the embedded digits. 6 trials.
 - short: LeNet-5 on 20,000 images of MNIST, and the small CNN on 20,000 of Fashion-MNIST, 4 epochs
   each, evaluated on all 10,000.
 
@@ -25,7 +26,7 @@ run.
 from cnnjax import config as config_lib
 from cnnjax.sweeps import Trial
 
-CHOICES = ("auto", "xla")
+CHOICES = {"auto": {}, "xla": {"ops": "xla"}, "products": {"precision": "bfloat16_products"}}
 SMALL_CNN = {"model.name": "simple_cnn", "optimizer.weight_decay": 5e-4}
 
 
@@ -63,9 +64,8 @@ def get_config(preset=None):
 
 
 def sweep(preset=None):
-    """Yields both networks with both choices."""
+    """Yields both networks with each choice."""
     data = {"data.name": "fashion_mnist"} if preset == "short" else {}
     for net, overrides in (("lenet5", {}), ("simple_cnn", SMALL_CNN | data)):
-        for choice in CHOICES:
-            yield Trial(f"{net}_{choice}", {**overrides, "ops": choice},
-                        {"net": net, "formulations": choice})
+        for name, choice in CHOICES.items():
+            yield Trial(f"{net}_{name}", overrides | choice, {"net": net, "formulations": name})

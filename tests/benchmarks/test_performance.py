@@ -83,16 +83,17 @@ def test_the_growth_of_cost_has_a_line_and_a_mark_for_every_point(tmp_path):
 
 def test_the_difference_of_ops_is_that_of_pairs_of_a_seed(tmp_path):
     trials = [Trial(f"net_{ops}", {"ops": ops}, {"net": "net", "formulations": ops})
-              for ops in ("auto", "xla")]
+              for ops in ("auto", "xla", "products")]
     sweeps.write(tmp_path, trials, range(4))
-    top1 = {"auto": (0.90, 0.92, 0.97, 0.5), "xla": (0.91, 0.91, 0.95)}
+    top1 = {"auto": (0.90, 0.92, 0.97, 0.5), "xla": (0.91, 0.91, 0.95), "products": (0.93,)}
     for trial in trials:
-        for seed, value in enumerate(top1[trial.tags["formulations"]]):  # One of xla is not done.
+        for seed, value in enumerate(top1[trial.tags["formulations"]]):  # Not all are done.
             folder = sweeps.folder_of(tmp_path, trial.name, seed)
             folder.mkdir(parents=True)
             files.write_json(folder / "summary.json", {"status": "done", "top1": value})
     pairs = accuracy_of_ops.pairs(sweeps.read(tmp_path)[1])
-    assert pairs == {"net": [(0.90, 0.91), (0.92, 0.91), (0.97, 0.95)]}
+    assert pairs == {("net", "auto"): [(0.90, 0.91), (0.92, 0.91), (0.97, 0.95)],
+                     ("net", "products"): [(0.93, 0.91)]}
     # Differences -1, 1 and 2 %: mean 0.667, standard deviation 1.528, t 4.303 of 2 degrees.
-    assert accuracy_of_ops.row("net", pairs["net"]) == (
-        "| net | 93.00 ± 3.61 | 92.33 ± 2.31 | +0.67 (-3.13 to +4.46) | 3 |")
+    assert accuracy_of_ops.row("net", "auto", pairs["net", "auto"]) == (
+        "| net | auto | 93.00 ± 3.61 | 92.33 ± 2.31 | +0.67 (-3.13 to +4.46) | 3 |")

@@ -161,10 +161,10 @@ def test_agrees_with_lax_conv_and_its_derivatives(name, size, window, stride, pa
 @pytest.mark.parametrize("size,window,padding,pixels", [
     ((9, 7), (3, 3), 1, 10 ** 6), ((4, 10), (3, 3), SAME, 1), ((11, 8), (3, 3), UNEVEN, 200),
     ((9, 6), (5, 5), 2, 1), ((9, 6), (5, 5), 2, 10 ** 6)])
-@pytest.mark.parametrize("by_ynnpack", [False, True])
+@pytest.mark.parametrize("since_0_11", [False, True])
 def test_winograd_with_tiles_of_6_pixels_and_in_parts_of_the_batch(size, window, padding, pixels,
-                                                                   by_ynnpack, patch):
-    patch.setattr(winograd, "ROWS_BY_YNNPACK", by_ynnpack)
+                                                                   since_0_11, patch):
+    patch.setattr(winograd, "SINCE_0_11", since_0_11)
     patch.setattr(winograd, "MIN_TILES", 1)
     patch.setattr(winograd, "PIXELS", pixels)
     with jax.enable_x64(True), ops.using("fast"):
@@ -249,10 +249,10 @@ def test_the_rows_for_rounded_factors_agree_with_lax_conv_and_its_derivatives(
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12 * np.abs(b).max())
 
 
-@pytest.mark.parametrize("by_ynnpack", [False, True])
+@pytest.mark.parametrize("since_0_11", [False, True])
 @pytest.mark.parametrize("rows,inputs,outputs", [(48, 5, 7), (48, 7, 5), (3, 4, 4)])
-def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs, by_ynnpack, monkeypatch):
-    monkeypatch.setattr(product, "ROWS_BY_YNNPACK", by_ynnpack)
+def test_products_of_columns_are_sums_in_float32(rows, inputs, outputs, since_0_11, monkeypatch):
+    monkeypatch.setattr(product, "SINCE_0_11", since_0_11)
     monkeypatch.setattr(product, "MIN_PART", 5)  # Of 48 rows eight parts.
     rng = np.random.default_rng(0)
     a = jnp.asarray(rng.standard_normal((rows, inputs)), jnp.bfloat16)
