@@ -39,6 +39,7 @@ statistics of a batch norm.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -180,13 +181,17 @@ def _output_rows(columns: jax.Array, out: Pair, m: int, r: int) -> jax.Array:
     return y.reshape(batch, tiles_h * m, tiles_w * m, features)[:, :out[0], :out[1]]
 
 
+# Of `lax` rather than of `jax.numpy`, whose operators take several times as long to trace: a deep
+# net has thousands of these.
+
 def _along(matrix: np.ndarray, arrays: Sequence[jax.Array], axis: int) -> jax.Array:
     """sum_k matrix[i, k] arrays[k], with i as a new axis."""
-    shape = [1] * (arrays[0].ndim + 1)
-    shape[axis] = len(matrix)
-    terms = [jnp.asarray(column, array.dtype).reshape(shape) * jnp.expand_dims(array, axis)
-             for column, array in zip(matrix.T, arrays, strict=True)]
-    return sum(terms[1:], terms[0])
+    shape = list(arrays[0].shape)
+    shape.insert(axis, len(matrix))
+    others = [d for d in range(len(shape)) if d != axis]
+    return _sum([lax.mul(lax.broadcast_in_dim(np.asarray(column, array.dtype), shape, (axis,)),
+                         lax.broadcast_in_dim(array, shape, others))
+                 for column, array in zip(matrix.T, arrays, strict=True)])
 
 
 def _each(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
@@ -199,7 +204,7 @@ def _each(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
     for row in matrix:
         terms = [(float(c), a) for c, a in zip(row, arrays, strict=True) if c]
         terms = [_times(c, a) for c, a in (terms if SINCE_0_11 else _by_factor(terms))]
-        sums.append(sum(terms[1:], terms[0]))
+        sums.append(_sum(terms))
     return sums
 
 
@@ -208,12 +213,18 @@ def _by_factor(terms: list[tuple[float, jax.Array]]) -> list[tuple[float, jax.Ar
     sums: dict[float, tuple[float, jax.Array]] = {}
     for c, a in terms:
         factor, total = sums.get(abs(c), (c, None))
-        sums[abs(c)] = factor, a if total is None else total + a if c == factor else total - a
+        if total is not None:
+            a = lax.add(total, a) if c == factor else lax.sub(total, a)
+        sums[abs(c)] = factor, a
     return list(sums.values())
 
 
 def _times(c: float, a: jax.Array) -> jax.Array:
-    return a if c == 1 else -a if c == -1 else a * c
+    return a if c == 1 else lax.neg(a) if c == -1 else lax.mul(a, lax.full_like(a, c))
+
+
+def _sum(terms: Sequence[jax.Array]) -> jax.Array:
+    return functools.reduce(lax.add, terms)
 
 
 def _product(a, b, axis_a: int, axis_b: int, factors=None) -> jax.Array:
