@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from cnnjax.ops.precision import sum_dtype
+
 
 def images_of(pixels: int, size: Sequence[int], least: int = 1) -> int:
     """Returns how many images of (height, width) have about so many pixels on each device.
@@ -25,14 +27,16 @@ def images_of(pixels: int, size: Sequence[int], least: int = 1) -> int:
     return max(least, pixels // (size[0] * size[1])) * jax.device_count()
 
 
-def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...],
-            images: int) -> jax.Array:
+def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...], images: int,
+            shape: Sequence[int]) -> jax.Array:
     """Returns the sum of `function` over parts of a batch, for a function that is 0 on zeros.
 
     Args:
-      function: (parts of batches) -> an array whose shape does not depend on the batch size.
+      function: (parts of batches) -> an array of `shape`, in the type that the first of the batches
+        is summed in.
       batches: arrays of one leading size.
       images: at most so many in a part.
+      shape: of what it returns. Known here, the function is traced once.
     """
     parts, count = _split(batches, images)
     if count == 1:
@@ -41,36 +45,37 @@ def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...],
     def add(total, i):
         return total + function(*_part(parts, i)), None
 
-    shape = jax.eval_shape(function, *_part(parts, 0))
-    return lax.scan(add, jnp.zeros(shape.shape, shape.dtype), jnp.arange(count))[0]
+    total = jnp.zeros(shape, sum_dtype(batches[0].dtype))
+    return lax.scan(add, total, jnp.arange(count))[0]
 
 
-def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array,
-               images: int) -> jax.Array:
+def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array, images: int,
+               result: jax.ShapeDtypeStruct) -> jax.Array:
     """Returns `function` of a batch, for a function that treats each image by itself.
 
     Args:
       function: (images, …) -> (images, …).
       batch: (B, …).
       images: at most so many in a part.
+      result: what it returns of one image, (…).
     """
     parts, count = _split((batch,), images)
     if count == 1:
         return function(batch)
-    shape = jax.eval_shape(function, *_part(parts, 0))
+    part = parts[0].shape[0]
     # Every entry is overwritten, so any value will do but a constant: XLA shares one array of zeros
     # among all such loops of a program, and keeps it and its copies alive throughout. One value of
     # each image leaves a sharded batch where it is. Its exponential, because XLA computes what it
     # counts as costly once an image, and all else, with whatever made the batch, once an entry.
-    first = jnp.exp(parts[0].reshape(shape.shape[0], -1)[:, :1].astype(shape.dtype))
-    whole = jnp.broadcast_to(jnp.expand_dims(first, range(2, len(shape.shape) + 1)),
-                             (shape.shape[0], count, *shape.shape[1:]))
+    first = jnp.exp(parts[0].reshape(part, -1)[:, :1].astype(result.dtype))
+    whole = jnp.broadcast_to(jnp.expand_dims(first, range(2, len(result.shape) + 2)),
+                             (part, count, *result.shape))
 
     def fill(whole, i):
         return lax.dynamic_update_index_in_dim(whole, function(*_part(parts, i)), i, 1), None
 
     whole = lax.scan(fill, whole, jnp.arange(count))[0]
-    return whole.reshape(-1, *shape.shape[1:])[:batch.shape[0]]
+    return whole.reshape(-1, *result.shape)[:batch.shape[0]]
 
 
 def _split(batches, images):

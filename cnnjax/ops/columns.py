@@ -24,6 +24,7 @@ import jax.numpy as jnp
 from cnnjax.ops import tiny_maps
 from cnnjax.ops.chunks import images_of, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, overlap_add, windows
+from cnnjax.ops.precision import sum_dtype
 from cnnjax.ops.product import wide
 
 MIN_CHANNELS = 16  # With fewer the products are too thin.
@@ -48,7 +49,8 @@ def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
         y = wide(seen, kernel, 1, 0)
         return y.reshape(x.shape[0], *g.out, g.out_channels)
 
-    return map_images(part, x, _images(g))
+    y = jax.ShapeDtypeStruct((*g.out, g.out_channels), sum_dtype(x.dtype))
+    return map_images(part, x, _images(g), y)
 
 
 def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -61,7 +63,8 @@ def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Arr
         taps = [seen[..., t, :] for t in range(g.window[0] * g.window[1])]
         return overlap_add(taps, [0.0] * len(taps), g, lambda t, *shifted: shifted[t])
 
-    return map_images(part, dy, _images(g))
+    dx = jax.ShapeDtypeStruct((*g.size, g.in_channels), sum_dtype(dy.dtype))
+    return map_images(part, dy, _images(g), dx)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -76,7 +79,7 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         seen = jnp.concatenate([tap.reshape(g.in_channels, -1) for tap in taps])
         return wide(seen, dy, 1, 0).reshape(*g.window, g.in_channels, g.out_channels)
 
-    return map_sum(part, (x, dy), _images(g))
+    return map_sum(part, (x, dy), _images(g), g.kernel_shape)
 
 
 def _images(g: ConvGeometry) -> int:

@@ -58,6 +58,11 @@ class ConvGeometry(Geometry):
     out_channels: int
     groups: int
 
+    @property
+    def kernel_shape(self) -> tuple[int, ...]:
+        """(h, w, C / groups, D)."""
+        return *self.window, self.in_channels // self.groups, self.out_channels
+
 
 def pair(value: int | Sequence[int], what: str) -> Pair:
     """Returns (height, width) of a number that may stand for both.

@@ -46,7 +46,8 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         dw = wide(seen.reshape(-1, seen.shape[-1]), dy.reshape(-1, g.out_channels), 0, 0)
         return dw.reshape(shape)[:, :g.window[1]]
 
-    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)
+    dw = map_sum(part, (x, dy), images_of(PIXELS, g.out), g.kernel_shape)
+    return dw.astype(x.dtype)
 
 
 def _patches(x: jax.Array, g: ConvGeometry, blocks: int) -> jax.Array:

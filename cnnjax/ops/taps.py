@@ -50,4 +50,5 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         products = [wide(seen.reshape(-1, g.in_channels), dy, 0, 0) for seen in windows(x, g)]
         return jnp.stack(products).reshape(*g.window, g.in_channels, g.out_channels)
 
-    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)
+    dw = map_sum(part, (x, dy), images_of(PIXELS, g.out), g.kernel_shape)
+    return dw.astype(x.dtype)

@@ -101,7 +101,8 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
         rows = [jnp.tensordot(jnp.asarray(matrix, p.dtype), p, 1) for p in products]
         return _along(matrix, rows, 1)
 
-    return map_sum(part, (x, dy), images_of(PIXELS, g.out)).astype(x.dtype)
+    dw = map_sum(part, (x, dy), images_of(PIXELS, g.out), g.kernel_shape)
+    return dw.astype(x.dtype)
 
 
 def _output(x, kernel, g, factors=None):
@@ -123,15 +124,16 @@ def _filter(x, kernel, padding, out: Pair, contract: int, factors):
     matrix = transforms(m, r).kernel
     rows = _along(matrix, list(widened(kernel)), 0)
     kernels = _each(matrix, [rows[:, j] for j in range(r)])
+    y = jax.ShapeDtypeStruct((*out, kernel.shape[3 - contract]), x.dtype)
 
     def part(x):
         products = [_product(s, k, 2, contract + 1, factors)
                     for s, k in zip(_input_tiles(x, padding, out, m, r), kernels, strict=True)]
         columns = _output_columns(products, x.shape[0], out, m, r)
         return map_images(lambda columns: _output_rows(columns, out, m, r).astype(x.dtype), columns,
-                          -(-x.shape[0] // 2))
+                          -(-x.shape[0] // 2), y)
 
-    return map_images(part, x, images_of(PIXELS, out, least=2))
+    return map_images(part, x, images_of(PIXELS, out, least=2), y)
 
 
 def _tile(batch: int, out: Pair, r: int) -> int:
