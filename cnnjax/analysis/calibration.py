@@ -1,6 +1,6 @@
 """Whether a model's probabilities are right, and which classes it takes for which.
 
-All of it from logits [N, K] and labels [N], as NumPy arrays.
+All of it from logits [N, K] and labels [N], as NumPy arrays of one example or more.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from scipy import optimize, special
 
 from cnnjax.analysis import fonts, mistakes
 from cnnjax.analysis.text import label
+from cnnjax.types import UserError
 
 # Rows of a confusion matrix; of more classes it takes gigabytes, and a picture has fewer pixels.
 MOST_ROWS = 1000
@@ -51,6 +52,7 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
       labels: int [N].
       bins: bin m holds the confidences in ((m - 1) / bins, m / bins].
     """
+    _check("reliability", logits, labels)
     found = []
     for part, rows in _parts(logits, labels):
         probabilities = special.softmax(part, axis=-1)
@@ -67,9 +69,18 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> Relia
 
 def negative_log_likelihood(logits: np.ndarray, labels: np.ndarray, scale: float = 1.0) -> float:
     """Returns the mean of -log p(label) of logits * scale, in nats."""
+    _check("negative_log_likelihood", logits, labels)
     logs = [special.log_softmax(part * scale, axis=-1)[np.arange(len(rows)), rows]
             for part, rows in _parts(logits, labels)]
     return float(-np.concatenate(logs).mean())
+
+
+def _check(where: str, logits: np.ndarray, labels: np.ndarray) -> None:
+    shape, labels = np.shape(logits), np.asarray(labels)
+    mistakes.check_examples(where, labels, "logits", shape, dims=2)
+    if not len(labels):
+        raise UserError(f"{where}: there are no examples.")
+    mistakes.check_classes(where, "labels", labels, shape[1])
 
 
 def _parts(logits: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -86,6 +97,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     there is one minimum; it is looked for between 0.01 and 100. Where every example is right there
     is none, as less is better down to T = 0: nothing is known then, and 1 is returned.
     """
+    _check("fit_temperature", logits, labels)
     if (np.argmax(logits, axis=-1) == labels).all():
         return 1.0
     found = optimize.minimize_scalar(
@@ -100,6 +112,7 @@ def temperature_scaled(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     The even examples get the temperature of the odd ones and the other way round, so that what is
     measured of the result is not what it was fitted on.
     """
+    _check("temperature_scaled", logits, labels)
     scaled = np.array(logits, np.float64)
     for half in (0, 1):
         if len(labels) > 1:

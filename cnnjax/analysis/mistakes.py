@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,13 +30,9 @@ def confusion_matrix(labels: Any, said: Any, classes: int) -> np.ndarray:
       UserError: if they are not as many numbers from 0 to classes - 1.
     """
     labels, said = np.asarray(labels), np.asarray(said)
-    if labels.shape != said.shape:
-        raise UserError(f"confusion_matrix: labels {labels.shape} and said {said.shape} are of the "
-                        "same examples; give as many.")
-    for name, values in (("labels", labels), ("said", said)):
-        if wrong := values[~np.isin(values, np.arange(classes))].tolist():
-            raise UserError(f"confusion_matrix: {name} has {wrong[0]}; of {classes} classes they "
-                            f"are whole numbers from 0 to {classes - 1}.")
+    check_examples("confusion_matrix", labels, "said", said.shape)
+    check_classes("confusion_matrix", "labels", labels, classes)
+    check_classes("confusion_matrix", "said", said, classes)
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels.astype(np.int64), said.astype(np.int64)), 1)
     return matrix
@@ -51,8 +48,13 @@ def most_confused(labels: Any, said: Any, count: int = 10) -> list[Confused]:
       labels: (N,) integers, the true classes.
       said: (N,) integers, what the model put first.
       count: how many pairs at most.
+
+    Raises:
+      UserError: if they are not as many.
     """
-    pairs = np.stack([np.asarray(labels), np.asarray(said)], axis=1)
+    labels, said = np.asarray(labels), np.asarray(said)
+    check_examples("most_confused", labels, "said", said.shape)
+    pairs = np.stack([labels, said], axis=1)
     pairs, counts = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0, return_counts=True)
     order = np.argsort(-counts, kind="stable")[:count]
     return [Confused(*pairs[i].tolist(), int(counts[i])) for i in order]
@@ -65,7 +67,31 @@ def confident_mistakes(probabilities: Any, labels: Any, count: int = 12) -> np.n
       probabilities: (N, classes).
       labels: (N,) integers.
       count: how many at most.
+
+    Raises:
+      UserError: if they are not as many.
     """
-    probabilities = np.asarray(probabilities)
-    wrong = np.flatnonzero(probabilities.argmax(1) != np.asarray(labels))
+    probabilities, labels = np.asarray(probabilities), np.asarray(labels)
+    check_examples("confident_mistakes", labels, "probabilities", probabilities.shape, dims=2)
+    wrong = np.flatnonzero(probabilities.argmax(1) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(1), kind="stable")][:count]
+
+
+def check_examples(where: str, labels: np.ndarray, name: str, shape: Sequence[int], dims: int = 1
+                   ) -> None:
+    """Raises a UserError unless labels (N,) and what has a name and shape are as many.
+
+    Args:
+      where: a function, for the message.
+      dims: of the shape, whose first is the examples.
+    """
+    if len(shape) != dims or labels.shape != (shape[0],):
+        raise UserError(f"{where}: labels {labels.shape} and {name} {tuple(shape)} are of the same "
+                        "examples; give as many.")
+
+
+def check_classes(where: str, name: str, values: np.ndarray, classes: int) -> None:
+    """Raises a UserError that names the first value that is not one of 0 to classes - 1."""
+    if wrong := values[~np.isin(values, np.arange(classes))].tolist():
+        raise UserError(f"{where}: {name} has {wrong[0]}; of {classes} classes they are whole "
+                        f"numbers from 0 to {classes - 1}.")

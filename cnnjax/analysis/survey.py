@@ -82,6 +82,8 @@ def survey(module: nn.Module, variables: Any, batches: Iterable[Any],
     parts, shapes, size = [], {}, 0
     for batch in batches:
         batch = jnp.asarray(batch)
+        if not len(batch):
+            continue
         if not parts:
             shapes = _map_shapes(module, variables, batch.shape, endpoints)
         # A smaller one is filled up with what is cut off again: of one size it compiles once.

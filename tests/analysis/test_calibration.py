@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from cnnjax.analysis import calibration, charts, mistakes
 from cnnjax.jobs.evaluate import _rows
+from cnnjax.types import UserError
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,22 @@ def test_the_likelihood_is_the_mean_of_minus_the_logarithm(answers):
     by_hand = -sum(math.log(probabilities(row)[label])
                    for row, label in zip(*answers, strict=True)) / len(answers[1])
     assert calibration.negative_log_likelihood(*answers) == pytest.approx(by_hand, rel=1e-9)
+
+
+@pytest.mark.parametrize(("function", "name"), [
+    (calibration.reliability, "reliability"), (calibration.calibration_report, "reliability"),
+    (calibration.negative_log_likelihood, "negative_log_likelihood"),
+    (calibration.fit_temperature, "fit_temperature"),
+    (calibration.temperature_scaled, "temperature_scaled")])
+def test_no_calibration_is_measured_of_no_examples_or_of_labels_that_are_not_theirs(
+        function, name):
+    logits = np.zeros((3, 4))
+    for rows, labels, message in (
+            (0, [], "there are no examples"), (3, [0, 1], r"labels \(2,\) and logits \(3, 4\)"),
+            (2, [0, 1, 2], "give as many"), (2, [0, 4], "labels has 4; of 4 classes"),
+            (2, [-1, 0], "labels has -1")):
+        with pytest.raises(UserError, match=f"{name}: .*{message}"):
+            function(logits[:rows], np.array(labels, int))
 
 
 def test_where_all_is_right_there_is_no_temperature_to_fit(answers):

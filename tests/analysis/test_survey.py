@@ -41,7 +41,7 @@ def test_a_survey_in_batches_has_what_the_model_gives_at_once(variables, seen):
     np.testing.assert_allclose(seen.probabilities.sum(1), 1, rtol=1e-5)
 
 
-@pytest.mark.parametrize("ends", [(2, 3), (1, 3)])
+@pytest.mark.parametrize("ends", [(2, 3), (1, 3), (0, 5)])
 def test_batches_of_a_survey_may_be_of_any_sizes(variables, seen, ends):
     found = survey(MODEL, variables, np.split(IMAGES, ends))
     np.testing.assert_allclose(found.logits, seen.logits, rtol=1e-4, atol=1e-5)
@@ -71,7 +71,7 @@ def test_maps_alone_can_be_surveyed(variables):
     with pytest.raises(UserError, match="Did you mean 'stage"):
         map_endpoints(MODEL, variables, IMAGES.shape, ["stage3"])
     with pytest.raises(UserError, match="no images"):
-        survey(MODEL, variables, ())
+        survey(MODEL, variables, (IMAGES[:0],))
 
 
 def test_the_matrix_of_cka_is_the_cka_of_every_pair():
@@ -105,6 +105,15 @@ def test_confusions_are_counted_by_true_class_and_answer():
 def test_no_confusion_is_counted_of_what_is_no_class(labels, said, message):
     with pytest.raises(UserError, match=message):
         mistakes.confusion_matrix(labels, said, 3)
+
+
+def test_of_other_numbers_of_labels_and_answers_no_mistakes_are_named():
+    for labels, said in (([0, 1], [0]), ([[0, 1]], [[0, 1]])):
+        with pytest.raises(UserError, match="most_confused: labels .* give as many"):
+            mistakes.most_confused(labels, said)
+    for labels, probabilities in (([0, 1], np.eye(3)), ([0], [0.5])):
+        with pytest.raises(UserError, match="confident_mistakes: labels .* give as many"):
+            mistakes.confident_mistakes(probabilities, labels)
 
 
 def test_the_surest_mistakes_come_first():
