@@ -65,7 +65,7 @@ class Checkpoints:
       errors: of saves that failed: {"step": …, "error": …}, the first first.
 
     Raises:
-      DamagedCheckpoint: if there are checkpoints and none is whole; then nothing is changed.
+      DamagedCheckpoint: if there are checkpoints and none is whole; then none is changed.
       UserError: if the folder's name is not UTF-8 or, unless read-only, a pattern.
     """
 
@@ -213,17 +213,20 @@ class Checkpoints:
         if self._saving is not None and not self._manager.is_saving_in_progress():
             self._end_save()
 
-    def set_aside(self, steps: Mapping[int, str]) -> None:
+    def set_aside(self, steps: Mapping[int, str]) -> list[str]:
         """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
 
         Args:
           steps: {step: word}.
+
+        Returns:
+          The names; of process 0 alone, which gives them.
         """
-        if jax.process_index() == 0:
-            files.rename(self._folder, steps)
+        names = files.rename(self._folder, steps) if jax.process_index() == 0 else []
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("set aside")
         self._manager.reload()
+        return names
 
     def check_last(self) -> None:
         """Sets aside what is damaged, as opening does: the last, if there is one, is then whole."""

@@ -40,7 +40,7 @@ def put_in_order(folder: Path, tell: Callable[[str], None]) -> None:
       tell: gets a sentence about what is damaged and set aside.
 
     Raises:
-      DamagedCheckpoint: if there are checkpoints and none is whole; then nothing is changed.
+      DamagedCheckpoint: if there are checkpoints and none is whole; then none is changed.
     """
     damaged = None
     if jax.process_index() == 0:
@@ -86,7 +86,7 @@ def _set_damaged_aside(folder: Path, tell: Callable[[str], None]) -> None:
         return
     if whole is None:
         raise DamagedCheckpoint(
-            damage(folder, damaged) + " None is whole, and nothing was changed. Restore the folder "
+            damage(folder, damaged) + " None is whole, and none was changed. Restore the folder "
             "from a copy, or start anew: move it away, or give another --workdir.")
     names = files.rename(folder, dict.fromkeys(damaged, "damaged"))
     tell(damage(folder, damaged) + " The last that is whole is at step "

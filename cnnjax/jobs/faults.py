@@ -66,7 +66,9 @@ def roll_back(error: NonFiniteLossError, experiment: Experiment, folder: Path,
     hosts.meet("rollbacks read")  # All have read the file before the first writes it.
     if step and last == (step, count):
         # From there it has diverged twice: its numbers are finite, but no longer good ones.
-        checkpoints.set_aside({step: "diverged"})
+        for name in checkpoints.set_aside({step: "diverged"}):
+            warn(f"The run has diverged twice from the checkpoint at step {step:,}, which is no "
+                 f"longer used and kept as {name}.")
         checkpoints.check_last()
         step = max(checkpoints.steps(), default=0)
     try:

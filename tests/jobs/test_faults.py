@@ -218,6 +218,25 @@ def test_a_divergence_is_rolled_back_with_a_lower_rate_and_counted(tmp_path, cap
     assert list((folder / "checkpoints").glob("diverged-*"))
 
 
+def test_when_none_is_whole_to_go_back_to_it_is_said_which_was_set_aside(
+        tmp_path, capsys, monkeypatch):
+    set_aside = Checkpoints.set_aside
+
+    def damage_the_others(self, steps):
+        names = set_aside(self, steps)
+        if "diverged" in steps.values():
+            for step in self.steps():
+                flip(arrays(tmp_path / "checkpoints" / str(step)))
+        return names
+
+    monkeypatch.setattr(Checkpoints, "set_aside", damage_the_others)
+    assert train(tmp_path, *EXPLODING, "--config.checkpoint.every_steps=1",
+                 "--config.train.max_rollbacks=9") == 2
+    said = capsys.readouterr().err
+    (aside,) = (tmp_path / "checkpoints").glob("diverged-*")
+    assert f"kept as {aside.name}" in said and "None is whole, and none was changed" in said
+
+
 def test_a_run_that_was_rolled_back_resumes_with_its_lower_rate_to_the_same_bits(tmp_path):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert train(whole, *EXPLODING) == 0
