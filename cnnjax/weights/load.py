@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from cnnjax import trees
@@ -178,19 +179,24 @@ def _adapted(module: nn.Module, match: matching.Match, size: tuple[int, int], ch
             found[path] = matching.adapt_channels(found[path], channels)
     leaves = trees.named_leaves(like)
     new = [path for path, leaf in leaves.items()
-           if path not in found or found[path].shape != leaf.shape]
+           if path not in found or found[path].size != leaf.size]
     if new:
         found.update(matching.fresh(module, size, channels, new, rng))
     # From here on the file may change.
     return jax.block_until_ready(jax.tree.unflatten(
-        jax.tree.structure(like), [_put(found[path]) for path in leaves]))
+        jax.tree.structure(like), [_put(found[path], leaf.shape) for path, leaf in leaves.items()]))
 
 
-def _put(array: np.ndarray | jax.Array) -> jax.Array:
+def _put(array: np.ndarray | jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns an array of JAX's own, in float32: of what is laid out otherwise the only copy."""
     if isinstance(array, jax.Array):
         return array
     array = np.require(array, np.float32, "A")
     if array.flags.c_contiguous:
         array = np.require(array, requirements="W")  # JAX would share the pages of the file.
-    return jax.device_put(array)
+    array = jax.device_put(array)
+    return array if array.shape == shape else _reshaped(array, shape)
+
+
+# In place; NumPy's would be of a copy more.
+_reshaped = jax.jit(jnp.reshape, static_argnums=1, donate_argnums=0)

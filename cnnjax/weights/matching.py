@@ -40,7 +40,8 @@ class Match(NamedTuple):
 
     Attributes:
       naming: whose names they have.
-      variables: {"params": …, "batch_stats": …} of arrays of any dtype, views of the tensors.
+      variables: {"params": …, "batch_stats": …} of arrays of any dtype, views of the tensors; the
+        kernel of a dense layer on a flattened map is still (height, width, in, out).
       channels: of the images, as the first convolution has them.
     """
 
@@ -127,7 +128,7 @@ def fit(name: str, module: nn.Module, tensors: Mapping[str, np.ndarray], naming:
                                  [f"{key} is {tensors[key].shape}, here {expected[key]}"
                                   for key in misshaped]))
     try:
-        variables = naming_lib.from_torch(naming, tensors, like)
+        variables = naming_lib.views(naming, tensors, like)
     except ValueError as error:
         raise UserError(f"{where} does not fit {name}: {error}.") from None
     return Match(naming, variables, channels)

@@ -28,7 +28,7 @@ _LEAVES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "runni
 
 
 class Layout(NamedTuple):
-    """How an array of ours becomes one of theirs, and back."""
+    """How an array of ours becomes one of theirs, and a view of theirs that reshaped is ours."""
 
     to_torch: Callable[[np.ndarray], np.ndarray]
     from_torch: Callable[[np.ndarray], np.ndarray]
@@ -55,8 +55,7 @@ def flattened(height: int, width: int) -> Layout:
         return a.transpose(3, 2, 0, 1).reshape(a.shape[-1], -1)
 
     def from_torch(a):
-        a = a.reshape(a.shape[0], -1, height, width)
-        return a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0])
+        return a.reshape(a.shape[0], -1, height, width).transpose(2, 3, 1, 0)
 
     return Layout(to_torch, from_torch)
 
@@ -173,10 +172,15 @@ def from_torch(naming: Naming, state: Mapping[str, np.ndarray], like: PyTree) ->
       KeyError: if a name is not there.
       ValueError: if an array has another size.
     """
+    return jax.tree.map(lambda leaf, view: view.reshape(leaf.shape), like,
+                        views(naming, state, like))
 
+
+def views(naming: Naming, state: Mapping[str, np.ndarray], like: PyTree) -> PyTree:
+    """Returns what `from_torch` does, but for a reshape, which may take a copy: views."""
     names, leaves = naming.names(like), trees.named_leaves(like)
     found = [naming.layout(path, len(leaf.shape)).from_torch(np.asarray(state[names[path]]))
-             .reshape(leaf.shape) for path, leaf in leaves.items()]
+             for path, leaf in leaves.items()]
     return jax.tree.unflatten(jax.tree.structure(like), found)
 
 

@@ -230,11 +230,16 @@ def test_weights_of_grey_images_load_without_being_told(tmp_path):
     assert_equal(found, variables)
 
 
-def test_loading_takes_no_more_memory_than_the_weights_themselves(tmp_path):
-    path, _, variables = tiny(tmp_path, widths=(8, 512, 512))
-    cnnjax.load_weights("simple_cnn", path, widths=(8, 512, 512))  # Imports, and traces.
+@pytest.mark.parametrize(("name", "size", "arguments"), [
+    ("simple_cnn", 16, dict(widths=(8, 512, 512))), ("alexnet", 224, dict(hidden=256))])
+def test_loading_takes_no_more_memory_than_the_weights_themselves(
+        tmp_path, name, size, arguments):
+    state, variables = state_of(name, (size, size, 3), num_classes=10, **arguments)
+    path = tmp_path / "weights.safetensors"
+    safetensors.numpy.save_file(state, path)
+    cnnjax.load_weights(name, path, **arguments)  # Imports, and traces.
     tracemalloc.start()  # It sees NumPy's memory, and not the devices'.
-    _, found, _ = cnnjax.load_weights("simple_cnn", path, widths=(8, 512, 512))
+    _, found, _ = cnnjax.load_weights(name, path, **arguments)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < path.stat().st_size / 4

@@ -17,7 +17,7 @@ def _feature(match: re.Match, layers: frozenset[str]) -> str:
 _FEATURES = (r"stage(\d+)_(conv|norm)(\d+)", _feature)
 _SEVEN_BY_SEVEN = Layout(
     lambda a: a.reshape(7, 7, -1, a.shape[-1]).transpose(3, 2, 0, 1),
-    lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]))
+    lambda a: a.transpose(2, 3, 1, 0))
 
 TORCHVISION = Naming("torchvision", (
     _FEATURES,
