@@ -165,8 +165,7 @@ def unused_accelerator() -> str | None:
                         "or install JAX for that device, such as jax[cuda13].") from None
     if backend != "cpu" or os.environ.get("JAX_PLATFORMS", "").startswith("cpu"):
         return None
-    # CUDA_VISIBLE_DEVICES may name one where there is none.
-    if visible_gpus({}) and visible_gpus(os.environ):
+    if visible_gpus(os.environ):
         return "There is an NVIDIA GPU that JAX does not use: pip install -U 'jax[cuda13]'"
     if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
         return "There is a TPU that JAX does not use: pip install -U 'jax[tpu]'"

@@ -113,13 +113,15 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Returns the NVIDIA GPUs that a process here may use, without waking them."""
     if environment.get("JAX_PLATFORMS", "").startswith("cpu"):
         return []
-    if "CUDA_VISIBLE_DEVICES" in environment:
-        # What is no device (-1, NoDevFiles, nothing) hides all from there on.
-        names = map(str.strip, environment["CUDA_VISIBLE_DEVICES"].split(","))
-        return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, names))
     # A container may have the fourth alone, nvidia3.
-    return sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
-                   if re.fullmatch(r"nvidia\d+", path.name)), key=int)
+    there = sorted((path.name.removeprefix("nvidia") for path in Path("/dev").glob("nvidia*")
+                    if re.fullmatch(r"nvidia\d+", path.name)), key=int)
+    # The variable may name one where there is none. WSL has one file for all kinds and numbers.
+    if "CUDA_VISIBLE_DEVICES" not in environment or not (there or Path("/dev/dxg").exists()):
+        return there
+    # What is no device (-1, NoDevFiles, nothing) hides all from there on.
+    names = map(str.strip, environment["CUDA_VISIBLE_DEVICES"].split(","))
+    return list(itertools.takewhile(re.compile(r"\d|GPU-|MIG-").match, names))
 
 
 def _tasks_here(environment: Mapping[str, str]) -> int:

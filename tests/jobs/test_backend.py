@@ -1,15 +1,14 @@
 """What is set before the first computation."""
 
-import fnmatch
 import os
 import re
 import subprocess
 import sys
-from pathlib import PurePath
 
 import jax
 import numpy as np
 import pytest
+from dev_folder import Dev
 
 from cnnjax import config as config_lib
 from cnnjax import jobs
@@ -150,22 +149,6 @@ def test_accelerators_compute_in_bfloat16_unless_told_otherwise(platform, dtype,
     assert experiment.compute_dtype("auto") == dtype
     for told in ("float32", "bfloat16"):
         assert experiment.compute_dtype(told) == told
-
-
-class Dev:
-    """Stands for pathlib.Path in a machine with these files in /dev."""
-
-    def __init__(self, *names):
-        self.names = names
-
-    def __call__(self, path):
-        return Dev(*[name for name in self.names if path in ("/dev", f"/dev/{name}")])
-
-    def exists(self):
-        return bool(self.names)
-
-    def glob(self, pattern):
-        return [PurePath("/dev", name) for name in self.names if fnmatch.fnmatch(name, pattern)]
 
 
 @pytest.mark.parametrize("names,platforms,used,said", [

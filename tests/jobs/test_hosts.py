@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from dev_folder import Dev
 from results import summary
 
 from cnnjax.command_line import main
@@ -126,7 +127,8 @@ def test_a_variable_that_is_missing_or_wrong_is_named(environment, named, monkey
       "SLURM_GPUS_ON_NODE": "4", "CUDA_VISIBLE_DEVICES": "0"}, [0]),  # --gpus-per-task=1
     ({"SLURM_STEP_TASKS_PER_NODE": "2(x2),1", "SLURM_NODEID": "2", "SLURM_LOCALID": "0",
       "CUDA_VISIBLE_DEVICES": "0,1"}, [0, 1])])
-def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids):
+def test_the_gpus_of_a_node_are_divided_among_its_tasks(environment, ids, monkeypatch):
+    monkeypatch.setattr(launches, "Path", Dev("nvidia0"))
     assert launches._local_devices(environment) == {"local_device_ids": ids}
 
 

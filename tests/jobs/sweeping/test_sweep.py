@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dev_folder import Dev
 from results import summary
 
 from cnnjax import config as config_lib
@@ -816,9 +817,18 @@ def test_cores_and_gpus_are_divided_among_the_trials_at_a_time():
 @pytest.mark.parametrize(("value", "gpus"), [
     ("0,2", ["0", "2"]), ("GPU-8a1,MIG-3b", ["GPU-8a1", "MIG-3b"]), ("", []), ("-1", []),
     ("NoDevFiles", []), ("1,-1,0", ["1"]), ("0, 2", ["0", "2"])])
-def test_what_hides_the_gpus_is_no_gpu(value, gpus):
+def test_what_hides_the_gpus_is_no_gpu(value, gpus, monkeypatch):
     """As CUDA reads the variable, and as SLURM sets it in a job without GPUs."""
-    assert launches.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
+    for file in ("nvidia0", "dxg"):
+        monkeypatch.setattr(launches, "Path", Dev(file))
+        assert launches.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
+
+
+def test_a_gpu_that_is_named_and_not_there_takes_no_core_from_the_trials(monkeypatch, tmp_path):
+    monkeypatch.setattr(launches, "Path", Dev("null"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    slots = local.Local(tmp_path, 0, 99).slots
+    assert slots == [{"cores": (core,), "environment": {}} for core in local.cores()]
 
 
 def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
