@@ -116,7 +116,7 @@ def sweep(preset=None, config=None):
     preset = preset or "digits"
     base = base_network(preset, config)
     if preset == "imagenet":
-        yield from _table_7(base)
+        yield from _table_7(base, PUBLISHED if base == base_network(preset) else {})
         return
     bases = PAPER
     if preset == "search":
@@ -185,11 +185,12 @@ def _constants(bases):
     return dict(zip(("alpha", "beta", "gamma"), bases, strict=True))
 
 
-def _table_7(base):
+def _table_7(base, published):
     for family, multipliers in {"base": UNSCALED, **TABLE_7}.items():
         # The table compares networks that are meant to cost 4 times B0.
         trial = _trial(family, base, scale(base, multipliers, family),
-                       1.0 if family == "base" else 4.0, {"published_top1": PUBLISHED[family]})
+                       1.0 if family == "base" else 4.0,
+                       {"published_top1": published[family]} if published else {})
         pixels = trial.overrides["data.image_size"]
         # 32 pixels around the crop at any size, as in experiments/efficientnet.py.
         trial.overrides["data.crop"] = pixels / (pixels + 32)

@@ -217,6 +217,11 @@ def test_table_7_is_compared_at_one_cost_with_the_papers_margin_around_the_crop(
     trials = groups(rows)
     assert [[t.name for t in found] for found in equal_costs(trials, lay_out(trials))] == [
         ["depth", "width", "resolution", "compound"]]
+    config = module.get_config("imagenet")
+    for key, value, published in (("seed", 1, 77.3), ("model.name", "resnet50", None)):
+        config.update_from_flattened_dict({key: value})
+        base = next(module.sweep("imagenet", config))
+        assert base.tags.get("published_top1") == published  # It is of B0.
 
 
 def result(module, trial, top1, seed=0):
