@@ -18,6 +18,8 @@ processing, IWFHR 2006.
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -34,7 +36,7 @@ PIXELS = 2048  # Of the output in a part: its windows stay in the cache.
 def applies(g: ConvGeometry) -> bool:
     """Whether it has a stride or a large window, and channels and positions enough."""
     if min(g.window) > 3:
-        gains = not tiny_maps.applies(g)
+        gains = math.prod(g.out) > tiny_maps.MAX_POSITIONS
     else:
         gains = g.window != (1, 1) and max(g.stride) > 1
     return gains and g.groups == 1 and min(g.in_channels, g.out_channels) >= MIN_CHANNELS
