@@ -4,6 +4,7 @@ import gc
 import sys
 
 from cnnjax.interrupts import end, leave_when_asked
+from cnnjax.open_files import raise_limit
 from cnnjax.streams import never_fail
 
 if __name__ == "__main__":
@@ -11,6 +12,7 @@ if __name__ == "__main__":
     # every 700: a sixth of a start. A training step makes none.
     gc.set_threshold(50_000)
     never_fail()  # Whoever reads what is printed may leave before the run ends.
+    raise_limit()  # Of open files.
     with leave_when_asked():  # Before the imports, which take a while.
         from cnnjax.allocator import restart_with_huge_pages
 
