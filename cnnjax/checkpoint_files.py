@@ -7,6 +7,7 @@ become visible with it, in one rename, so a finished checkpoint always has them.
 
 from __future__ import annotations
 
+import errno
 import glob
 import json
 import os
@@ -120,5 +121,6 @@ def in_one_line(error: Exception) -> str:
     if found := re.search(r"OS error \d+: ([^\]\[]+)", text):  # TensorStore's, amid its locations.
         return found[1].strip()
     if "RESOURCE_EXHAUSTED" in text:
-        return "No space left on device"
+        return next((said for said in map(os.strerror, (errno.EMFILE, errno.ENFILE, errno.EDQUOT))
+                     if said in text), "No space left on device")
     return str(getattr(error, "strerror", None) or text[:200])

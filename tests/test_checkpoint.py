@@ -237,3 +237,11 @@ def test_what_is_set_aside_again_and_again_keeps_every_name(tmp_path):
         assert checkpoint_files.rename(tmp_path, {7: "bad"}) == [
             "bad-7" + (f"-{number}" if number else "")]
     assert {path.name for path in tmp_path.iterdir()} == {"bad-7", "bad-7-1", "bad-7-2"}
+
+
+@pytest.mark.parametrize("said", ["No space left on device", "Too many open files",
+                                  "Disk quota exceeded"])
+def test_what_a_failed_save_has_run_out_of_is_said(said):
+    error = ValueError('RESOURCE_EXHAUSTED: Error reading "params.conv1.bias/.zarray": Failed to '
+                       f'open: "/runs/6/manifest.ocdbt": {said} [tensorstore_spec={{}}]')
+    assert checkpoint_files.in_one_line(error) == said
