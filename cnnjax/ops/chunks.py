@@ -4,12 +4,14 @@ Each part is a round of a loop. XLA:CPU runs matrix products and elementwise ope
 fast as outside of one, but a `lax.conv` there on one thread, about twenty times slower: only the
 former may stand in a function given to this module.
 
-Part i of n holds the images i, i + n, i + 2 n, …, so that every part of a batch that is sharded
-over devices is sharded alike. A batch that n does not divide is filled up with images of zeros.
+Part i of n holds the images i, i + n, i + 2 n, …, of each device as many, so that every part of a
+batch that is sharded over devices is sharded alike. What a device has is filled up with images of
+zeros if n does not divide it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import jax
@@ -35,7 +37,7 @@ def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...], 
       function: (parts of batches) -> an array of `shape`, in the type that the first of the batches
         is summed in.
       batches: arrays of one leading size.
-      images: at most so many in a part.
+      images: at most so many in a part, or one of each device.
       shape: of what it returns. Known here, the function is traced once.
     """
     parts, count = _split(batches, images)
@@ -56,7 +58,7 @@ def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array, ima
     Args:
       function: (images, …) -> (images, …).
       batch: (B, …).
-      images: at most so many in a part.
+      images: at most so many in a part, or one of each device.
       result: what it returns of one image, (…).
     """
     parts, count = _split((batch,), images)
@@ -75,18 +77,29 @@ def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array, ima
         return lax.dynamic_update_index_in_dim(whole, function(*_part(parts, i)), i, 1), None
 
     whole = lax.scan(fill, whole, jnp.arange(count))[0]
-    return whole.reshape(-1, *result.shape)[:batch.shape[0]]
+    devices, share = _shares(batch)
+    whole = whole.reshape(devices, -1, *result.shape)[:, :share]
+    return whole.reshape(-1, *result.shape)
 
 
 def _split(batches, images):
     """Each array as (images of a part, parts, …), and the number of parts."""
-    size = batches[0].shape[0]
-    count = -(-size // max(images, 1))
-    each = -(-size // count)
-    if each * count != size:
-        batches = [jnp.pad(b, ((0, each * count - size), *((0, 0),) * (b.ndim - 1)))
-                   for b in batches]
-    return [b.reshape(each, count, *b.shape[1:]) for b in batches], count
+    devices, share = _shares(batches[0])
+    each = -(-share // -(-devices * share // max(images, 1)))
+    count = -(-share // each)
+
+    def split(b):
+        b = b.reshape(devices, share, *b.shape[1:])
+        b = jnp.pad(b, ((0, 0), (0, each * count - share), *((0, 0),) * (b.ndim - 2)))
+        return b.reshape(devices * each, count, *b.shape[2:])
+
+    return [split(b) for b in batches], count
+
+
+def _shares(batch) -> tuple[int, int]:
+    """Over how many devices a batch may be sharded, and how many images each then has."""
+    devices = math.gcd(batch.shape[0], jax.device_count())
+    return devices, batch.shape[0] // devices
 
 
 def _part(parts, i):
