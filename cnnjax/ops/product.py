@@ -66,10 +66,11 @@ def turned(a: jax.Array) -> jax.Array:
     """Returns the transpose of a matrix, as an array that is written.
 
     XLA folds a plain transpose into the product that reads it, and then takes the slow product. It
-    does not fold one that moves three axes, so the rows are taken in groups.
+    does not fold one that moves three axes, so the rows are taken in groups, each of one device.
     """
     rows, columns = a.shape
-    group = next((g for g in (16, 8, 4, 2) if rows % g == 0 and rows > g), 1)
+    group = next((g for g in (16, 8, 4, 2)
+                  if rows % (g * jax.device_count()) == 0 and rows > g), 1)
     return a.reshape(rows // group, group, columns).transpose(2, 0, 1).reshape(columns, rows)
 
 

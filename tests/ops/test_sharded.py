@@ -20,7 +20,8 @@ mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
 devices, everywhere = NamedSharding(mesh, P("d")), NamedSharding(mesh, P())
 found = []
 for images, size, window, stride, products in (
-        (4, 8, 3, 1, "float32"), (20, 4, 5, 1, "float32"), (20, 14, 3, 2, "bfloat16")):
+        (4, 8, 3, 1, "float32"), (20, 4, 5, 1, "float32"), (20, 14, 3, 2, "bfloat16"),
+        (12, 7, 1, 1, "bfloat16")):
     def gradients(x, kernel):
         def loss(x, kernel):
             with ops.training(), ops.products(products):
@@ -51,7 +52,7 @@ def test_no_image_of_a_sharded_batch_leaves_its_device(root):
         env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"})
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert [row[0] for row in found] == ["winograd", "winograd", "columns"]
+    assert [row[0] for row in found] == ["winograd", "winograd", "columns", "pointwise"]
     for name, products, moves, error in found:
         assert not moves, (name, moves)
         assert error < (1e-5 if products == "float32" else 2e-2), (name, error)
