@@ -20,7 +20,7 @@ mesh = jax.make_mesh((4,), ("d",), axis_types=(AxisType.Auto,))
 devices, everywhere = NamedSharding(mesh, P("d")), NamedSharding(mesh, P())
 found = []
 for images, size, window, stride, products in (
-        (4, 8, 3, 1, "float32"), (20, 4, 5, 1, "float32"), (20, 14, 3, 2, "bfloat16"),
+        (4, 8, 3, 1, "float32"), (20, 6, 5, 1, "float32"), (20, 14, 3, 2, "bfloat16"),
         (12, 7, 1, 1, "bfloat16")):
     def gradients(x, kernel):
         def loss(x, kernel):
