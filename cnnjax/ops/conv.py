@@ -74,7 +74,8 @@ FORMULATIONS = (
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 
-# Before those, under `ops.products("bfloat16")`. Each is made of matrix products alone.
+# Before those, under `ops.products("bfloat16")`. Winograd's kernel gradient is
+# one of float32 all the same.
 ROUNDED = (
     Formulation("pointwise", CPU, False, pointwise.applies, of_bfloat16(
         pointwise.output, pointwise.input_gradient, pointwise.weight_gradient)),

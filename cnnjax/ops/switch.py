@@ -99,10 +99,11 @@ def products(dtype: str) -> contextlib.AbstractContextManager:
         with ops.products("bfloat16"), ops.training():
             logits = model.apply({"params": params}, images, train=True)
 
-    With "bfloat16" the factors of 1x1 convolutions, and of strided ones, are rounded to it on CPU,
-    forward and backward, if the operands are float32 and many enough to gain by it; results and all
-    the rest stay float32. It is for CPUs with instructions for such products (AVX512-BF16, AMX);
-    without them it is slower. Like a choice, it is part of the key of `jax.jit`'s cache.
+    With "bfloat16" the factors of 1x1, 5x5 and strided convolutions are rounded to it on CPU,
+    forward and backward, and those of Winograd's products but for the kernel's gradient, if the
+    operands are float32 and many enough to gain by it; results and all the rest stay float32. It is
+    for CPUs with instructions for such products (AVX512-BF16, AMX); without them it is slower. Like
+    a choice, it is part of the key of `jax.jit`'s cache.
 
     Args:
       dtype: "float32" or "bfloat16".
