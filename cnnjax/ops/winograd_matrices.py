@@ -12,9 +12,10 @@ and for infinity the highest coefficient, with B^T[a - 1] the product over all p
 
 Sources: Lavin & Gray, Fast algorithms for convolutional neural networks, arXiv 1509.09308; Blahut,
 Fast algorithms for signal processing, 2010, section 5. They take 0, 1, -1, 2, -2 for a = 6. The
-points here, 0, 2/3, -2/3, 3/2, -3/2, lose 0.44 as much to rounding on average, and 0.23 at the
-worst output of a tile, for factors with independent errors: a search over 0, p, -p, q, -q finds its
-least at p = 0.65, q = 1.53. Their values grow less, and with q = 1 / p the coefficient of 1 is 1.
+points here, 0, 2/3, -2/3, 3/2, -3/2, lose in F(4x4, 3x3) 0.44 as much to rounding on average (root
+mean square), and 0.23 at the worst output of a tile, for factors with independent errors; in
+F(2x2, 5x5) 0.43 and 0.27. A search over 0, p, -p, q, -q finds the least of F(4x4, 3x3) at p = 0.65,
+q = 1.53. Their values grow less, and with q = 1 / p the coefficient of 1 is 1.
 """
 
 from __future__ import annotations
