@@ -180,11 +180,16 @@ class NotPrepared(UserError):
             "variable TFDS_DATA_DIR.")
 
 
+def cores() -> list[int]:
+    """Returns the CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
 def available_cores() -> int:
     """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(cores())
 
 
 def read_many(source: RandomAccess, indices: Sequence[int]) -> Iterable[tuple[np.ndarray, int]]:

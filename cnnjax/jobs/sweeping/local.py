@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cnnjax.data.dataset import cores
 from cnnjax.jobs.launches import visible_gpus
 from cnnjax.jobs.sweeping.trial import Task
 
@@ -121,10 +122,3 @@ def _share(devices: Sequence[Any], i: int, count: int) -> Sequence[Any]:
     if count > len(devices):
         return [devices[i % len(devices)]]
     return devices[i * len(devices) // count:(i + 1) * len(devices) // count]
-
-
-def cores() -> list[int]:
-    """Returns the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
