@@ -214,10 +214,7 @@ class Checkpoints:
             self._end_save()
 
     def set_aside(self, steps: Mapping[int, str]) -> list[str]:
-        """Gives checkpoints other names, WORD-STEP, so that they are no longer seen.
-
-        Args:
-          steps: {step: word}.
+        """Gives checkpoints, {step: word}, other names, WORD-STEP: they are no longer seen.
 
         Returns:
           The names; of process 0 alone, which gives them.

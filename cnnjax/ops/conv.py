@@ -74,8 +74,7 @@ FORMULATIONS = (
     Formulation("xla", (), True, xla.applies, xla.conv2d),
 )
 
-# Before those, under `ops.products("bfloat16")`. Winograd's kernel gradient is
-# one of float32 all the same.
+# Before those, under `ops.products("bfloat16")`. Winograd's kernel gradient is of float32 here too.
 ROUNDED = (
     Formulation("pointwise", CPU, False, pointwise.applies, of_bfloat16(
         pointwise.output, pointwise.input_gradient, pointwise.weight_gradient)),

@@ -69,22 +69,22 @@ def applies(g: ConvGeometry) -> bool:
 
 def output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the convolution of (B, H, W, C) with (r, r, C, D)."""
-    return _output(x, kernel, g)
+    return _filter(x, kernel, g.padding, g.out, 0)
 
 
 def input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of (B, H, W, C) from that of the output."""
-    return _input_gradient(dy, kernel, g)
+    return _filter(dy, kernel[::-1, ::-1], _padding_of_output(g), g.size, 1)
 
 
 def rounded_output(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns `output` by products of bfloat16."""
-    return _output(x, kernel, g, jnp.bfloat16)
+    return _filter(x, kernel, g.padding, g.out, 0, jnp.bfloat16)
 
 
 def rounded_input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns `input_gradient` by products of bfloat16."""
-    return _input_gradient(dy, kernel, g, jnp.bfloat16)
+    return _filter(dy, kernel[::-1, ::-1], _padding_of_output(g), g.size, 1, jnp.bfloat16)
 
 
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
@@ -105,19 +105,18 @@ def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
     return dw.astype(x.dtype)
 
 
-def _output(x, kernel, g, factors=None):
-    return _filter(x, kernel, g.padding, g.out, 0, factors)
-
-
-def _input_gradient(dy, kernel, g, factors=None):
+def _padding_of_output(g):
+    """Of dy, so that the reversed kernel gives a map of the input's size."""
     reach = g.window[0] - 1
-    padding = tuple((reach - before, reach - after) for before, after in g.padding)
-    # Contracting the kernel's last axis in place: a transposed kernel would be copied first.
-    return _filter(dy, kernel[::-1, ::-1], padding, g.size, 1, factors)
+    return tuple((reach - before, reach - after) for before, after in g.padding)
 
 
-def _filter(x, kernel, padding, out: Pair, contract: int, factors):
-    """The correlation of x, padded, with a square kernel, over axis `contract` of its last two."""
+def _filter(x, kernel, padding, out: Pair, contract: int, factors=None):
+    """The correlation of x, padded, with a square kernel, over axis `contract` of its last two.
+
+    In place: a transposed kernel would be copied first. `factors` is the dtype that the factors of
+    the products are rounded to.
+    """
     r = kernel.shape[0]
     m = _tile(x.shape[0], out, r)
     # (a, r, …) -> for each column (a, C, D).
@@ -230,10 +229,7 @@ def _sum(terms: Sequence[jax.Array]) -> jax.Array:
 
 
 def _product(a, b, axis_a: int, axis_b: int, factors=None) -> jax.Array:
-    """The matrix products of two stacks of matrices over the given axes, in the dtype of both.
-
-    `factors` is the dtype that the matrices are rounded to.
-    """
+    """The matrix products of two stacks of matrices over the given axes, in the dtype of both."""
     dtype = a.dtype
     if factors is not None:
         a, b = a.astype(factors), b.astype(factors)

@@ -26,7 +26,8 @@ beside other jobs with AVX-512. digits: not run.
 from cnnjax import config as config_lib
 from cnnjax.sweeps import Trial
 
-CHOICES = {"auto": {}, "xla": {"ops": "xla"}, "products": {"precision": "bfloat16_products"}}
+CHOICES = {"auto": {"ops": "auto"}, "xla": {"ops": "xla"},
+           "products": {"ops": "auto", "precision": "bfloat16_products"}}
 SMALL_CNN = {"model.name": "simple_cnn", "optimizer.weight_decay": 5e-4}
 
 

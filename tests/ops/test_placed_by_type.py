@@ -4,9 +4,6 @@ In a process of its own, which has two devices.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 PROGRAM = """
 import json
@@ -61,12 +58,9 @@ print(json.dumps(found))
 """
 
 
-def test_gradients_are_those_of_one_device_and_the_plain_definition_is_taken_only_there(root):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    *chosen, errors = done.stdout.splitlines()
+def test_gradients_are_those_of_one_device_and_the_plain_definition_is_taken_only_there(
+        lines_on_devices):
+    *chosen, errors = lines_on_devices(PROGRAM, 2)
     errors = json.loads(errors)
     assert list(errors) == ["Auto, jit", "Auto, shard_map", "Explicit, jit", "Explicit, shard_map"]
     assert max(errors.values()) < 1e-4, errors

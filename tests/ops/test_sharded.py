@@ -4,9 +4,6 @@ In a process of its own, which has four devices.
 """
 
 import json
-import os
-import subprocess
-import sys
 
 PROGRAM = """
 import json
@@ -46,12 +43,8 @@ print(json.dumps(found))
 """
 
 
-def test_no_image_of_a_sharded_batch_leaves_its_device(root):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM], cwd=root, capture_output=True, text=True,
-        env=os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4"})
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+def test_no_image_of_a_sharded_batch_leaves_its_device(lines_on_devices):
+    found = json.loads(lines_on_devices(PROGRAM, 4)[-1])
     assert [row[0] for row in found] == ["winograd", "winograd", "columns", "pointwise"]
     for name, products, moves, error in found:
         assert not moves, (name, moves)
