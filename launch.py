@@ -1,16 +1,14 @@
 """python launch.py --config=experiments/resnet50.py: one experiment, one job. See --help."""
 
-import gc
 import sys
 
+from cnnjax import garbage
 from cnnjax.interrupts import end, leave_when_asked
 from cnnjax.open_files import raise_limit
 from cnnjax.streams import never_fail
 
 if __name__ == "__main__":
-    # Imports and traces make a million objects that stay, among which Python would look for garbage
-    # every 700: a sixth of a start. A training step makes none.
-    gc.set_threshold(50_000)
+    garbage.look_seldom()
     never_fail()  # Whoever reads what is printed may leave before the run ends.
     raise_limit()  # Of open files.
     with leave_when_asked():  # Before the imports, which take a while.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cnnjax import config as config_lib
-from cnnjax import exit_codes
+from cnnjax import exit_codes, garbage
 from cnnjax.command_flags import (
     WITHOUT_CONFIG,
     Command,
@@ -106,6 +106,8 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     from cnnjax import jobs
     from cnnjax.jobs import backend, hosts, launches
 
+    if isinstance(command, Compare) or command.job != "train" or command.config.seeds:
+        garbage.look()  # A training run does so when it has started.
     launch = launches.find_launch(os.environ)
     if isinstance(command, Compare):
         from cnnjax.jobs import summarize
@@ -145,6 +147,10 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
             hosts.check_devices()
             hosts.agree(_asked_for(command) | {
                 f"version of {name}": version for name, version in backend.versions().items()})
+        if command.job == "train" and not command.dry_run:
+            from cnnjax.jobs import compiled_steps
+
+            compiled_steps.begin(command.config, command.workdir)
         return hosts.leave(jobs.run(command.job, command.config, command.workdir,
                                     command.dry_run))
 

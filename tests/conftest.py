@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from cnnjax import garbage
+
 # Before JAX is imported. The tests are about numbers, which should not depend on a GPU at hand.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.pop("TFDS_DATA_DIR", None)
 # Half of the time goes into compiling programs that run once. With the variable at 0 they are
 # those that users run; `.ci/run` runs the tests both ways.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-# As in launch.py: the collector goes over all that JAX made of a program for each one traced.
-gc.set_threshold(50_000)
+garbage.look()  # As in a run: Python would go over all that JAX made of a program at each trace.
 # Programs that tests start would inherit what nohup or a shell in the background has ignored, and
 # do not inherit a handler.
 for _number in (signal.SIGHUP, signal.SIGINT):

@@ -32,10 +32,12 @@ class Call:
         self.jitted, self._stored = jitted, stored
         self._compiling = self._compiled = None
 
-    def prepare(self, *arguments: PyTree, after: CompiledStep | None = None) -> None:
+    def prepare(self, *arguments: PyTree, after: CompiledStep | None = None,
+                calls: bool = False) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes.
 
-        If `after` is loading, then when it has: of two cores the trace of the step has one.
+        If `after` is loading, then when it has: of two cores the trace of the step has one. If it
+        `calls` with these arguments as well, the first call finds the result.
         """
         # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
         lowered = self.jitted.lower(*arguments)
@@ -43,13 +45,16 @@ class Call:
         def compiled():
             if after is not None:
                 after.wait()
-            return self._stored.compile(lowered) if self._stored else lowered.compile()
+            compiled = self._stored.compile(lowered) if self._stored else lowered.compile()
+            return compiled, compiled(*arguments) if calls else None
 
         self._compiling = in_thread(compiled, name=interrupts.AHEAD)
 
     def __call__(self, *arguments: PyTree):
         if self._compiling is not None:
-            compiled, self._compiling = self._compiling.result(), None
+            (compiled, result), self._compiling = self._compiling.result(), None
+            if result is not None:
+                return result
             # What was compiled here JAX finds for the same shapes; what was loaded it does not.
             self._compiled = compiled if self._stored else None
         if self._compiled is not None:

@@ -30,6 +30,19 @@ _MOST_BYTES = 500_000_000  # Of all files together; ResNet-50's has 6 million.
 _CHECKSUM = hashlib.sha256().digest_size  # It stands before the rest.
 
 
+_begun: dict[Path, CompiledStep] = {}  # What `begin` loads, until `of` asks for it.
+
+
+def begin(config: ConfigDict, folder: Path) -> None:
+    """Begins to load the training step of a new run's first phase, for the next call of `of`.
+
+    While the modules are imported that training needs. A run in the folder that goes on, perhaps in
+    another phase, has no state to draw, and its step is loaded in time without this.
+    """
+    if not workdir.has_checkpoints(folder) and (stored := of(config, 0)):
+        _begun[stored.path] = stored
+
+
 def of(config: ConfigDict, phase: int) -> CompiledStep | None:
     """Returns the training step of a phase, by its number, of runs of this config.
 
@@ -44,7 +57,8 @@ def of(config: ConfigDict, phase: int) -> CompiledStep | None:
     name = [values | {"seed": None, "seeds": None}, phase, jax.__version__,
             jaxlib.__version__, platform.platform(), sorted(backend.processor_flags()),
             os.environ.get("XLA_FLAGS"), str(sorted(jax.config.values.items()))]
-    return CompiledStep(Path(cache) / "steps" / _digest(json.dumps(name, sort_keys=True)))
+    path = Path(cache) / "steps" / _digest(json.dumps(name, sort_keys=True))
+    return _begun.pop(path, None) or CompiledStep(path)
 
 
 class CompiledStep:
@@ -55,7 +69,7 @@ class CompiledStep:
     """
 
     def __init__(self, path: Path):
-        self._path = path
+        self.path = path
         self._loading = in_thread(_load, path) if path.exists() else None
 
     def wait(self) -> None:
@@ -77,7 +91,7 @@ class CompiledStep:
         _written.programs = 0
         compiled = lowered.compile()
         if _written.programs:  # A program that came out of JAX's cache cannot be written again.
-            in_thread(_store, self._path, digest, compiled)
+            in_thread(_store, self.path, digest, compiled)
         return compiled
 
 

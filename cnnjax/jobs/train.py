@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import exit_codes, interrupts
+from cnnjax import exit_codes, garbage, interrupts
 from cnnjax.checkpoint import Checkpoints, warn
 from cnnjax.jobs import (
     ahead,
@@ -126,7 +126,8 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: resume.
     draw = None
     if not step:
         draw = make_draw(experiment)
-        draw.prepare(experiment.seed, after=stored)
+        # Several processes compute all things in one order, which the main thread keeps.
+        draw.prepare(experiment.seed, after=stored, calls=not hosts.several())
     inputs = make_inputs(experiment, phase)
     call = ahead.make_call(experiment, phase, inputs.fetch, stored)
     stop = min(phase.stop, experiment.schedule.stop)
@@ -172,6 +173,7 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
             writer.write(step, values)
         display.record(step, values)
         checkpoints.check()
+        garbage.look()  # The first time takes a tenth of a second, so not before the first line.
 
     def save(step, state, values):
         nonlocal measured

@@ -122,7 +122,19 @@ def test_other_seeds_draw_other_states_and_have_the_same_names(cache):
                                           jnp.zeros(experiment.input_shape))["params"]
         np.testing.assert_allclose(leaves[-1], expected["conv1"]["kernel"], rtol=1e-5, atol=1e-7)
     assert not np.array_equal(*leaves)
-    first, second = (compiled_steps.of(config, 0)._path for config in configs)
-    assert first == second != compiled_steps.of(configs[0], 1)._path
+    first, second = (compiled_steps.of(config, 0).path for config in configs)
+    assert first == second != compiled_steps.of(configs[0], 1).path
     configs[0].schedule.lr = 0.123
-    assert compiled_steps.of(configs[0], 0)._path != first
+    assert compiled_steps.of(configs[0], 0).path != first
+
+
+def test_a_new_run_finds_the_step_that_began_to_load_before_it_was_built(cache, tmp_path):
+    config = config_lib.default()
+    config.model.name = "lenet5"
+    compiled_steps.begin(config, tmp_path)
+    begun, = compiled_steps._begun.values()
+    assert compiled_steps.of(config, 1) is not begun is compiled_steps.of(config, 0)
+    assert compiled_steps.of(config, 0) is not begun  # Which has been given away.
+    (tmp_path / "checkpoints" / "3").mkdir(parents=True)  # A run that may be in any phase.
+    compiled_steps.begin(config, tmp_path)
+    assert not compiled_steps._begun

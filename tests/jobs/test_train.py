@@ -1,6 +1,7 @@
 """Whole runs in this process: what a workdir holds, resuming, and finishing once."""
 
 import contextlib
+import gc
 import shutil
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ from results import lines, summary
 
 import cnnjax
 from cnnjax import config as config_lib
-from cnnjax import trees
+from cnnjax import garbage, trees
 from cnnjax.command_line import main
 from cnnjax.jobs import ahead, backend, run_summary, workdir
 from cnnjax.jobs import experiment as experiment_lib
@@ -322,6 +323,28 @@ def test_the_last_call_is_traced_when_the_first_has_returned_and_its_time_counts
         call(np.zeros(4), {}, batch)
         events.append(k)
     assert events == [3, ("traced", (4,), (1, 2)), 3, 1]
+
+
+def test_what_was_called_ahead_is_what_the_first_call_returns():
+    draw = ahead.Call(jax.jit(lambda seed: jax.random.normal(jax.random.key(seed), (3,))))
+    draw.prepare(np.uint32(5), calls=True)
+    made = draw._compiling.result()[1]
+    assert draw(np.uint32(5)) is made
+    for seed in (5, 6):  # And later ones their own.
+        np.testing.assert_array_equal(draw(np.uint32(seed)),
+                                      jax.random.normal(jax.random.key(seed), (3,)))
+
+
+@pytest.mark.parametrize("command", [
+    [*RUN, "--workdir={}/run", "--config.train.steps=1"],
+    [*RUN, "--workdir={}/run", "--config.train.steps=1", "--config.seeds=1"],
+    ["launch.py", "--job=summarize", "--models=lenet5"]], ids=["train", "seeds", "compare"])
+def test_python_looks_for_garbage_again_once_a_run_has_started(command, tmp_path):
+    often = gc.get_threshold()
+    garbage.look_seldom()
+    assert gc.get_threshold()[0] > 10 * often[0]
+    assert main([word.format(tmp_path) for word in command]) == 0
+    assert gc.get_threshold() == often
 
 
 @pytest.mark.parametrize("placement", ["device", "stream"])
