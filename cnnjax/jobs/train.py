@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import statistics
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from cnnjax import exit_codes, garbage, interrupts
-from cnnjax.checkpoint import Checkpoints, warn
+from cnnjax import exit_codes, interrupts
+from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import (
     ahead,
     backend,
@@ -26,7 +23,6 @@ from cnnjax.jobs import (
     overview,
     record,
     resume,
-    run_summary,
     signals,
     workdir,
 )
@@ -35,9 +31,9 @@ from cnnjax.jobs.course import steps_per_call
 from cnnjax.jobs.evaluation import Evaluate, Inputs, make_inputs
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.new_state import begin_phase, make_draw, new_state
+from cnnjax.jobs.session import Session
 from cnnjax.train import loop
 from cnnjax.train.state import TrainState
-from cnnjax.train.writers import MetricsWriter
 
 
 def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
@@ -143,52 +139,18 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
     """Trains from the last checkpoint on; returns the exit code, or None after a rollback."""
     # Nothing to save yet: a signal may end it at once, unless others would wait for it.
     interrupts.hold(hosts.several())
-    config = experiment.config
     start = resume.find_start(experiment, folder, checkpoints)
-    experiment = experiment_lib.at_rate(experiment, faults.rate_factor(config, start.rollbacks))
+    experiment = experiment_lib.at_rate(
+        experiment, faults.rate_factor(experiment.config, start.rollbacks))
     state, inputs, call = _make_ready(experiment, checkpoints, start)
     _announce(experiment, folder, inputs, start.step)
-    run_record = record.describe(experiment) | {"rollbacks": start.rollbacks}
-    logs = contextlib.ExitStack()
-    writer, display = logs.enter_context(_logs(experiment, folder, start))
+    session = Session(experiment, folder, checkpoints, start)
     # What was not measured is so first, and saved: perhaps not for the first time.
     interrupts.hold(start.recorded < start.step or hosts.several())
-    began, rates, measured = time.perf_counter(), [], {}
-
-    def seconds():
-        return start.seconds + time.perf_counter() - began
-
-    def on_step(step):
-        interrupts.hold()  # From the first step on there is something to save.
-        display.step(step)
-
-    def on_record(step, values):
-        if step == start.step:
-            values |= start.logged | values
-        values |= {"epoch": step * config.train.batch_size / len(experiment.dataset.train.source),
-                   "lr": experiment.learning_rate(max(0, step - 1)), "seconds": seconds()}
-        if "images_per_second" in values:
-            rates.append(values["images_per_second"])
-        if writer:
-            writer.write(step, values)
-        display.record(step, values)
-        checkpoints.check()
-        garbage.look()  # The first time takes a tenth of a second, so not before the first line.
-
-    def save(step, state, values):
-        nonlocal measured
-        measured = values
-        if step == start.step:
-            checkpoints.replace(step)
-        checkpoints.save(step, state, run_record | {
-            "checkpoint_errors": checkpoints.errors,
-            "metrics": values | {"step": step, "seconds": seconds()}})
-
-    hooks = loop.Hooks(on_step=on_step, on_record=on_record, evaluate=None, save=save,
-                       should_stop=should_stop)
     try:
-        with logs:
-            state = _run_phases(experiment, start, state, inputs, call, hooks, rates)
+        with session:
+            state = _run_phases(experiment, start, state, inputs, call, session,
+                                session.hooks(should_stop))
             checkpoints.wait()
     except loop.NonFiniteLossError as error:
         if faults.roll_back(error, experiment, folder, checkpoints, start.rollbacks):
@@ -197,29 +159,10 @@ def _train(experiment: Experiment, folder: Path, checkpoints: Checkpoints,
         return exit_codes.FAILED
     except loop.Preempted as stop:
         return _say_stopped(stop.step, experiment.total_steps, checkpoints)
-    if not _saved(int(state.step), folder, checkpoints,
-                  lambda: save(int(state.step), state, measured)):
+    if not _saved(state, folder, checkpoints, session):
         return exit_codes.FAILED
-    run_summary.write(run_record | {"checkpoint_errors": checkpoints.errors}, folder, state,
-                      experiment, checkpoints.record(int(state.step))["metrics"], seconds(),
-                      statistics.median(rates) if rates else None)
+    session.summarize(state)
     return 0
-
-
-@contextlib.contextmanager
-def _logs(experiment: Experiment, folder: Path, start: resume.Start
-          ) -> Iterator[tuple[MetricsWriter | None, console.Display]]:
-    """Gives what writes records to files, None but in the first process, and to the terminal."""
-    config = experiment.config
-    with contextlib.ExitStack() as closing:
-        writer = None
-        if hosts.is_first():
-            writer = MetricsWriter(folder, start.recorded, config.log.tensorboard, warn)
-            closing.callback(writer.close)
-        display = console.Display(config.log.progress, experiment.schedule.stop, start.step,
-                                  config.train.batch_size)
-        closing.callback(display.close)
-        yield writer, display
 
 
 def _announce(experiment: Experiment, folder: Path, inputs: Inputs, step: int) -> None:
@@ -230,10 +173,11 @@ def _announce(experiment: Experiment, folder: Path, inputs: Inputs, step: int) -
         "workdir": folder} | ({"resumed at step": f"{step:,}"} if step else {}))
 
 
-def _saved(step: int, folder: Path, checkpoints: Checkpoints, again: Callable[[], None]) -> bool:
+def _saved(state: TrainState, folder: Path, checkpoints: Checkpoints, session: Session) -> bool:
     """Whether the last state is on disk, be it at a second try; says so if not."""
+    step = int(state.step)
     if step not in checkpoints.steps():
-        again()  # There may be room now.
+        session.save_again(state)  # There may be room now.
         checkpoints.wait()
     if step not in checkpoints.steps():
         faults.report_unsaved(folder, checkpoints, step)
@@ -254,7 +198,7 @@ def _say_stopped(step: int, total: int, checkpoints: Checkpoints) -> int:
 
 
 def _run_phases(experiment: Experiment, start: resume.Start, state: TrainState, inputs: Inputs,
-                call: Callable, hooks: loop.Hooks, rates: list[float]) -> TrainState:
+                call: Callable, session: Session, hooks: loop.Hooks) -> TrainState:
     """Trains on from `start`; inputs and call are of its phase, and later ones get their own."""
     step, schedule, first = start.step, experiment.schedule, experiment.phase_of(start.step + 1)
     phases = [phase for phase in experiment.phases[experiment.phases.index(first):]
@@ -265,7 +209,7 @@ def _run_phases(experiment: Experiment, start: resume.Start, state: TrainState, 
             state = begin_phase(experiment, phase, state)
             inputs = make_inputs(experiment, phase, state, inputs)
             step = phase.start
-            rates.clear()  # Throughput is that of the last phase.
+            session.new_phase()
             call = ready or ahead.make_call(experiment, phase, inputs.fetch)
         stop, several = min(phase.stop, schedule.stop), steps_per_call(experiment.config)
         batches = inputs.feed.batches(step, stop, several)
