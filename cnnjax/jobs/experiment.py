@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -148,7 +149,8 @@ class Experiment:
     def learning_rate(self, step: int) -> float:
         """Returns the rate with which a step, counted from 0, is made."""
         phase = self.phase_of(step + 1)
-        return float(_rate_at(phase.learning_rate, step - phase.start))
+        part, position = divmod(step - phase.start, _RATES)
+        return float(_rates(phase.learning_rate, part)[position])
 
     @property
     def prepare(self) -> Callable[[jax.Array], jax.Array]:
@@ -313,7 +315,14 @@ def _as_it_is(tree: Any) -> Any:  # By its name JAX finds what it has compiled o
 
 
 # Jitted, because outside a trace each operation of the schedule would be compiled by itself.
-_rate_at = jax.jit(lambda learning_rate, step: learning_rate(step), static_argnums=0)
+@functools.lru_cache(64)
+def _rates(learning_rate: optax.Schedule, part: int) -> np.ndarray:
+    """The rates of many steps, because to compute them waits for all steps that have been begun."""
+    return np.asarray(_rates_of(learning_rate, part * _RATES + np.arange(_RATES)))
+
+
+_RATES = 1024
+_rates_of = jax.jit(lambda learning_rate, steps: jax.vmap(learning_rate)(steps), static_argnums=0)
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -323,6 +324,18 @@ def test_the_last_call_is_traced_when_the_first_has_returned_and_its_time_counts
         call(np.zeros(4), {}, batch)
         events.append(k)
     assert events == [3, ("traced", (4,), (1, 2)), 3, 1]
+
+
+def test_the_rate_of_a_log_line_does_not_wait_for_the_steps_that_were_begun():
+    config = config_lib.default()
+    config.model.name, config.train.steps, config.data.image_size = "lenet5", 3000, 16
+    experiment = experiment_lib.build(config)
+    rates = [experiment.learning_rate(step) for step in (0, 5, 1023, 1024, 2999)]
+    np.testing.assert_allclose(rates, [experiment.phases[0].learning_rate(step)
+                                       for step in (0, 5, 1023, 1024, 2999)], rtol=1e-6)
+    begun = jax.jit(lambda x: jax.lax.fori_loop(0, 200, lambda _, x: jnp.sin(x @ x), x))
+    result = begun(np.ones((500, 500), np.float32)), begun(np.eye(500, dtype=np.float32))
+    assert experiment.learning_rate(6) != rates[1] and not result[1].is_ready()
 
 
 def test_what_was_called_ahead_is_what_the_first_call_returns():
