@@ -39,6 +39,7 @@ def begin(config: ConfigDict, folder: Path) -> None:
     While the modules are imported that training needs. A run in the folder that goes on, perhaps in
     another phase, has no state to draw, and its step is loaded in time without this.
     """
+    _begun.clear()  # Of a run that ended before it asked.
     if not workdir.has_checkpoints(folder) and (stored := of(config, 0)):
         _begun[stored.path] = stored
 
