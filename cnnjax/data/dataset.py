@@ -124,6 +124,8 @@ class Dataset:
       mean: per channel, of images scaled to [0, 1].
       std: likewise.
       fingerprint: 16 hex digits that change when the data change.
+      divided: whether `eval` was drawn at random from the examples to train on: from others, even
+        a single one more, another part is drawn.
     """
 
     name: str
@@ -133,6 +135,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    divided: bool = False
 
     @property
     def channels(self) -> int:

@@ -76,7 +76,7 @@ def open_npz(path: str | os.PathLike[str], train_split: str | None = None,
     with open(path, "rb") as file:
         contents = hashlib.file_digest(file, "sha256").hexdigest()
     return Dataset(name=where, class_names=class_names, train=train, eval=evaluation, mean=mean,
-                   std=std, fingerprint=dataset.digest(
+                   std=std, divided=bool(division), fingerprint=dataset.digest(
                        contents, train.name, evaluation.name, division))
 
 

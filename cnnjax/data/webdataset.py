@@ -99,7 +99,8 @@ def open_shards(path: str, train_split: str | None = None, eval_split: str | Non
         raise UserError(f"{where} has only one class; there is nothing to learn to tell apart.")
     mean, std = statistics.mean_and_std("", channels=3)
     return Dataset(name=where, class_names=class_names, train=train, eval=evaluation, mean=mean,
-                   std=std, fingerprint=dataset.digest(class_names, digest))
+                   std=std, divided=evaluation.name.partition("[")[0] not in groups,
+                   fingerprint=dataset.digest(class_names, digest))
 
 
 def scan_shard(path: str, class_names: Sequence[str] = ()) -> Shard:

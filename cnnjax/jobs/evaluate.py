@@ -17,7 +17,7 @@ from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.model_input import takes_images
-from cnnjax.jobs.record import agree
+from cnnjax.jobs.record import agree, warn_of_another_division
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
@@ -59,6 +59,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
                         f"{experiment.preprocess.channels}: name other data with "
                         "--config.data.name=NAME.")
     robustness.check_colors(kinds, experiment.dataset)
+    warn_of_another_division(experiment.dataset, config, record)
     if dry_run:
         print(f"Would evaluate step {step} of {folder} on "
               f"{len(experiment.dataset.eval.source):,} examples of {experiment.dataset.name}.")

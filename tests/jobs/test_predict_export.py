@@ -416,3 +416,28 @@ def test_images_of_another_size_are_resized_for_the_model_as_its_preprocessing_s
     small = Image.fromarray(pixels).resize((8, 8), Image.Resampling.BICUBIC)
     expected = (np.asarray(small) / 255 - 0.5) / 0.25
     np.testing.assert_allclose(found, expected, atol=1.01 / 255 / 0.25)  # A grey level.
+
+
+def test_it_is_said_that_a_folder_which_has_changed_is_divided_anew(tmp_path, capsys):
+    folder, workdir = tmp_path / "photos", tmp_path / "run"
+    for i in range(20):
+        path = folder / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((8, 8, 3), 12 * i, np.uint8))
+    assert main([*RUN, f"--config.data.name=folder:{folder}", "--config.train.steps=1",
+                 "--config.train.batch_size=4", f"--workdir={workdir}"]) == 0
+
+    def said(job, *words):
+        capsys.readouterr()
+        assert main(["launch.py", f"--job={job}", f"--workdir={workdir}", "--dry_run", *words]) == 0
+        return capsys.readouterr().err
+
+    moved = folder.rename(tmp_path / "moved")
+    for job in ("evaluate", "predict", "visualize"):
+        assert said(job, f"--config.data.name=folder:{moved}") == ""
+    (moved / "cat" / "0.png").rename(moved / "cat" / "one more.png")
+    for job in ("evaluate", "predict", "visualize"):
+        assert "images to evaluate on were drawn anew" in said(
+            job, f"--config.data.name=folder:{moved}")
+        assert said(job, f"--config.data.name=folder:{moved}", "--config.data.eval_split=train"
+                    ) == ""
