@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 
 from cnnjax.types import UserError
 
@@ -12,6 +13,9 @@ _OTHERS = ((b"GIF8", "a GIF"), (b"%PDF", "a PDF"), (b"PK\x03\x04", "a zip archiv
            (b"\x1f\x8b", "a gzip archive"))
 _KINDS = ((b"\xff\xd8\xff", "a JPEG"), (b"\x89PNG", "a PNG"), (b"II*\0", "a TIFF"),
           (b"MM\0*", "a TIFF"), (b"RIFF", "a WebP"), (b"BM", "a BMP"))
+# Brands of ISO base media files (ISO/IEC 23008-12, 10.2, and AV1's), of which phones make some.
+_BRANDS = ((b"avif", "an AVIF"), (b"heic", "a HEIC"), (b"heix", "a HEIC"), (b"mif1", "a HEIC"),
+           (b"", "a video"))
 # With what a JPEG, a PNG and a GIF end.
 _ENDS = {"a JPEG": b"\xff\xd9", "a PNG": b"IEND\xaeB`\x82"}
 # (index, name, reason) of an example that was left out.
@@ -58,8 +62,13 @@ def what_is_wrong(data: bytes) -> str:
         end = _ENDS.get(kind)
         if end and end not in data[-1024:]:
             return f"is {kind} that was cut off: its end is missing ({size})"
+        if kind == "a TIFF" and (mode := _mode(data)):
+            return f"is a TIFF of a kind that is not read: {mode} ({size})"
         return f"is {kind} that is damaged or was cut off ({size})"
-    for kind in (kind for begin, kind in _OTHERS if data.startswith(begin)):
+    others = [kind for begin, kind in _OTHERS if data.startswith(begin)]
+    if data[4:8] == b"ftyp":
+        others = [kind for brand, kind in _BRANDS if brand in data[8:64]]
+    for kind in others:
         return f"is {kind}, not a JPEG, PNG, BMP, WebP or TIFF ({size})"
     if start[:1] == b"<" and any(tag in start.lower() for tag in (b"<html", b"<!doctype", b"<?xml",
                                                                   b"<head", b"<svg")):
@@ -67,6 +76,18 @@ def what_is_wrong(data: bytes) -> str:
     if _is_text(data[:512]):
         return f"is a text file, not an image ({size})"
     return f"is not an image that OpenCV can read ({size}, which begin with {data[:4].hex(' ')})"
+
+
+def _mode(tiff: bytes) -> str:
+    """Returns what Pillow, which reads more of them, says of a TIFF that is whole; else ""."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(tiff)) as image:
+            image.load()
+            return f"Pillow's mode {image.mode}, compression {image.info.get('compression')}"
+    except Exception:  # Of whatever makes it no image.
+        return ""
 
 
 def _is_text(data: bytes) -> bool:

@@ -115,8 +115,17 @@ def test_other_files_that_are_no_images_are_told_apart():
     for data, message in ((b"%PDF-1.7\n\0", "a PDF"), (b"PK\x03\x04\0\0", "a zip archive"),
                           (b"\x1f\x8b\x08\0", "a gzip archive"),
                           (b"<?xml version='1.0'?><Error/>", "a web page"),
+                          (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "is a HEIC, not a JPEG"),
+                          (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avif", "is an AVIF, not a JPEG"),
+                          (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "is a video, not a JPEG"),
                           ("Größe: 3".encode(), "a text file"), (b"\x01\x02\x03", "01 02 03")):
         assert message in what_is_wrong(data)
+
+
+def test_a_whole_tiff_of_a_kind_that_is_not_read_is_not_called_damaged():
+    heights = encode(np.ones((20, 30), np.float32), "TIFF")
+    with pytest.raises(BadExample, match="is a TIFF of a kind that is not read: Pillow's mode F"):
+        decode_image(heights, "it")
 
 
 def test_the_error_reaches_another_process_whole():
