@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 import dataclasses
 import errno
@@ -49,8 +50,8 @@ class FolderSource:
 
     channels = 3
 
-    def __init__(self, paths: list[str], labels: np.ndarray):
-        self.paths, self.labels = paths, labels
+    def __init__(self, paths: list[str], labels: np.ndarray, folder: Path):
+        self.paths, self.labels, self.folder = paths, labels, folder
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -62,6 +63,13 @@ class FolderSource:
     def num_bytes(self) -> int:
         """Of the files that are there."""
         return sum(os.path.getsize(path) for path in self.paths if os.path.exists(path))
+
+    def not_read(self) -> dict[str, int]:
+        """Returns how many files beside the images are none by their extension, by that."""
+        found = collections.Counter()
+        for name in _subfolders(self.folder):
+            found.update(_not_read(self.folder / name))
+        return dict(found.most_common())
 
     def name(self, index: int) -> str:
         """Returns the path of an example's file."""
@@ -120,7 +128,8 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
             files[folder] = _list_files(folders[folder], classes)
         found = _take_part(files[folder], part, split_seed, where)
         paths = [os.path.join(found.folder, name) for name in found.names]
-        return found, Split(name, FolderSource(paths, found.labels), _common_shape(paths))
+        source = FolderSource(paths, found.labels, found.folder)
+        return found, Split(name, source, _common_shape(paths))
 
     (train_files, train), (eval_files, evaluation) = split(train_name), split(eval_name)
     mean, std = statistics.mean_and_std("", channels=3)
@@ -145,7 +154,8 @@ def list_images(path: str | os.PathLike[str]) -> list[Path]:
     found = sorted(root / name.partition("/")[2] for name, _ in _walk(root, ""))
     if not found:
         raise UserError(f"There are no images in {root}. They are files with the extensions "
-                        f"{', '.join(EXTENSIONS)}, in it or in its sub-folders.")
+                        f"{', '.join(EXTENSIONS)}, in it or in its sub-folders."
+                        + _there_are(root))
     return found
 
 
@@ -222,20 +232,35 @@ def _list_files(folder: Path, classes: list[str], every_class: bool = False) -> 
     empty = [name for name, files in zip(classes, found, strict=True) if not files]
     if len(empty) == len(classes):
         raise UserError(f"There are no images in {folder}. They are files with the extensions "
-                        f"{', '.join(EXTENSIONS)}, in one sub-folder for each class.")
+                        f"{', '.join(EXTENSIONS)}, in one sub-folder for each class."
+                        + _there_are(folder))
     if empty and every_class:
         raise UserError(f"The class folder {folder / empty[0]} has no images: add some, or remove "
-                        f"it ({len(empty)} such folders).")
+                        f"it ({len(empty)} such folders)." + _there_are(folder / empty[0]))
     labels = np.repeat(np.arange(len(classes), dtype=np.int32), [len(files) for files in found])
     files = [file for of_class in found for file in of_class]
     return _Files(folder, [name for name, _ in files], [size for _, size in files], labels)
 
 
-def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = ()
+def _not_read(folder: Path) -> collections.Counter[str]:
+    """Returns how many files below a folder are no images by their extension, by that."""
+    return collections.Counter(os.path.splitext(name)[1].lower() or "without an extension"
+                               for name, _ in _walk(folder, "", images=False))
+
+
+def _there_are(folder: Path) -> str:
+    """Returns the sentence on the files that are there in place of images, if there are any."""
+    found = _not_read(folder).most_common(5)
+    kinds = ", ".join(f"{kind} ({count:,})" for kind, count in found)
+    return f" There are other files: {kinds}." if found else ""
+
+
+def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = (), images: bool = True
           ) -> list[tuple[str, int]]:
     """Returns (path from the split's folder, bytes) of the images below a folder.
 
-    Links to folders are followed. `above` are the folders on the way to this one.
+    Links to folders are followed. `above` are the folders on the way to this one. Without `images`
+    it is the other files.
     """
     if not os.path.isdir(folder):
         return []
@@ -248,8 +273,8 @@ def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = ()
             if _is_folder(entry):
                 if entry.is_symlink():
                     _check_that_it_ends(entry.path, above)
-                files += _walk(entry.path, name, above)
-            elif entry.name.lower().endswith(EXTENSIONS):
+                files += _walk(entry.path, name, above, images)
+            elif entry.name.lower().endswith(EXTENSIONS) == images:
                 files.append((name, _bytes(entry)))
     return files
 

@@ -258,6 +258,10 @@ def test_no_images_one_class_and_empty_classes_are_explained(tmp_path, write_ima
     write_image(tmp_path / "a/1.png")
     with pytest.raises(UserError, match="class folder .*b has no images"):
         open_dataset(f"folder:{tmp_path}")
+    for name in ("1.HEIC", "2.heic", "3.gif"):
+        (tmp_path / "b" / name).touch()
+    with pytest.raises(UserError, match=r"There are other files: \.heic \(2\), \.gif \(1\)\."):
+        open_dataset(f"folder:{tmp_path}")
 
 
 def test_a_class_that_was_not_trained_on_is_explained(image_folder, write_image):

@@ -39,6 +39,8 @@ def photos(tmp_path):
     (val / "a/1.png").write_bytes(b"")
     (train / "a/0.png").write_bytes(ycck(photo(0, 40, 40)))
     (train / "a/1.png").write_bytes(encode(Image.fromarray(photo(1)).convert("L"), "PNG"))
+    for name in ("a/1.HEIC", "b/2.heic", "b/Thumbs.db", "b/.DS_Store"):
+        (train / name).write_bytes(b"something else")
     return tmp_path / "photos"
 
 
@@ -51,6 +53,8 @@ def test_a_folder_is_described_and_its_faults_are_named(photos, tmp_path, capsys
     assert (train["examples"], train["readable"]) == (12, 12)
     assert (val["examples"], val["readable"]) == (6, 5)
     assert train["classes"] == {"a": 9, "b": 3} and val["classes"] == {"a": 2, "b": 3}
+    assert train["not_read"] == {".heic": 2, ".db": 1} and val["not_read"] == {}
+    assert "other extensions: .heic: 2, .db: 1" in said.out
     assert train["kinds"] == {"PNG RGB": 10, "JPEG CMYK": 1, "PNG L": 1}
     assert train["smallest"] == [40, 40] and train["longest_side"] == 123
     assert train["bytes"] == sum(p.stat().st_size for p in (photos / "train").rglob("*.png"))
