@@ -19,6 +19,7 @@ from cnnjax.train import state as state_lib
 from cnnjax.train.state import NO_STEP, TrainState
 
 PyTree = Any
+_LEAST = 0.1  # Seconds over which a throughput is measured, if there are as many.
 
 
 class NonFiniteLossError(RuntimeError):
@@ -289,17 +290,24 @@ def _all_finite(tree: PyTree) -> jax.Array:
 
 
 class _Meter:
-    """Throughput between two readings, without what was paused (checks, evaluation, saving)."""
+    """Throughput since the last reading, without what was paused (checks, evaluation, saving).
+
+    Of readings that follow one another faster, since the last one that lies `_LEAST` seconds back:
+    a thread may learn only after a short step that the one before it was done.
+    """
 
     def __init__(self, step: int, batch_size: int):
-        self._step, self._batch_size = step, batch_size
-        self._since, self._out = time.perf_counter(), 0.0
+        self._batch_size = batch_size
+        self._start, self._out = time.perf_counter(), 0.0
+        self._readings = collections.deque([(step, 0.0)])  # (step, seconds of work until then)
 
     def read(self, step: int, now: float) -> dict[str, float]:
-        seconds = max(now - self._since - self._out, 1e-9)
-        rate = (step - self._step) * self._batch_size / seconds
-        self._step, self._since, self._out = step, now, 0.0
-        return {"images_per_second": rate}
+        work = now - self._start - self._out
+        while len(self._readings) > 1 and work - self._readings[1][1] >= _LEAST:
+            self._readings.popleft()
+        first, before = self._readings[0]
+        self._readings.append((step, work))
+        return {"images_per_second": (step - first) * self._batch_size / max(work - before, 1e-9)}
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -125,6 +125,16 @@ def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     assert rates[4] <= 8 < rates[2]
 
 
+def test_the_rate_of_short_steps_is_one_over_several_lines():
+    meter = loop._Meter(step=0, batch_size=10)
+    # Of every second step it is heard only with the next one: 1,000 images a second, in truth.
+    heard = [meter._start + t for t in (0.02, 0.020001, 0.04, 0.040001, 0.12, 0.120001, 0.42, 1.42)]
+    steps = [1, 2, 3, 4, 11, 12, 42, 142]
+    rates = [meter.read(step, t)["images_per_second"] for step, t in zip(steps, heard, strict=True)]
+    assert max(rates) < 1.3e3 and min(rates) >= 500
+    assert rates[-1] == pytest.approx(1e3)
+
+
 def test_the_rate_of_a_line_counts_no_check_of_what_is_saved(monkeypatch):
     rates, hooks = {}, Recorder().hooks()
     hooks.on_record = lambda step, values: rates.update({step: values.get("images_per_second")})
