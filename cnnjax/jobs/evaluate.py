@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cnnjax.analysis.calibration import calibration_report, most_confused, plot_calibration
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.checkpoint_folder import GoneCheckpoint
-from cnnjax.jobs import console, hosts, overview, probing, robustness, workdir
+from cnnjax.jobs import console, hosts, overview, pretrained, probing, robustness, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
@@ -50,9 +50,10 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     kinds = robustness.kinds_of(config)
     experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]),
                                       trains=False)
-    if list(experiment.dataset.class_names) != record["class_names"]:
+    if list(names := experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
-                        f"in {folder} was trained for: {record['class_names']}.")
+                        f"in {folder} was trained for: "
+                        f"{pretrained.what_differs(names, record['class_names'])}")
     if not takes_images(experiment.preprocess.channels, experiment.dataset):
         raise UserError(f"The images of {experiment.dataset.name} have "
                         f"{experiment.dataset.channels} channels, and the model in {folder} takes "

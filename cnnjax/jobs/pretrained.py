@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cnnjax.data import Dataset
 from cnnjax.jobs import workdir
 from cnnjax.jobs.model_input import at_eval_size
 from cnnjax.jobs.phases import NO_WEIGHTS
-from cnnjax.types import Preprocess, UserError
+from cnnjax.types import Preprocess, UserError, did_you_mean
 
 # What may differ from the run's config; how its images become the model's input may not.
 _WHICH_IMAGES = ("data.name", "data.train_split", "data.eval_split", "data.val_fraction",
@@ -63,6 +64,18 @@ def knows_classes(model: weights.Pretrained, dataset: Dataset) -> bool:
     own = names and names != weights.imagenet.class_names()
     return (not model.new_head and model.module.num_classes == dataset.num_classes
             and (not own or names == tuple(dataset.class_names)))
+
+
+def what_differs(names: Sequence[str], others: Sequence[str]) -> str:
+    """Returns how a data set's classes differ from those of a model, as sentences."""
+    lacks = [name for name in others if name not in names]
+    has = [name for name in names if name not in others]
+    if not lacks and not has:
+        return f"they are {list(names)}, in this order, and those {list(others)}."
+    parts = [f"{verb} {', '.join(map(repr, found[:5]))}" + (
+        f" and {len(found) - 5:,} more" if len(found) > 5 else "")
+        for verb, found in (("it lacks", lacks), ("it has besides", has)) if found]
+    return "; ".join(parts) + "." + (did_you_mean(has[0], lacks) if has else "")
 
 
 def names_of(model: weights.Pretrained) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from cnnjax.command_line import main
 from cnnjax.data import augment, inputs
 from cnnjax.jobs import backend, console, contact_sheet, export, memory
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs.pretrained import _at_size
+from cnnjax.jobs.pretrained import _at_size, what_differs
 from cnnjax.models.simple_cnn import SimpleCNN
 from cnnjax.types import Preprocess
 from cnnjax.weights import Pretrained, has_names, namings
@@ -441,3 +441,13 @@ def test_it_is_said_that_a_folder_which_has_changed_is_divided_anew(tmp_path, ca
             job, f"--config.data.name=folder:{moved}")
         assert said(job, f"--config.data.name=folder:{moved}", "--config.data.eval_split=train"
                     ) == ""
+
+
+def test_it_is_said_how_classes_differ():
+    names = [f"n{i:04}" for i in range(1000)]
+    assert what_differs([*names[:7], "N0007", *names[8:]], names) == (
+        "it lacks 'n0007'; it has besides 'N0007'. Did you mean 'n0007'?")
+    assert what_differs(names[7:], names) == (
+        "it lacks 'n0000', 'n0001', 'n0002', 'n0003', 'n0004' and 2 more.")
+    assert what_differs(["b", "a"], ["a", "b"]) == (
+        "they are ['b', 'a'], in this order, and those ['a', 'b'].")

@@ -497,7 +497,7 @@ def test_a_model_is_evaluated_on_the_classes_that_it_was_trained_for(tmp_path, c
     for split in ("train", "val"):
         (pets / split / "cat").rename(pets / split / "wolf")
     assert main(["launch.py", "--job=evaluate", f"--workdir={tmp_path / 'run'}"]) == 2
-    assert "was trained for: ['cat', 'dog']" in capsys.readouterr().err
+    assert "was trained for: it lacks 'cat'; it has besides 'wolf'." in capsys.readouterr().err
 
 
 def test_a_folder_has_checkpoints_once_one_is_finished(tmp_path):
