@@ -169,6 +169,19 @@ def test_names_of_nets_that_are_nearly_as_good_do_not_cover_one_another():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(found, 2))
 
 
+@matplotlib.rc_context(_STYLE)
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_nets_that_are_nearly_as_good_the_better_ones_name_stands_higher(order):
+    accuracies = {"a": 0.60, "b": 0.625, "c": 0.66, "d": 0.662, "low": 0.1, "high": 0.95}
+    trials = groups([row(name, top1=top1, params=100 if name in "ab" else 900)
+                     for name, top1 in list(accuracies.items())[::order]])
+    figure = _drawn("title", trials, _scatter, lay_out(trials), "params", "parameters")
+    names = figure.axes[0].texts
+    height = {name.get_text(): box.y0 for name, box in zip(names, boxes(figure, names),
+                                                           strict=True)}
+    assert height["a"] < height["b"] and height["c"] < height["d"]
+
+
 @pytest.mark.filterwarnings("error")  # Matplotlib gives up with a warning.
 @matplotlib.rc_context(_STYLE)
 @pytest.mark.parametrize("names", [

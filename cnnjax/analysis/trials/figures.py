@@ -127,13 +127,16 @@ def _scatter(axes, trials: Sequence[Group], layout: Layout, field: str, label: s
 
 
 def _keep_apart(names: Sequence[Any]) -> None:
-    """Puts each name at a side of its point where it covers none of those before it."""
+    """Puts each name at a side of its point where it covers no other.
+
+    The highest point is first, so that of names that make way the lower one is of the lower point.
+    """
     if names:
         names[0].figure.draw_without_rendering()  # Where the axes are is known then.
     placed = []
-    for name in names:
-        for place, side in (((4, 4), "left"), ((4, -9), "left"), ((-4, 4), "right"),
-                            ((-4, -9), "right"), ((4, 13), "left"), ((4, -18), "left")):
+    for name in sorted(names, key=lambda name: -name.xy[1]):
+        for place, side in (((4, 4), "left"), ((4, -9), "left"), ((-4, -9), "right"),
+                            ((4, -18), "left"), ((-4, -18), "right"), ((-4, 4), "right")):
             name.set(position=place, horizontalalignment=side)
             box = name.get_window_extent()
             if not any(box.overlaps(other) for other in placed):
