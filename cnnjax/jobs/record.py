@@ -61,7 +61,10 @@ def warn_of_another_division(dataset: Dataset, config: ConfigDict, saved: Mappin
       config: that names it. A split that it asks for, and the run did not, is meant.
       saved: what `describe` said when the checkpoint was made.
     """
-    if (dataset.divided and dataset.fingerprint != saved["data"]["fingerprint"]
+    before = saved["data"]
+    if (dataset.divided and dataset.fingerprint != before["fingerprint"]
+            # A copy, records:PATH, and its originals are divided alike.
+            and dataset.name.partition(":")[0] == before["name"].partition(":")[0]
             and config.data.eval_split == saved["config"]["data"].get("eval_split")):
         warn(f"{dataset.name} is not, or no longer, the data set that this run trained on. Its "
              f"{len(dataset.eval):,} images to evaluate on were drawn anew: some that the run "
