@@ -14,6 +14,7 @@ from cnnjax.data import augment, dataset, decode, host
 from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
 from cnnjax.data.reader import Reader
+from cnnjax.data.sizes import opened
 
 # Images that a thread holds, which may be large: rows of a call of the device, which compiles once.
 _BATCH = 16
@@ -136,10 +137,8 @@ def _mean_and_std(sums: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...
 
 
 def _kind(data: bytes) -> str:
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with opened(io.BytesIO(data)) as image:
             turned = ", turned by EXIF" if image.getexif().get(decode.ORIENTATION, 1) != 1 else ""
             return f"{image.format} {image.mode}{turned}"
     except Exception:  # OpenCV has read it, all the same.

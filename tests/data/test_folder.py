@@ -5,9 +5,11 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from cnnjax.data import open_dataset
 from cnnjax.data.bad_examples import BadExample
+from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
 
 
@@ -104,6 +106,19 @@ def test_images_of_one_size_are_noticed(tmp_path, write_image):
     dataset = open_dataset(f"folder:{tmp_path}")
     # Whichever of the two has it: both are prepared alike.
     assert dataset.train.image_shape is None and dataset.eval.image_shape is None
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("extension", [".jpg", ".png", ".bmp", ".tif"])
+def test_images_beyond_pillows_limit_have_a_size(extension, tmp_path, write_image, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    for i in range(8):
+        write_image(tmp_path / "ab"[i % 2] / f"{i}.png", 9, 9, seed=i)
+    large = tmp_path / f"a/large{extension}"
+    write_image(large, 30, 20)  # Of so many times the limit Pillow would tell nothing.
+    assert image_size(large) == (30, 20)
+    found = open_dataset(f"folder:{tmp_path}")
+    assert found.train.image_shape is None and found.eval.image_shape is None
 
 
 def test_turned_grey_transparent_and_deep_images(tmp_path, write_image):
