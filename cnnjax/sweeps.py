@@ -59,6 +59,7 @@ from cnnjax.types import UserError
 
 SWEEP, TRIAL = "sweep.json", "trial.json"
 CONFIG, SUMMARY = "config.json", "summary.json"  # Of any run.
+_WHICH_DATA = ("name", "train_split", "eval_split", "val_fraction", "split_seed")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,6 +129,23 @@ class Result:
         as it was, before its overrides were changed.
         """
         return is_over(self.summary) and self.state.get("state") != "failed"
+
+
+def changed_data(results: Iterable[Result]) -> str:
+    """Returns a sentence on runs between which their data have changed; "" if none have.
+
+    One that goes on is refused then; these began on either side of the change.
+    """
+    runs: dict[tuple[str, ...], dict[str, Path]] = {}
+    for result in results:
+        if result.done and (fingerprint := result.summary.get("data_fingerprint")):
+            asked = result.config.get("data", {})
+            which = tuple(str(asked.get(key)) for key in _WHICH_DATA)
+            runs.setdefault(which, {}).setdefault(fingerprint, result.folder)
+    changed = [f"{which[0]} changed between {' and '.join(map(str, folders.values()))}"
+               for which, folders in runs.items() if len(folders) > 1]
+    return "; ".join(changed) + (": their accuracies are not of the same images. To compare them, "
+                                 "run all in a new --workdir.") if changed else ""
 
 
 def is_over(summary: Mapping[str, Any] | None) -> bool:

@@ -48,6 +48,8 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     found = {"trials": len(groups), "runs": len(rows), "finished": finished,
              **({"stopped early": stopped} if stopped else {}),
              **({"not finished": len(rows) - finished} if finished < len(rows) else {})}
+    if changed := sweeps.changed_data(results):
+        print(f"Warning: {changed}", file=sys.stderr)
     if dry_run:
         console.print_table(f"{folder}: nothing is written", found)
         return 0

@@ -41,6 +41,7 @@ def write(run_record: dict[str, Any], folder: Path, state: TrainState, experimen
         "status": "done" if step >= experiment.total_steps else "stopped",
         "model": experiment.config.model.name,
         "data": experiment.dataset.name,
+        "data_fingerprint": experiment.dataset.fingerprint,
         "params": trees.count(state.params),
         "multiply_adds": experiment.multiply_adds,
         "input_shape": experiment.input_shape[1:],

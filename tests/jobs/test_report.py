@@ -18,6 +18,7 @@ from cnnjax import sweeps
 from cnnjax.command_flags import parse
 from cnnjax.command_line import main
 from cnnjax.jobs import report
+from cnnjax.jobs.sweeping import outcome
 from cnnjax.sweeps import Trial
 from cnnjax.types import UserError
 
@@ -342,3 +343,27 @@ def test_the_commands_of_a_page_can_be_typed_for_a_folder_with_a_space():
     about = report._about({"experiment": "a.py"}, {"trials": 1}, Path("my runs"), True)
     commands = [shlex.split(part) for part in re.findall(r": (python .*?)(?:\. |$)", about)]
     assert [words[-1] for words in commands] == ["--workdir=my runs"] * 2
+
+
+def test_it_is_said_between_which_runs_their_data_changed(tmp_path, capsys, no_figures):
+    synthetic.write_sweep(tmp_path, [Trial("a"), Trial("b")], [0, 1],
+                          lambda trial, seed: {"top1": 0.9})
+    runs = [sweeps.folder_of(tmp_path, name, seed) for name in "ab" for seed in (0, 1)]
+
+    def said(*fingerprints):
+        for run, fingerprint in zip(runs, fingerprints, strict=True):
+            found = json.loads((run / "summary.json").read_text())
+            found |= {"data_fingerprint": fingerprint}
+            (run / "summary.json").write_text(json.dumps(found))
+        assert report.run(config_lib.default(), tmp_path) == 0
+        of_report = capsys.readouterr().err
+        assert outcome.report(tmp_path, "experiment", sweeps.read(tmp_path)[1]) == 0
+        assert capsys.readouterr().err == of_report
+        return of_report
+
+    assert said("1", "1", "1", "1") == "" == said("1", None, "1", "1")  # None: from before.
+    assert f"digits changed between {runs[0]} and {runs[2]}: their" in said("1", "1", "2", "1")
+    config = json.loads((runs[2] / "config.json").read_text())
+    config["data"]["train_split"] = "train[:50%]"
+    (runs[2] / "config.json").write_text(json.dumps(config))
+    assert said("1", "1", "2", "1") == ""

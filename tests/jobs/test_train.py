@@ -49,7 +49,8 @@ def test_a_workdir_holds_what_the_design_says(whole):
                      "curves.png", ".training"}
     found = summary(whole)
     assert set(found) == {
-        "status", "model", "data", "params", "multiply_adds", "input_shape", "steps",
+        "status", "model", "data", "data_fingerprint", "params", "multiply_adds", "input_shape",
+        "steps",
         "top1", "top5", "examples_evaluated", "bad_files",
         "images_per_second", "seconds", "rollbacks", "checkpoint_errors",
         "params_sha256", "state_sha256", "versions", "git_commit"}

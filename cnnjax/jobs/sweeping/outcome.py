@@ -22,6 +22,8 @@ def report(folder: Path, experiment: str, results: list[Result]) -> int:
     if workdir.read_json(folder / workdir.SUMMARY) != summary:
         workdir.write_json(folder / workdir.SUMMARY, summary)
     _print(folder, summary)
+    if changed := sweeps.changed_data(results):
+        print(f"Warning: {changed}", file=sys.stderr)
     failed = [r for r in results if r.state.get("state") == "failed"]
     for result in failed:
         print(f"\n{result.folder} failed (exit code {result.state.get('exit_code')}, "
