@@ -17,7 +17,8 @@ from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.model_input import takes_images
-from cnnjax.jobs.record import agree, warn_of_another_division
+from cnnjax.jobs.named_data import warn_of_another_division
+from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError

@@ -10,13 +10,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
-from cnnjax.checkpoint import Checkpoints
 from cnnjax.data import inputs
 from cnnjax.data.folder import list_images
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import pretrained, workdir
+from cnnjax.jobs import pretrained
 from cnnjax.jobs.model_input import takes_images
-from cnnjax.jobs.record import warn_of_another_division
+from cnnjax.jobs.named_data import warn_of_another_division
 from cnnjax.types import Preprocess, UserError
 from cnnjax.weights import Pretrained
 
@@ -56,14 +55,8 @@ class Images:
         return Path(self.name(index).rpartition(": ")[2]).name
 
 
-def open_images(config: ConfigDict, model: Pretrained, path: str | None, folder: Path) -> Images:
+def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Images:
     """Returns the image files of a folder, or the evaluation split of the config if that is None.
-
-    Args:
-      config: names the evaluation split.
-      model: that is to see them.
-      path: the folder of images, or one image; or None.
-      folder: the workdir, in which the model may have been trained.
 
     Raises:
       UserError: if there are none, or they are not images of the model's classes or channels.
@@ -84,11 +77,7 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None, folder:
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "
                         f"the config is taken, but the classes or channels of {dataset.name} are "
                         f"not those of {model.where}.)")
-    if workdir.has_checkpoints(folder):
-        checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True,
-                                  metric=config.checkpoint.metric)
-        warn_of_another_division(dataset, config, checkpoints.record(
-            checkpoints.find(config.eval.checkpoint)))
+    warn_of_another_division(dataset, config, model.record)
     split = dataset.eval
     return Images(len(split), split.name_of, lambda i: split.source[i],
                   f"{dataset.name}, {split.name}", dataset.class_names, labelled=True)

@@ -14,6 +14,7 @@ from cnnjax import config as config_lib
 from cnnjax import models, trees, weights
 from cnnjax.data import Dataset
 from cnnjax.jobs import pretrained
+from cnnjax.jobs.named_data import warn_of_another_division
 from cnnjax.jobs.phases import NO_WEIGHTS
 from cnnjax.train.state import TrainState
 from cnnjax.types import Preprocess, UserError
@@ -75,6 +76,7 @@ def load(config: ConfigDict, dataset: Dataset, trains: bool = True) -> InitialWe
                              tag=config.weights.tag, **overrides)
     except UserError as error:
         raise UserError(f"weights.path={path}: {error}") from error
+    warn_of_another_division(dataset, config, found.record, run=path)
     ours = models.create_model(config.model.name, dataset.num_classes, **overrides)
     for key in _NOT_IN_SHAPES if trains else ():
         if (value := getattr(found.module, key, None)) != getattr(ours, key, None):

@@ -46,7 +46,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     ops.set_default(config.ops)
     ops.set_products("float32")
     model = pretrained.open_model(config, folder, experiment_lib.compute_dtype(config.precision))
-    images = open_images(config, model, config.predict.images, folder)
+    images = open_images(config, model, config.predict.images)
     size = min(config.predict.batch_size, images.count)
     if dry_run:
         print(f"Would label {images.count:,} images ({images.what}) by {model.where}, "

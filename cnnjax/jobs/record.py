@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from cnnjax import config as config_lib
 from cnnjax import trees
-from cnnjax.checkpoint import warn
 from cnnjax.data import Dataset
 from cnnjax.jobs import backend, hosts, workdir
 from cnnjax.jobs.experiment import Experiment
@@ -50,27 +47,6 @@ def agree(experiment: Experiment, **besides: Any) -> None:
     read = {"weights": experiment.weights, "distill.weights": experiment.teacher}
     hosts.agree(config_lib.flatten({"data": _data(experiment.dataset), **besides}) | {
         key: found and f"sha256 {_digest(found)}" for key, found in read.items()})
-
-
-def warn_of_another_division(dataset: Dataset, config: ConfigDict, saved: Mapping[str, Any]
-                             ) -> None:
-    """Warns where images that a run trained on may be among those to evaluate it on.
-
-    Args:
-      dataset: to evaluate on.
-      config: that names it. A split that it asks for, and the run did not, is meant.
-      saved: what `describe` said when the checkpoint was made.
-    """
-    before = saved["data"]
-    if (dataset.divided and dataset.fingerprint != before["fingerprint"]
-            # A copy, records:PATH, and its originals are divided alike.
-            and dataset.name.partition(":")[0] == before["name"].partition(":")[0]
-            and config.data.eval_split == saved["config"]["data"].get("eval_split")):
-        warn(f"{dataset.name} is not, or no longer, the data set that this run trained on. Its "
-             f"{len(dataset.eval):,} images to evaluate on were drawn anew: some that the run "
-             "trained on may be among them, and then the accuracy says too much. Put new images "
-             "into a folder or file of their own, all of which "
-             "--config.data.name=NAME --config.data.eval_split=train evaluates.")
 
 
 def check_same_teacher(experiment: Experiment, saved: Mapping[str, Any]) -> None:

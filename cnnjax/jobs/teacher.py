@@ -13,6 +13,7 @@ from cnnjax import data, weights
 from cnnjax.data import augment
 from cnnjax.jobs import pretrained
 from cnnjax.jobs.model_input import takes_images
+from cnnjax.jobs.named_data import warn_of_another_division
 from cnnjax.train.distillation import Distillation
 from cnnjax.types import Preprocess, UserError
 
@@ -48,6 +49,7 @@ def load_teacher(config: ConfigDict, dataset: data.Dataset, student: Preprocess,
                         f"classes, and they are not the {dataset.num_classes} of {dataset.name}: "
                         "a student learns what its teacher knows. Give a teacher that was trained "
                         "on these.")
+    warn_of_another_division(dataset, config, found.record, run=section.weights)
     if found.preprocess.channels != student.channels:
         advice = ("set --config.data.mean and std to one number for each of the teacher's"
                   if takes_images(found.preprocess.channels, dataset) else

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,6 +32,7 @@ class Pretrained(NamedTuple):
       where: the weights came from.
       new_head: whether the head is none of theirs, being for another number of classes.
       adapted_from: channels of the images that they were for, if those are others now.
+      record: of a run, what stands beside the arrays in its checkpoint; else None.
     """
 
     module: nn.Module
@@ -42,6 +44,7 @@ class Pretrained(NamedTuple):
     where: str
     new_head: bool = False
     adapted_from: int | None = None
+    record: Mapping[str, Any] | None = None
 
 
 class UnnamedError(UserError):
@@ -135,7 +138,7 @@ def load(name: str | None, path_or_id: str | Path, num_classes: int | None = Non
                          jax.random.key(0) if rng is None else rng)
     return Pretrained(module, variables, published.for_channels(preprocess, new_channels),
                       class_names, name, arguments, source.where, new_head,
-                      match.channels if match.channels != new_channels else None)
+                      match.channels if match.channels != new_channels else None, source.record)
 
 
 def _name(name: str | None, source: sources.Source) -> str:

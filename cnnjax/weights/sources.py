@@ -38,6 +38,7 @@ class Source:
       preprocess: None if the source doesn't say.
       num_classes: outputs, None if the source doesn't say.
       class_names: in the order of the outputs, None if the source doesn't say.
+      record: of a run, what stands beside the arrays in its checkpoint; else None.
     """
 
     tensors: Mapping[str, np.ndarray]
@@ -48,6 +49,7 @@ class Source:
     preprocess: Preprocess | None = None
     num_classes: int | None = None
     class_names: tuple[str, ...] | None = None
+    record: Mapping[str, Any] | None = None
 
 
 def read(path_or_id: str | Path) -> Source:
@@ -152,4 +154,4 @@ def _read_run(folder: Path) -> Source:
     return Source(
         trees.named_leaves(variables), f"{folder} at step {step}", "", record["model"]["name"],
         arguments_of(record["config"]["model"]), Preprocess.from_dict(record["preprocess"]),
-        record["model"]["num_classes"], tuple(record["class_names"]))
+        record["model"]["num_classes"], tuple(record["class_names"]), record)

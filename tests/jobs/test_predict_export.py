@@ -432,6 +432,13 @@ def test_it_is_said_that_a_folder_which_has_changed_is_divided_anew(tmp_path, ca
         assert main(["launch.py", f"--job={job}", f"--workdir={workdir}", "--dry_run", *words]) == 0
         return capsys.readouterr().err
 
+    def said_of_weights(key):
+        capsys.readouterr()
+        assert main([*RUN, f"--config.data.name=folder:{folder}", "--config.train.batch_size=4",
+                     f"--config.{key}={workdir}", f"--workdir={tmp_path / 'next'}", "--dry_run"
+                     ]) == 0
+        return capsys.readouterr().err
+
     moved = folder.rename(tmp_path / "moved")
     for job in ("evaluate", "predict", "visualize"):
         assert said(job, f"--config.data.name=folder:{moved}") == ""
@@ -441,6 +448,11 @@ def test_it_is_said_that_a_folder_which_has_changed_is_divided_anew(tmp_path, ca
             job, f"--config.data.name=folder:{moved}")
         assert said(job, f"--config.data.name=folder:{moved}", "--config.data.eval_split=train"
                     ) == ""
+    moved.rename(folder)
+    for key in ("weights.path", "distill.weights"):
+        assert f"the run in {workdir} trained on. Its 4 images" in said_of_weights(key)
+    (folder / "cat" / "one more.png").rename(folder / "cat" / "0.png")
+    assert said_of_weights("weights.path") == said_of_weights("distill.weights") == ""
 
 
 def test_it_is_said_how_classes_differ():

@@ -25,7 +25,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     ops.set_products("float32")
     # Derivatives and their sums are shown, which bfloat16 would round too much.
     model = pretrained.open_model(config, folder, jnp.dtype("float32"))
-    images = open_images(config, model, config.visualize.images, folder)
+    images = open_images(config, model, config.visualize.images)
     out = folder / FOLDER
     if dry_run:
         print(f"Would look inside {model.name} ({model.where}) with "
