@@ -102,7 +102,7 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
     """
     cv2 = opencv()
     if data.startswith((b"II*\0", b"MM\0*")):
-        data = _without_alpha(data)
+        data = _plain_rgb(data)
     flags = (cv2.IMREAD_GRAYSCALE if channels == 1 else cv2.IMREAD_COLOR_RGB) | _reduction(data)
     if not orient:
         flags |= cv2.IMREAD_IGNORE_ORIENTATION
@@ -116,13 +116,16 @@ def decode_image(data: bytes, name: str, *, channels: int = 3, orient: bool = Tr
     return image[..., None] if channels == 1 else image
 
 
-def _without_alpha(tiff: bytes) -> bytes:
-    """Returns a TIFF of which OpenCV would multiply the colours by the transparency without it."""
+def _plain_rgb(tiff: bytes) -> bytes:
+    """Returns a TIFF of other colours in OpenCV as one of RGB; others as they are.
+
+    Of RGBA it would multiply the colours by the transparency, and L*a*b* it takes for another.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(tiff)) as image:
-            if image.mode != "RGBA":
+            if image.mode not in ("RGBA", "LAB"):
                 return tiff
             file, exif = io.BytesIO(), image.getexif()
             turn = {ORIENTATION: exif[ORIENTATION]} if ORIENTATION in exif else {}

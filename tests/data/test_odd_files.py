@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 from odd_files import bad_files, encode, exif, photo, ycck
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from cnnjax.data import decode_image
 from cnnjax.data.bad_examples import BadExample, what_is_wrong
@@ -15,6 +15,7 @@ from cnnjax.data.sizes import image_size
 IMAGE = photo()
 PICTURE = Image.fromarray(IMAGE)
 GREY = PICTURE.convert("L")
+TO_LAB = ImageCms.buildTransform(*map(ImageCms.createProfile, ("sRGB", "LAB")), "RGB", "LAB")
 
 
 def with_alpha(image):
@@ -56,6 +57,7 @@ def differences(data, expected):
     ("grey TIFF", encode(GREY, "TIFF"), 0),
     ("TIFF with alpha", encode(with_alpha(PICTURE), "TIFF"), 0),
     ("CMYK TIFF", encode(PICTURE.convert("CMYK"), "TIFF"), 2),
+    ("L*a*b* TIFF", encode(ImageCms.applyTransform(PICTURE, TO_LAB), "TIFF"), 0),
 ])
 def test_odd_files_are_read_as_pillow_reads_them(name, data, tolerance):
     expected = Image.open(io.BytesIO(data)).convert("RGB")
