@@ -68,7 +68,7 @@ class FolderSource:
         """Returns how many files beside the images are none by their extension, by that."""
         found = collections.Counter()
         for name in _subfolders(self.folder):
-            found.update(_not_read(self.folder / name))
+            found.update(not_read(self.folder / name))
         return dict(found.most_common())
 
     def name(self, index: int) -> str:
@@ -242,7 +242,7 @@ def _list_files(folder: Path, classes: list[str], every_class: bool = False) -> 
     return _Files(folder, [name for name, _ in files], [size for _, size in files], labels)
 
 
-def _not_read(folder: Path) -> collections.Counter[str]:
+def not_read(folder: Path) -> collections.Counter[str]:
     """Returns how many files below a folder are no images by their extension, by that."""
     return collections.Counter(os.path.splitext(name)[1].lower() or "without an extension"
                                for name, _ in _walk(folder, "", images=False))
@@ -250,7 +250,7 @@ def _not_read(folder: Path) -> collections.Counter[str]:
 
 def _there_are(folder: Path) -> str:
     """Returns the sentence on the files that are there in place of images, if there are any."""
-    found = _not_read(folder).most_common(5)
+    found = not_read(folder).most_common(5)
     kinds = ", ".join(f"{kind} ({count:,})" for kind, count in found)
     return f" There are other files: {kinds}." if found else ""
 

@@ -58,6 +58,12 @@ def size(count: float, unit: str = "B") -> str:
     return f"{count:.3g} {prefix}{unit}".strip()
 
 
+def other_files(counts: Mapping[str, int]) -> str:
+    """Returns how many files are no images by their extension, the most frequent twenty."""
+    found = sorted(counts.items(), key=lambda item: -item[1])[:20]
+    return "files with other extensions: " + ", ".join(f"{k}: {n:,}" for k, n in found)
+
+
 def sparkline(schedule: Callable[[int], float], total: int) -> str:
     """Returns the learning rate over the run as a line of blocks, and below its ends and peak."""
     steps = [round(i * (total - 1) / (_WIDTH - 1)) for i in range(_WIDTH)]

@@ -94,7 +94,7 @@ def _print(values: dict[str, Any], experiment: Experiment) -> None:
             "examples": f"{part['examples']:,}" + (
                 f", of which {part['readable']:,} can be read" if part["bad_files"] else ""),
             **({"on disk": console.size(part["bytes"])} if part["bytes"] else {}),
-            **({"not read": _others(part["not_read"])} if part["not_read"] else {}),
+            **({"not read": console.other_files(part["not_read"])} if part["not_read"] else {}),
             "sizes": _sizes(part),
             "kinds": ", ".join(f"{kind}: {count:,}" for kind, count in part["kinds"].items()),
             f"mean at {height}x{width}": _numbers(part["mean"]) + "; the config's "
@@ -130,11 +130,6 @@ def _sizes(part: dict[str, Any]) -> str:
     return (f"{part['sizes']:,} different ones; by area from {text(part['smallest'])} over "
             f"{text(part['median'])} (median) to {text(part['largest'])}; sides from "
             f"{part['shortest_side']:,} to {part['longest_side']:,}")
-
-
-def _others(counts: dict[str, int]) -> str:
-    kinds = ", ".join(f"{kind}: {count:,}" for kind, count in list(counts.items())[:_NAMED])
-    return f"files with other extensions: {kinds}"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 
 from cnnjax import data
 from cnnjax.data import inputs
-from cnnjax.data.folder import list_images
+from cnnjax.data.folder import list_images, not_read
+from cnnjax.files import expanded
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs import pretrained
 from cnnjax.jobs.model_input import takes_images
@@ -32,6 +33,7 @@ class Images:
       what: in words.
       classes: the names of the model's classes.
       labelled: whether the true classes are known.
+      not_read: how many other files there are, by their extension.
     """
 
     count: int
@@ -40,6 +42,7 @@ class Images:
     what: str
     classes: tuple[str, ...]
     labelled: bool
+    not_read: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     def fitted(self, index: int, preprocess: Preprocess
                ) -> tuple[np.ndarray, int | None] | UserError:
@@ -70,7 +73,7 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
                             "other images with --config.data.name=npz:PATH.")
         return Images(len(files), lambda i: str(files[i]),
                       lambda i: (data.read_image(files[i], channels=channels), None), path,
-                      pretrained.names_of(model), labelled=False)
+                      pretrained.names_of(model), labelled=False, not_read=not_read(expanded(path)))
     dataset = experiment_lib.open_dataset(config)
     if not (pretrained.knows_classes(model, dataset)
             and takes_images(model.preprocess.channels, dataset)):

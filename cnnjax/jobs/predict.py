@@ -134,6 +134,8 @@ def _report(model: Pretrained, images: Images, guesses: dict[int, Guess],
     if any(guess.truth is not None for guess in guesses.values()):
         right = sum(guess.labels[0] == guess.truth for guess in guesses.values())
         rows["top-1"] = f"{right / len(guesses):.2%}"
+    if images.not_read:
+        rows["not read"] = console.other_files(images.not_read)
     rows["written"] = ", ".join(map(str, written))
     if len(written) > 1 and (note := colors_shown(model.preprocess.channels)):
         rows["sheet"] = note

@@ -63,6 +63,8 @@ def photos(tmp_path):
         image = rng.integers(0, 256, (20 + 3 * i, 33 - 2 * i, 3), np.uint8)
         cv2.imencode(name[-4:], image)[1].tofile(folder / name)
     (folder / "notes.txt").write_text("no image")
+    for name in ("from a phone.HEIC", "more/another.heic"):
+        (folder / name).write_bytes(b"something else")
     return folder, names
 
 
@@ -145,6 +147,7 @@ def test_pretrained_weights_label_a_folder_with_class_names_and_a_sheet(pretrain
     out = tmp_path / "out"
     # A batch that the images don't fill, and one that they fill twice over.
     assert predict(pretrained, out, f"--images={folder}", "--config.predict.batch_size=4") == 0
+    assert "other extensions: .heic: 2, .txt: 1" in " ".join(capsys.readouterr().out.split())
     rows = table(out)
     assert [row["file"] for row in rows] == [str(folder / name) for name in sorted(names)]
     module, variables, preprocess = cnnjax.load_weights("simple_cnn", pretrained)
