@@ -26,6 +26,10 @@ from ml_collections import ConfigDict
 
 from cnnjax.jobs import backend, workdir
 
+# With optax, whose types the files name, too: of two threads that import parts of one package at
+# once, one may end in an error (_DeadlockError). So a file that loads finds all it names imported.
+from cnnjax.train import state  # noqa: F401
+
 _MOST_BYTES = 500_000_000  # Of all files together; ResNet-50's has 6 million.
 _CHECKSUM = hashlib.sha256().digest_size  # It stands before the rest.
 

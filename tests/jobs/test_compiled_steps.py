@@ -2,6 +2,9 @@
 
 import errno
 import os
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -138,3 +141,17 @@ def test_a_new_run_finds_the_step_that_began_to_load_before_it_was_built(cache, 
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)  # A run that may be in any phase.
     compiled_steps.begin(config, tmp_path)
     assert not compiled_steps._begun
+
+
+def test_what_a_file_names_is_imported_before_it_loads_beside_other_imports(root):
+    config = config_lib.default()
+    config.model.name, config.data.image_size, config.train.steps = "lenet5", 16, 4
+    state = jax.tree.structure(experiment_lib.build(config).abstract_state)
+    code = """import pickle, sys
+from cnnjax.jobs import compiled_steps
+before = set(sys.modules)
+pickle.loads(sys.stdin.buffer.read())
+print(sorted(set(sys.modules) - before))"""
+    done = subprocess.run([sys.executable, "-c", code], input=pickle.dumps(state), cwd=root,
+                          capture_output=True, check=True)
+    assert done.stdout == b"[]\n"
