@@ -75,7 +75,8 @@ class CompiledStep:
 
     def __init__(self, path: Path):
         self.path = path
-        self._loading = in_thread(_load, path) if path.exists() else None
+        # Of a folder that cannot be searched `path.exists` would raise an error.
+        self._loading = in_thread(_load, path) if os.path.exists(path) else None
 
     def wait(self) -> None:
         """Returns when nothing is being loaded."""

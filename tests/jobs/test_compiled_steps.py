@@ -75,6 +75,18 @@ def test_a_folder_that_cannot_be_made_costs_nothing_but_time(cache, monkeypatch)
     np.testing.assert_allclose(compiled(X)["y"], np.sin(2 * X), rtol=1e-6)
 
 
+def test_a_folder_that_cannot_be_searched_costs_nothing_but_time(cache, monkeypatch):
+    stat = os.stat
+
+    def denied(path, *args, **options):
+        if "steps" in str(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, *args, **options)
+
+    monkeypatch.setattr(os, "stat", denied)
+    assert CompiledStep(cache / "steps" / "name")._loading is None
+
+
 def test_what_there_was_no_room_for_is_not_kept(cache, monkeypatch):
     def full(path, content, write=Path.write_bytes):
         write(path, content[:9])
