@@ -43,7 +43,7 @@ def begin(config: ConfigDict, folder: Path) -> None:
     While the modules are imported that training needs. A run in the folder that goes on, perhaps in
     another phase, has no state to draw, and its step is loaded in time without this.
     """
-    _begun.clear()  # Of a run that ended before it asked.
+    _begun.clear()  # Of runs that ended before they asked for it.
     if not workdir.has_checkpoints(folder) and (stored := of(config, 0)):
         _begun[stored.path] = stored
 

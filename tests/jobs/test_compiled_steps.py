@@ -145,6 +145,8 @@ def test_other_seeds_draw_other_states_and_have_the_same_names(cache):
 
 def test_a_new_run_finds_the_step_that_began_to_load_before_it_was_built(cache, tmp_path):
     config = config_lib.default()
+    config.model.name = "vgg11"
+    compiled_steps.begin(config, tmp_path)  # Of a run that ends before it asks.
     config.model.name = "lenet5"
     compiled_steps.begin(config, tmp_path)
     begun, = compiled_steps._begun.values()
