@@ -94,7 +94,7 @@ class AlexNet(nn.Module):
                 x = end(f"stage{stage}", MaxPool(3, 2, name=f"pool{stage}")(x))
 
         x = AdaptiveAvgPool(6, name="pool")(x)
-        x = x.reshape(x.shape[0], -1)
+        x = jax.lax.collapse(x, 1)
         for i in (1, 2):
             x = drop()(x) if self.drop == "inputs" else x
             x = nn.relu(Dense(self.hidden, dtype=self.dtype, kernel_init=kernel_init,

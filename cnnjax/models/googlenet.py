@@ -77,7 +77,7 @@ class AuxiliaryHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         pool = AvgPool(5, 3, name="pool") if self.pool == "strided" else AdaptiveAvgPool(4)
         x = self.unit(pool(x), 128, name="conv1")
-        x = nn.relu(self.dense(1024, dtype=self.dtype, name="fc1")(x.reshape(x.shape[0], -1)))
+        x = nn.relu(self.dense(1024, dtype=self.dtype, name="fc1")(jax.lax.collapse(x, 1)))
         x = widened(x)
         x = nn.Dropout(self.dropout_rate, deterministic=not self.train)(x)
         return self.head(self.num_classes, dtype=x.dtype, name="head")(x)

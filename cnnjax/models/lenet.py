@@ -120,7 +120,7 @@ class LeNet5(nn.Module):
             x = Conv(16, 5, padding=0, use_bias=True, dtype=self.dtype, name="conv2")(x)
         x = end("conv2", ops.tanh(x))
         x = end("stage2", AvgPool(2, name="pool2")(x))
-        x = x.reshape(x.shape[0], -1)
+        x = lax.collapse(x, 1)
         x = end("fc1", ops.tanh(Dense(120, dtype=self.dtype, name="fc1")(x)))
         x = ops.tanh(Dense(84, dtype=self.dtype, name="fc2")(x))
         return classify(x, end, num_classes=self.num_classes, dropout_rate=self.dropout_rate,

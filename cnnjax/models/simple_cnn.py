@@ -93,7 +93,7 @@ class SimpleCNN(nn.Module):
             if i < len(self.widths) or not self.global_pool:
                 x = MaxPool(2, name=f"pool{i}")(x)
             x = end(f"stage{i}", x)
-        x = GlobalAvgPool(name="pool")(x) if self.global_pool else x.reshape(x.shape[0], -1)
+        x = GlobalAvgPool(name="pool")(x) if self.global_pool else jax.lax.collapse(x, 1)
         for i, units in enumerate(self.hidden, 1):
             x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
             x = nn.relu(Dense(units, dtype=self.dtype, name=f"fc{i}")(x))

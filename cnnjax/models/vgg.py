@@ -85,7 +85,7 @@ class VGG(nn.Module):
             x = end(f"stage{i}", MaxPool(2, name=f"stage{i}_pool")(x))
 
         x = AdaptiveAvgPool(7, name="pool")(x)
-        x = x.reshape(x.shape[0], -1)
+        x = jax.lax.collapse(x, 1)
         dense = dict(kernel_init=normal(0.01), bias_init=nn.initializers.zeros)
         x = nn.relu(Dense(self.hidden, dtype=self.dtype, name="fc1", **dense)(x))
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)

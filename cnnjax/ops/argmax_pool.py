@@ -70,5 +70,6 @@ def _all_phases_at_once(winner, dy, g):
             at = (slice(None), slice(reach[0] - k, reach[0] - k + count[0]), None,
                   slice(reach[1] - m, reach[1] - m + count[1]), None)
             total += jnp.where(winner[at] == taps, dy[at], 0)
-    dx = total.reshape(dy.shape[0], count[0] * g.stride[0], count[1] * g.stride[1], -1)
+    dx = total.reshape(dy.shape[0], count[0] * g.stride[0], count[1] * g.stride[1],
+                       dy.shape[3])
     return without_padding(dx, g)

@@ -6,7 +6,8 @@ former may stand in a function given to this module.
 
 Part i of n holds the images i, i + n, i + 2 n, …, of each device as many, so that every part of a
 batch that is sharded over devices is sharded alike. What a device has is filled up with images of
-zeros if n does not divide it.
+zeros if n does not divide it. A batch without images, or with a symbol for their number, as in an
+export, is one part.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ def images_of(pixels: int, size: Sequence[int], least: int = 1) -> int:
     At least one a device: XLA would gather a part of a sharded batch that has fewer.
     """
     return max(least, pixels // (size[0] * size[1])) * jax.device_count()
+
+
+def known_size(batch: jax.Array) -> int:
+    """Returns how many images a batch has, 0 if that is a symbol."""
+    return batch.shape[0] if isinstance(batch.shape[0], int) else 0
 
 
 def map_sum(function: Callable[..., jax.Array], batches: tuple[jax.Array, ...], images: int,
@@ -84,6 +90,8 @@ def map_images(function: Callable[[jax.Array], jax.Array], batch: jax.Array, ima
 
 def _split(batches, images):
     """Each array as (images of a part, parts, …), and the number of parts."""
+    if not known_size(batches[0]):
+        return batches, 1
     devices, share = _shares(batches[0])
     each = -(-share // -(-devices * share // max(images, 1)))
     count = -(-share // each)

@@ -27,6 +27,7 @@ from cnnjax.ops import (
     xla,
 )
 from cnnjax.ops.bilinear import convolution, of_bfloat16
+from cnnjax.ops.chunks import known_size
 from cnnjax.ops.geometry import ConvGeometry, Padding, geometry
 from cnnjax.types import UserError, did_you_mean
 
@@ -171,8 +172,8 @@ def _compute(row: Formulation, x: jax.Array, kernel: jax.Array, g: ConvGeometry,
 
 
 def _choose(x: jax.Array, kernel: jax.Array, g: ConvGeometry) -> Formulation:
-    # The batch may have a symbol for its size, in an export, which never rounds.
-    rounded = switch.rounds_factors(x.dtype) and x.shape[0] * g.out[0] * g.out[1] >= MIN_ROWS
+    pixels = known_size(x) * g.out[0] * g.out[1]
+    rounded = switch.rounds_factors(x.dtype) and pixels >= MIN_ROWS
     return next((row for row in (ROUNDED + FORMULATIONS if rounded else FORMULATIONS)
                  if row.applies(g) and switch.tuned_for(
                      *row.backends, name=row.name, operands=[x, kernel], exact=row.exact)),

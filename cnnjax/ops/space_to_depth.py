@@ -90,7 +90,8 @@ def _blocks(x, step):
     """(B, s H, s W, C) -> (B, H, W, s^2 C)."""
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height // step, step, width // step, step, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // step, width // step, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // step, width // step,
+                                                 step * step * channels)
 
 
 def _filled(x, axis):

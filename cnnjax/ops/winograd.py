@@ -47,7 +47,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cnnjax.ops.chunks import images_of, map_images, map_sum
+from cnnjax.ops.chunks import images_of, known_size, map_images, map_sum
 from cnnjax.ops.geometry import ConvGeometry, Pair
 from cnnjax.ops.precision import widened
 from cnnjax.ops.version import SINCE_0_11
@@ -90,7 +90,7 @@ def rounded_input_gradient(dy: jax.Array, kernel: jax.Array, g: ConvGeometry) ->
 def weight_gradient(x: jax.Array, dy: jax.Array, g: ConvGeometry) -> jax.Array:
     """Returns the gradient of the kernel, (r, r, C, D)."""
     r = g.window[0]
-    m = _tile(dy.shape[0], g.out, r)
+    m = _tile(known_size(dy), g.out, r)
 
     def part(x, dy):
         seen, slopes = _input_tiles(x, g.padding, g.out, m, r), _output_tiles(dy, m, r)
@@ -118,7 +118,7 @@ def _filter(x, kernel, padding, out: Pair, contract: int, factors=None):
     the products are rounded to.
     """
     r = kernel.shape[0]
-    m = _tile(x.shape[0], out, r)
+    m = _tile(known_size(x), out, r)
     # (a, r, …) -> for each column (a, C, D).
     matrix = transforms(m, r).kernel
     rows = _along(matrix, list(widened(kernel)), 0)

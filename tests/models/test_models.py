@@ -223,6 +223,13 @@ def test_auxiliary_heads_are_there_from_the_start_and_answer_in_training_alone(n
         assert (found.shape, found.dtype) == ((2, 1000), jnp.float32)
 
 
+@pytest.mark.parametrize("name", EACH)
+def test_no_images_have_no_logits(name):
+    model, x = create_model(name, classes(name)), specs(name, batch=0)
+    variables = shapes(model, specs(name))
+    assert jax.eval_shape(model.apply, variables, x).shape == (0, classes(name))
+
+
 @pytest.mark.parametrize("name", [name for name, *_ in AUXILIARY])
 def test_auxiliary_heads_are_off_by_default_and_without_classes(name):
     x = specs(name)

@@ -338,12 +338,38 @@ def test_under_products_winograd_rounds_what_it_has_transformed_but_no_kernels_g
     np.testing.assert_allclose(dkernel, exact[2], rtol=0, atol=1e-5 * np.abs(exact[2]).max())
 
 
-def test_a_convolution_of_a_batch_of_any_size_is_exported():
-    kernel = jnp.ones((1, 1, 16, 16))
+# Of each formulation the first.
+OF_EACH = [*{c[0]: c for c in reversed(CASES)}.values()]
+
+
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", OF_EACH)
+@pytest.mark.parametrize("products", ["float32", "bfloat16"])
+def test_a_step_on_a_batch_of_any_size_is_exported(
+        name, size, window, stride, padding, channels, features, groups, products):
+    kernel = jax.ShapeDtypeStruct((*window, channels // groups, features), jnp.float32)
+
+    def gradients(x, kernel):
+        def loss(x, kernel):
+            return jnp.sum(jnp.square(ops.conv2d(x, kernel, stride, padding, groups)))
+        return jax.grad(loss, (0, 1))(x, kernel)
+
     [batch] = jax.export.symbolic_shape("batch")
-    exported = jax.export.export(jax.jit(lambda x: ops.conv2d(x, kernel)))(
-        jax.ShapeDtypeStruct((batch, 3, 3, 16), jnp.float32))
-    assert exported.out_avals[0].shape == (batch, 3, 3, 16)
+    x = jax.ShapeDtypeStruct((batch, *size, channels), jnp.float32)
+    with ops.using("fast"), ops.products(products):
+        assert ops.formulation(x, kernel, stride, padding, groups) == name
+        exported = jax.export.export(jax.jit(gradients))(x, kernel)
+    assert [a.shape for a in exported.out_avals] == [x.shape, kernel.shape]
+
+
+def test_winograd_of_a_batch_of_any_size_is_that_of_its_images():
+    x, kernel = (jnp.float32(a) for a in arrays((9, 7), (3, 3), 32, 33, 1))
+    [batch] = jax.export.symbolic_shape("batch")
+    with ops.using("fast"):
+        assert ops.formulation(x, kernel) == "winograd"
+        exported = jax.export.export(jax.jit(ops.conv2d))(
+            jax.ShapeDtypeStruct((batch, *x.shape[1:]), jnp.float32), kernel)
+    np.testing.assert_allclose(exported.call(x, kernel), definition(x, kernel, 1, "SAME", 1),
+                               rtol=1e-4, atol=1e-4)
 
 
 def test_products_are_of_float32_or_bfloat16():
@@ -353,9 +379,8 @@ def test_products_are_of_float32_or_bfloat16():
         ops.products("bf16")
 
 
-# The first of each formulation, and the last in the slow tests: a second derivative compiles for
-# seconds.
-FEWER = [*{c[0]: c for c in reversed(CASES)}.values(),
+# The last of each too in the slow tests: a second derivative compiles for seconds.
+FEWER = [*OF_EACH,
          *(pytest.param(*c, marks=pytest.mark.slow) for c in {c[0]: c for c in CASES}.values())]
 
 
@@ -605,9 +630,20 @@ def test_a_row_is_cut_into_as_many_parts_as_leave_each_its_columns(cols, feature
     assert rows._parts(g) == parts
 
 
-def test_no_images_have_no_outputs():
-    assert ops.conv2d(jnp.ones((0, 28, 28, 1)), jnp.ones((5, 5, 1, 6)), 1, 2).shape == (
-        0, 28, 28, 6)
+@pytest.mark.parametrize("name,size,window,stride,padding,channels,features,groups", OF_EACH)
+def test_no_images_have_no_outputs_and_a_gradient_of_zeros(
+        name, size, window, stride, padding, channels, features, groups):
+    x, kernel = (jnp.float32(a) for a in arrays(size, window, channels, features, groups))
+
+    def convolved(x, kernel):
+        y = ops.conv2d(x, kernel, stride, padding, groups)
+        return jnp.sum(y), y
+
+    with ops.using("fast"):
+        assert ops.formulation(x[:0], kernel, stride, padding, groups) == name
+        (dx, dkernel), y = jax.grad(convolved, (0, 1), has_aux=True)(x[:0], kernel)
+    assert len(y) == len(dx) == 0 and dx.shape[1:] == x.shape[1:]
+    np.testing.assert_array_equal(dkernel, np.zeros(kernel.shape))
 
 
 @pytest.mark.parametrize("dtype,groups,name", [
