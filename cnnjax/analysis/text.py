@@ -1,4 +1,4 @@
-"""Text: tables as lines, and names as Matplotlib is to draw them."""
+"""Text: tables as lines, numbers with a prefix, and names as Matplotlib is to draw them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,15 @@ def aligned(cells: Sequence[Sequence[str]], numbers: Collection[int] = ()) -> st
         cell.rjust(width) if i in numbers else cell.ljust(width)
         for i, (cell, width) in enumerate(zip(line, widths, strict=True))).rstrip()
         for line in cells)
+
+
+def size(count: float, unit: str = "B") -> str:
+    """Returns "12.3 MB": powers of 1,000, three digits."""
+    for prefix in ("", "k", "M", "G", "T"):
+        if abs(count) < 999.5 or prefix == "T":  # What rounds to 1,000 is 1 of the next.
+            break
+        count /= 1000
+    return f"{count:.3g} {prefix}{unit}".strip()
 
 
 def label(name: str, most: int | None = None) -> str:

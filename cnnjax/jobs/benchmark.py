@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cnnjax import allocator
-from cnnjax.analysis import summarize
+from cnnjax.analysis import summarize, text
 from cnnjax.jobs import ahead, backend, console, course, overview, record, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
@@ -236,7 +236,7 @@ def _about(experiment: Experiment, phase: Phase) -> dict[str, Any]:
 
 def rows(values: dict[str, Any]) -> dict[str, str]:
     """Returns the table of what `measure` returned."""
-    times, xla, count = values["times"], values["xla_per_device"], console.size
+    times, xla, count = values["times"], values["xla_per_device"], text.size
     height, width = values["image_size"]
     beyond, share = values["loop_beyond_slower_ms"], values["loop_over_slower"] - 1
     compilation = values["compilation"]

@@ -49,15 +49,6 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def size(count: float, unit: str = "B") -> str:
-    """Returns "12.3 MB": powers of 1,000, three digits."""
-    for prefix in ("", "k", "M", "G", "T"):
-        if abs(count) < 999.5 or prefix == "T":  # What rounds to 1,000 is 1 of the next.
-            break
-        count /= 1000
-    return f"{count:.3g} {prefix}{unit}".strip()
-
-
 def other_files(counts: Mapping[str, int]) -> str:
     """Returns how many files are no images by their extension, the most frequent twenty."""
     found = sorted(counts.items(), key=lambda item: -item[1])[:20]

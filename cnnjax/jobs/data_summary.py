@@ -11,6 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.analysis import text
 from cnnjax.analysis.rendering import colors_shown
 from cnnjax.checkpoint import warn
 from cnnjax.data.survey import Survey, duplicates, survey
@@ -93,7 +94,7 @@ def _print(values: dict[str, Any], experiment: Experiment) -> None:
         console.print_table(f"{values['data']}, {name}", {
             "examples": f"{part['examples']:,}" + (
                 f", of which {part['readable']:,} can be read" if part["bad_files"] else ""),
-            **({"on disk": console.size(part["bytes"])} if part["bytes"] else {}),
+            **({"on disk": text.size(part["bytes"])} if part["bytes"] else {}),
             **({"not read": console.other_files(part["not_read"])} if part["not_read"] else {}),
             "sizes": _sizes(part),
             "kinds": ", ".join(f"{kind}: {count:,}" for kind, count in part["kinds"].items()),

@@ -11,6 +11,7 @@ from jax import export
 from ml_collections import ConfigDict
 
 from cnnjax import ops, weights
+from cnnjax.analysis import text
 from cnnjax.data import augment
 from cnnjax.files import write_whole
 from cnnjax.jobs import backend, console, pretrained, workdir
@@ -52,9 +53,9 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     error = check(model, folder, kind, named)
     console.print_table(f"Exported to {folder}", {
         "model": f"{model.name} from {model.where}",
-        PROGRAM: f"{console.size(len(program))}, any batch of {_input_shape(model)} {kind}, for "
+        PROGRAM: f"{text.size(len(program))}, any batch of {_input_shape(model)} {kind}, for "
                  f"{', '.join(PLATFORMS)}",
-        WEIGHTS: f"{console.size((folder / WEIGHTS).stat().st_size)}, in torch's names" if named
+        WEIGHTS: f"{text.size((folder / WEIGHTS).stat().st_size)}, in torch's names" if named
                  else f"left out: no names in torch are known for the tensors of {model.name}",
         ABOUT: "preprocessing and class names",
         "checked": "read back: " + "equal weights, " * named

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from cnnjax.analysis import summarize
+from cnnjax.analysis import summarize, text
 from cnnjax.analysis.kinds import MULTIPLY
-from cnnjax.jobs import console
 from cnnjax.types import UserError
 
 if TYPE_CHECKING:
@@ -42,15 +41,15 @@ def check(experiment: Experiment, trains: bool = True) -> None:
         fixed //= experiment.mesh.size  # At the least: nothing is gathered all at once.
     if fixed > limit:
         raise UserError(
-            f"The state of {config.model.name} takes {console.size(fixed)}, but a device has "
-            f"{console.size(limit)}: choose smaller --config.model.* arguments (here: "
+            f"The state of {config.model.name} takes {text.size(fixed)}, but a device has "
+            f"{text.size(limit)}: choose smaller --config.model.* arguments (here: "
             f"{_arguments(config)}) or a smaller --config.data.image_size.")
     shape = experiment.dataset.train.image_shape
     if trains and shape and config.data.placement == "device":
         size = len(experiment.dataset.train) * math.prod(shape)
         if size + fixed > limit:
-            raise UserError(f"data.placement is device, but the images take {console.size(size)} "
-                            f"and a device has {console.size(limit)}: set "
+            raise UserError(f"data.placement is device, but the images take {text.size(size)} "
+                            f"and a device has {text.size(limit)}: set "
                             "--config.data.placement=stream.")
     largest = max(1, config.train.batch_size // experiment.mesh.size // config.train.accumulate)
     # What is computed again need not be kept.
@@ -65,8 +64,8 @@ def check(experiment: Experiment, trains: bool = True) -> None:
         if fixed + rows * one > limit:
             raise UserError(
                 f"{key}={rows * experiment.mesh.size} images of {size[0]}x{size[1]} pixels take at "
-                f"least {console.size(fixed + rows * one)} on a device that has "
-                f"{console.size(limit)}: set a smaller --config.{key} or "
+                f"least {text.size(fixed + rows * one)} on a device that has "
+                f"{text.size(limit)}: set a smaller --config.{key} or "
                 "--config.data.image_size" + (
                     ", or take the batch in --config.train.accumulate parts." if parts else "."))
 

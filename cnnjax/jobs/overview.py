@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from cnnjax import data, trees
+from cnnjax.analysis import text
 from cnnjax.jobs import ahead, backend, console, course, initial_weights
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import Inputs
@@ -26,7 +27,7 @@ def rows(experiment: Experiment, feed: data.Feed) -> dict[str, str]:
     return {
         "model": config.model.name,
         "parameters": f"{trees.count(experiment.abstract_state.params):,}",
-        "multiply-adds": f"{console.size(experiment.multiply_adds, '')} an image of "
+        "multiply-adds": f"{text.size(experiment.multiply_adds, '')} an image of "
                          f"{size[0]}x{size[1]}x{experiment.preprocess.channels}",
         "data": f"{dataset.name}: {examples:,} to train, {len(dataset.eval.source):,} to evaluate, "
                 f"{dataset.num_classes} classes, "
@@ -93,9 +94,9 @@ def dry_run(experiment: Experiment) -> None:
         experiment, feed) | {
         "learning rate": console.sparkline(experiment.learning_rate, experiment.total_steps),
         "compilation": console.duration(seconds),
-        "memory of a step": f"{console.size(memory.argument_size_in_bytes)} of arguments "
+        "memory of a step": f"{text.size(memory.argument_size_in_bytes)} of arguments "
                             "(state, resident data, batch), "
-                            f"{console.size(memory.temp_size_in_bytes)} of temporaries"
+                            f"{text.size(memory.temp_size_in_bytes)} of temporaries"
         if memory else "unknown on this backend",
     })
 

@@ -9,13 +9,6 @@ from rich.console import Console
 from cnnjax.jobs import console
 
 
-@pytest.mark.parametrize("count,text", [
-    (0, "0 B"), (999, "999 B"), (1_000, "1 kB"), (1_234_567, "1.23 MB"), (999_499, "999 kB"),
-    (999_700, "1 MB"), (999_700_000_000, "1 TB"), (5e15, "5e+03 TB")])
-def test_sizes_have_three_digits_and_the_prefix_that_rounding_gives_them(count, text):
-    assert console.size(count) == text
-
-
 @pytest.mark.parametrize("seconds,text", [
     (0, "0.0 s"), (59.94, "59.9 s"), (59.96, "1:00"), (3599.4, "59:59"), (3599.6, "1:00:00")])
 def test_a_duration_that_rounds_to_a_minute_or_an_hour_is_one(seconds, text):

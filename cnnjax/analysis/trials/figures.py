@@ -254,17 +254,8 @@ def _equal_cost_bars(axes, trials: Sequence[Group], layout: Layout,
 
 def _cost(members: Sequence[Group]) -> str:
     costs = sorted({t.cost("multiply_adds") for t in members})
-    low, high = short(costs[0]), short(costs[-1])
+    low, high = text.size(costs[0], ""), text.size(costs[-1], "")
     return low if low == high else f"{low} to {high}"
-
-
-def short(value: float) -> str:
-    """Returns "31.2 M": three digits and a power of 1,000."""
-    for letter in ("", " k", " M", " G", " T"):
-        if abs(value) < 999.5 or letter == " T":
-            break
-        value /= 1000
-    return f"{value:.3g}{letter}"
 
 
 def _log_if_wide(axes, values: Sequence[float]) -> None:
@@ -276,7 +267,7 @@ def _log_if_wide(axes, values: Sequence[float]) -> None:
         narrow = max(values) < 1000 * min(values)
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: text.size(value, "")))
 
 
 def _seeds(trials: Sequence[Group]) -> str:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from cnnjax import ops, trees
+from cnnjax.analysis import text
 from cnnjax.files import write_whole
 from cnnjax.jobs import console, pretrained, workdir
 from cnnjax.jobs.images import open_images
@@ -41,7 +42,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     written = _write(out, _title(subject), _facts(subject), subject.remarks, sections)
     console.print_table("Looked inside", {
         "model": model.name, "weights": model.where, "images": f"{len(subject.pixels):,} of "
-        f"{images.what}", "page": f"{out / PAGE} ({console.size((out / PAGE).stat().st_size)})",
+        f"{images.what}", "page": f"{out / PAGE} ({text.size((out / PAGE).stat().st_size)})",
         "figures": f"{written} PNGs", "time": console.duration(time.perf_counter() - begun)})
     return 0
 
@@ -83,7 +84,7 @@ def _facts(subject: Subject) -> list[tuple[str, str]]:
              ("looked at", f"{len(subject.pixels):,}"), ("classes", f"{len(subject.classes):,}"),
              ("input", f"{height}x{width}x{channels}"),
              ("parameters", f"{trees.count(subject.model.variables['params']):,}"),
-             ("multiply-adds", console.size(subject.summary.macs, "")),
+             ("multiply-adds", text.size(subject.summary.macs, "")),
              ("depth", str(subject.summary.depth or "unknown"))]
     if subject.labels is not None:
         facts.append(("top-1 of these", f"{(subject.said == subject.labels).mean():.2%}"))

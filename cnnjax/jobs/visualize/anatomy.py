@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from cnnjax.analysis import EffectiveField, effective_field
+from cnnjax.analysis import EffectiveField, effective_field, text
 from cnnjax.analysis.rendering import PALETTE, as_rgb, fitted, framed, heat
 from cnnjax.analysis.summary import Summary
-from cnnjax.jobs import console
 from cnnjax.jobs.visualize.page import Figure, Row, Section, Table, Text, Tile
 from cnnjax.jobs.visualize.subject import SIDE, Subject
 from cnnjax.types import UserError
@@ -65,7 +64,7 @@ def _layers(summary: Summary) -> Table:
     total = ("total", "", "", "", f"{summary.params:,}", f"{summary.macs:,}", "")
     return Table(("layer", "type", "output", "kernel", "parameters", "multiply-adds", "sees (px)"),
                  [*rows, total], numbers=(2, 3, 4, 5, 6), title=f"All {len(rows)} layers, "
-                 f"{summary.params:,} parameters, {console.size(summary.macs, '')} multiply-adds "
+                 f"{summary.params:,} parameters, {text.size(summary.macs, '')} multiply-adds "
                  "an image", folded=True)
 
 
