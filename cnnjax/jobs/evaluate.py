@@ -16,12 +16,12 @@ from cnnjax.jobs import console, hosts, overview, pretrained, probing, robustnes
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import evaluated
 from cnnjax.jobs.experiment import Experiment
-from cnnjax.jobs.model_input import takes_images
+from cnnjax.jobs.model_input import preprocess_of, takes_images
 from cnnjax.jobs.named_data import warn_of_another_division
 from cnnjax.jobs.record import agree
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
-from cnnjax.types import Preprocess, UserError
+from cnnjax.types import UserError
 
 PyTree = Any
 RESULT, PICTURE = "evaluate.json", "evaluate.png"
@@ -49,8 +49,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     workdir.check_same_experiment(record["config"], config, folder,
                                   besides=("data.name", "data.eval_split"))
     kinds = robustness.kinds_of(config)
-    experiment = experiment_lib.build(config, Preprocess.from_dict(record["preprocess"]),
-                                      trains=False)
+    experiment = experiment_lib.build(config, preprocess_of(record), trains=False)
     if list(names := experiment.dataset.class_names) != record["class_names"]:
         raise UserError(f"The classes of {experiment.dataset.name} are not those that the model "
                         f"in {folder} was trained for: "

@@ -23,7 +23,6 @@ from cnnjax.jobs import backend, course, initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
 from cnnjax.jobs.model_input import (
     at_eval_size,
-    check_eval_size,
     check_input_size,
     check_train_size,
     make_preprocess,
@@ -48,6 +47,7 @@ class Experiment:
       module: the model, for the classes of the data set.
       dtype: of activations; parameters are float32.
       preprocess: how an image becomes the model's input.
+      own_size: (H, W) of that input where `eval.image_size` says nothing.
       mesh: the devices, along one axis "data".
       phases: of the run, one or two (`jobs.phases`).
       schedule: when to log, evaluate, save and stop.
@@ -63,6 +63,7 @@ class Experiment:
     module: nn.Module
     dtype: Any
     preprocess: Preprocess
+    own_size: tuple[int, int]
     mesh: Mesh
     phases: tuple[Phase, ...]
     schedule: Schedule
@@ -176,8 +177,6 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     Raises:
       UserError: for anything that could be known before the first step.
     """
-    if trains:
-        check_eval_size(config)
     mesh = make_mesh(config.devices)
     ops.set_default(config.ops)
     ops.set_products(backend.product_type(config.precision))
@@ -190,7 +189,7 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         config.model.update(weights.arguments)
     preprocess = saved_preprocess or make_preprocess(
         config, dataset, weights and weights.preprocess)
-    train_size = recipe.train_size(config, preprocess)
+    train_size, own_size = recipe.train_size(config, preprocess), preprocess.size
     preprocess = at_eval_size(config, preprocess)
     dtype = compute_dtype(config.precision)
     module = make_module(config, dataset.num_classes, dtype)
@@ -199,7 +198,8 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         check_train_size(config, module, preprocess, params, train_size)
     experiment = Experiment(
         config=config, dataset=dataset, module=module, dtype=dtype, preprocess=preprocess,
-        mesh=mesh, phases=(), schedule=None, abstract_state=None, weights=weights)
+        own_size=own_size, mesh=mesh, phases=(), schedule=None, abstract_state=None,
+        weights=weights)
     teacher = load_teacher(config, dataset, preprocess, dtype) if trains else None
     sharded = config.sharding.fsdp_min_size or config.sharding.rules
     parts = Parts(

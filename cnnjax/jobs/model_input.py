@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -97,22 +98,20 @@ def at_eval_size(config: ConfigDict, preprocess: Preprocess) -> Preprocess:
 
     Args:
       config: of the run.
-      preprocess: of the config; or of an earlier session, which may have evaluated at another size.
+      preprocess: of the config, or of an earlier session (`preprocess_of`).
     """
     side = config.eval.image_size or config.data.image_size
     return dataclasses.replace(preprocess, size=(side, side)) if side else preprocess
 
 
-def check_eval_size(config: ConfigDict) -> None:
-    """Raises a UserError if a run that trains says at what size to evaluate alone.
+def preprocess_of(saved: Mapping[str, Any]) -> Preprocess:
+    """Returns the preprocessing of the run that made a checkpoint, without its `eval.image_size`.
 
-    Its checkpoints hold the size of the evaluation, so that none would say what it trained on;
-    `train.progressive` does.
+    Args:
+      saved: the record beside the checkpoint.
     """
-    if config.eval.image_size and not (config.data.image_size or config.train.progressive):
-        raise UserError("eval.image_size is set, so data.image_size must be too: give the pixels "
-                        "to train on, such as --config.data.image_size=160. A run that has begun "
-                        "without it trains on without eval.image_size; --job=evaluate takes it.")
+    found = Preprocess.from_dict(saved["preprocess"])
+    return dataclasses.replace(found, size=tuple(saved.get("own_size", found.size)))
 
 
 def check_train_size(config: ConfigDict, module: nn.Module, preprocess: Preprocess, params: Any,

@@ -17,7 +17,7 @@ from cnnjax import weights
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.data import Dataset
 from cnnjax.jobs import workdir
-from cnnjax.jobs.model_input import at_eval_size
+from cnnjax.jobs.model_input import at_eval_size, preprocess_of
 from cnnjax.jobs.phases import NO_WEIGHTS
 from cnnjax.types import Preprocess, UserError, did_you_mean
 
@@ -41,11 +41,11 @@ def open_model(config: ConfigDict, folder: Path, dtype: Any) -> weights.Pretrain
         checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True,
                                   metric=config.checkpoint.metric)
         step = checkpoints.find(config.eval.checkpoint)
-        workdir.check_same_experiment(checkpoints.record(step)["config"], config, folder,
-                                      besides=_WHICH_IMAGES)
+        record = checkpoints.record(step)
+        workdir.check_same_experiment(record["config"], config, folder, besides=_WHICH_IMAGES)
         found = weights.load(config.model.name, folder / workdir.CHECKPOINTS / str(step),
                              **arguments)
-        return _at_size(found, at_eval_size(config, found.preprocess),
+        return _at_size(found, at_eval_size(config, preprocess_of(record)),
                         "eval.image_size" if config.eval.image_size else "data.image_size")
     if config.weights.path in (None, NO_WEIGHTS):
         workdir.check_one_run(folder)

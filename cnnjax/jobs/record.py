@@ -24,6 +24,7 @@ def describe(experiment: Experiment) -> dict[str, Any]:
                   "params": trees.count(experiment.abstract_state.params),
                   "dtype": experiment.dtype.name},
         "preprocess": experiment.preprocess.to_dict(),
+        "own_size": list(experiment.own_size),
         "class_names": list(dataset.class_names),
         "data": _data(dataset),
         "teacher": _digest(experiment.teacher),

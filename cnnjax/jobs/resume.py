@@ -13,6 +13,7 @@ from cnnjax import sweeps
 from cnnjax.checkpoint import Checkpoints
 from cnnjax.jobs import faults, record, workdir
 from cnnjax.jobs.experiment import Experiment
+from cnnjax.jobs.model_input import preprocess_of
 from cnnjax.types import Preprocess, UserError
 
 
@@ -21,7 +22,7 @@ def saved_preprocess(config: ConfigDict, folder: Path) -> Preprocess | None:
     if config.weights.path is None or not workdir.has_checkpoints(folder):
         return None
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
-    return Preprocess.from_dict(checkpoints.record(checkpoints.find("last"))["preprocess"])
+    return preprocess_of(checkpoints.record(checkpoints.find("last")))
 
 
 def has_ended(config: ConfigDict, folder: Path, saved: dict[str, Any] | None) -> bool:

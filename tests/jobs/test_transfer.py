@@ -165,6 +165,22 @@ def test_a_run_that_was_evaluated_at_another_size_goes_on_with_its_training_size
     assert resumed.preprocess.size == resumed.parts.train_size == (8, 8)
 
 
+def test_a_run_at_the_weights_own_size_may_be_evaluated_at_another_from_any_resume_on(
+        whole, pretrained, tmp_path):
+    folder = tmp_path / "run"
+    assert train(folder, "--config.train.stop_after_steps=13") == 0
+    evaluated_at = "--config.eval.image_size=12"
+    assert train(folder, "--config.train.stop_after_steps=15", evaluated_at) == 0
+    assert train(folder, evaluated_at) == 0
+    assert summary(folder)["params_sha256"] == summary(whole)["params_sha256"]
+    assert restored(folder, 22)[1]["preprocess"]["size"] == [12, 12]
+    # Without it, all is as if it had never been.
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}",
+                 "--config.eval.image_size=0"]) == 0
+    found = json.loads((folder / "evaluate.json").read_text())
+    assert found["eval_loss"] == pytest.approx(lines(whole)[-1]["eval_loss"], rel=1e-6)
+
+
 def test_a_run_at_the_images_own_size_is_evaluated_and_labels_at_another(whole, tmp_path):
     folder = tmp_path / "moved"
     shutil.copytree(whole, folder)
