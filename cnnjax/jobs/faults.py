@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from cnnjax.checkpoint import Checkpoints, warn
-from cnnjax.jobs import hosts, workdir
+from cnnjax.jobs import hosts, record, workdir
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train.loop import NonFiniteLossError
 from cnnjax.types import UserError
@@ -24,10 +24,10 @@ from cnnjax.types import UserError
 ROLLBACKS = "rollbacks.json"
 
 
-def rollbacks(config: ConfigDict, folder: Path, step: int, record: Mapping[str, Any]) -> int:
+def rollbacks(config: ConfigDict, folder: Path, step: int, saved: Mapping[str, Any]) -> int:
     """Returns how often the run has been rolled back that starts from this step and record."""
     last_step, last_count = rolled_back_to(config, folder)
-    return max(record.get("rollbacks", 0), last_count if last_step == step else 0)
+    return max(saved.get("rollbacks", 0), last_count if last_step == step else 0)
 
 
 def rolled_back_to(config: ConfigDict, folder: Path) -> tuple[int | None, int]:
@@ -36,7 +36,7 @@ def rolled_back_to(config: ConfigDict, folder: Path) -> tuple[int | None, int]:
         last = workdir.read_json(folder / ROLLBACKS) or {}
         if last:
             # Of a run that began anew with another config the file says nothing.
-            workdir.check_same_experiment(last["config"], config, folder)
+            record.check_goes_on(last["config"], config, folder)
             return last["step"], last["count"]
     return None, 0
 

@@ -48,7 +48,7 @@ def finished(experiment: Experiment, folder: Path) -> dict[str, Any] | None:
     """
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.holds_run(folder):
-        workdir.check_same_experiment(saved, experiment.config, folder)
+        record.check_goes_on(saved, experiment.config, folder)
         _check_moved(experiment, folder, saved)
     finished = workdir.read_json(folder / workdir.SUMMARY)
     if sweeps.is_over(finished) and finished.get("steps") == experiment.schedule.stop:
@@ -66,6 +66,7 @@ class Start:
     unmeasured_since: int | None = None  # See `loop.Hooks.save`.
     # What was logged of a step that was none to evaluate, where the run now ends.
     logged: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: str | None = None  # What they were, if it began from any: see `record.describe`.
 
     @property
     def recorded(self) -> int:
@@ -77,8 +78,8 @@ def find_start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -
     """Returns where a run begins.
 
     Raises:
-      UserError: if the last checkpoint is of another experiment, other data or another teacher, or
-        is past the end of this run.
+      UserError: if the last checkpoint is of another experiment, other data, other weights to start
+        from or another teacher, or is past the end of this run.
     """
     steps = checkpoints.steps()
     if not steps:
@@ -86,12 +87,13 @@ def find_start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -
     step = steps[-1]
     saved = checkpoints.record(step)
     # The workdir's config.json may have been lost, or be another's; this one belongs to the arrays.
-    workdir.check_same_experiment(saved["config"], experiment.config, folder)
+    record.check_goes_on(saved["config"], experiment.config, folder)
     if step > experiment.schedule.stop:
         raise UserError(f"The newest checkpoint in {folder} is at step {step}, past the end of a "
                         f"run of {experiment.schedule.stop} steps: train longer, or in another "
                         "--workdir.")
     _check_same_data(experiment, saved["data"]["fingerprint"])
+    record.check_same_weights(experiment, saved)
     record.check_same_teacher(experiment, saved)
     measured, logged = saved["metrics"], {}
     unmeasured_since = measured.get("unmeasured_since")
@@ -101,15 +103,17 @@ def find_start(experiment: Experiment, folder: Path, checkpoints: Checkpoints) -
         logged = {key: value for key, value in measured.items()
                   if key.startswith("train_") or key == "images_per_second"}
     return Start(step, measured.get("seconds", 0.0),
-                 faults.rollbacks(experiment.config, folder, step, saved), unmeasured_since, logged)
+                 faults.rollbacks(experiment.config, folder, step, saved), unmeasured_since, logged,
+                 saved.get("weights"))
 
 
 def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any]) -> None:
-    """Raises a UserError if the run in the folder is of data or a teacher elsewhere that differ."""
-    pairs = [("data.name", saved["data"]["name"], experiment.config.data.name)]
-    if other_teacher := record.is_moved(saved, experiment.config.distill.weights):
-        pairs += [("distill.weights", saved["distill"]["weights"],
-                   experiment.config.distill.weights)]
+    """Raises a UserError if the run in the folder is of other data, weights or teacher."""
+    config = experiment.config
+    pairs = [("data.name", saved["data"]["name"], config.data.name),
+             ("weights.path", saved.get("weights", {}).get("path"), config.weights.path)]
+    if other_teacher := record.is_moved(saved, config.distill.weights):
+        pairs += [("distill.weights", saved["distill"]["weights"], config.distill.weights)]
     moved = [(key, there, here) for key, there, here in pairs if there != here]
     if not moved:
         return
@@ -121,6 +125,7 @@ def _check_moved(experiment: Experiment, folder: Path, saved: Mapping[str, Any])
     checkpoints = Checkpoints(folder / workdir.CHECKPOINTS, read_only=True)
     last = checkpoints.record(checkpoints.find("last"))
     _check_same_data(experiment, last["data"]["fingerprint"])
+    record.check_same_weights(experiment, last)
     if other_teacher:
         record.check_same_teacher(experiment, last)
 

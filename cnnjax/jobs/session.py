@@ -33,7 +33,8 @@ class Session:
                  start: resume.Start):
         self._experiment, self._folder = experiment, folder
         self._checkpoints, self._start = checkpoints, start
-        self._record = record.describe(experiment) | {"rollbacks": start.rollbacks}
+        self._record = record.describe(experiment, start.weights) | {
+            "rollbacks": start.rollbacks}
         self._rates: list[float] = []
         self._saved: dict[str, float] = {}  # The values of the last save, whether it failed or not.
         self._writer = None

@@ -49,7 +49,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     workdir.check_no_sweep(folder)
     saved = workdir.read_json(folder / workdir.CONFIG)
     if saved is not None and workdir.holds_run(folder):
-        workdir.check_same_experiment(saved, config, folder)
+        record.check_goes_on(saved, config, folder)
     backend.warn_of_products(config.precision)
     preprocess = resume.saved_preprocess(config, folder)
     over = not dry_run and resume.has_ended(config, folder, saved)

@@ -5,6 +5,7 @@ import csv
 import dataclasses
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from cnnjax.checkpoint import Checkpoints
 from cnnjax.command_line import main
 from cnnjax.data import augment, open_dataset
 from cnnjax.jobs import experiment as experiment_lib
-from cnnjax.jobs import initial_weights, workdir
+from cnnjax.jobs import initial_weights, record, workdir
 from cnnjax.jobs import train as train_job
 from cnnjax.types import Preprocess, UserError
 
@@ -163,6 +164,33 @@ def test_a_run_that_was_evaluated_at_another_size_goes_on_with_its_training_size
     saved = dataclasses.replace(PREPROCESS, size=(12, 12))  # Of eval.image_size=12.
     resumed = experiment_lib.build(config, saved)
     assert resumed.preprocess.size == resumed.parts.train_size == (8, 8)
+
+
+def test_a_run_goes_on_with_its_weights_elsewhere_and_with_no_others(
+        whole, tmp_path, monkeypatch, capsys):
+    seeds = {"a.safetensors": 7, "moved.safetensors": 7, "other.safetensors": 8}
+    monkeypatch.setattr(weights_lib, "load", lambda name, path, *args, **more: opened(
+        *weights(seeds[path])))
+    folder, other = tmp_path / "run", "are not those that this run has started from"
+    assert train(folder, "--config.train.stop_after_steps=13") == 0
+    assert train(folder, path="other.safetensors") == 2 and other in capsys.readouterr().err
+    assert train(folder, "--config.train.stop_after_steps=15", path="moved.safetensors") == 0
+    assert train(folder, path="a.safetensors") == 0
+    assert summary(folder)["params_sha256"] == summary(whole)["params_sha256"]
+    assert train(folder, path="moved.safetensors") == 0  # Finished.
+    assert train(folder, path="other.safetensors") == 2 and other in capsys.readouterr().err
+    assert train(folder, path="random") == 2
+    assert main(["launch.py", "--job=evaluate", f"--workdir={folder}",
+                 "--config.weights.path=moved.safetensors"]) == 2  # That would evaluate no file.
+
+
+def test_a_checkpoint_without_a_record_of_its_weights_takes_none_from_elsewhere():
+    config = config_lib.default()
+    config.weights.path = "new"
+    run = types.SimpleNamespace(config=config)
+    record.check_same_weights(run, {"config": {"weights": {"path": "new"}}})
+    with pytest.raises(UserError, match="Give --config.weights.path=old"):
+        record.check_same_weights(run, {"config": {"weights": {"path": "old"}}})
 
 
 def test_a_run_at_the_weights_own_size_may_be_evaluated_at_another_from_any_resume_on(
