@@ -208,8 +208,8 @@ def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,
       threads: that read and decode; 0 for one a core.
       interpolation: "bilinear" or "bicubic".
       repeats: of `TrainOrder`, for repeated augmentation.
-      on_error: "raise", or "skip" to put the next good example in the place of one that cannot be
-        read.
+      on_error: "raise", or "skip" to put another example in the place of one that cannot be read
+        (`Reader`).
       report: (index, name, reason), called for each time that one was skipped.
       workers: processes that read and decode in the place of threads; 0 for none.
 

@@ -34,9 +34,10 @@ def read_each(source: RandomAccess, indices: Sequence[int]
 class Reader:
     """Reads the examples of a split, all of one shape once they are transformed.
 
-    With `skip`, a bad example is replaced by the next good one of the split, the first coming
-    after the last: a function of its index alone, so that batches do not depend on threads, hosts
-    or where a run was resumed.
+    With `skip`, a bad example is replaced by the first good one of those 1, 3, 7, 15, … places
+    after it, the split being a ring: a function of its index alone, so that batches do not depend
+    on threads, hosts or where a run was resumed. Of a damaged shard the next good example would
+    take the place of all n; so none takes that of more than log2(n) + 1.
 
     Args:
       split: where they come from.
@@ -83,16 +84,21 @@ class Reader:
         return self._split.of_another_size(index, example[0]) or example
 
     def _replacement(self, bad: int) -> tuple[np.ndarray, int]:
-        count, passed = len(self._split), [bad]
-        index = self._replacements.get(bad, (bad + 1) % count)
-        while len(passed) < count:
+        known = self._replacements.get(bad)
+        for index in self._others(bad) if known is None else [known]:
             example = next(self.each([index]))
             if not isinstance(example, BadExample):
-                self._replacements.update(dict.fromkeys(passed, index))
+                self._replacements[bad] = index
                 return example
-            passed.append(index)
-            index = self._replacements.get(index, (index + 1) % count)
-        return self.check_some(count)
+        return self.check_some(len(self._split))
+
+    def _others(self, index: int) -> Iterator[int]:
+        """Yields those that may replace an example: in steps that double, and then all."""
+        count = len(self._split)
+        for doublings in range(1, count.bit_length()):
+            yield (index + 2**doublings - 1) % count
+        for step in range(1, count):
+            yield (index + step) % count
 
     def check_some(self, bad: int) -> None:
         """Raises a UserError if so many bad examples are all there are."""

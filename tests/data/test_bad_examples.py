@@ -10,6 +10,7 @@ from test_feed import collect as collect_train
 
 from cnnjax.data import make_eval_feed, make_train_feed, open_dataset
 from cnnjax.data.bad_examples import BadExample
+from cnnjax.data.dataset import Split
 from cnnjax.data.host import HostTransform
 from cnnjax.data.reader import Reader
 from cnnjax.data.stream import HostStream
@@ -17,8 +18,8 @@ from cnnjax.types import UserError
 
 DEVICE, STREAM, WORKERS = ({"placement": "device"}, {"placement": "stream"},
                            {"placement": "stream", "workers": 2})
-# Of 20: one, two in a row, and the last, whose place the first good one takes.
-BAD = {3: 4, 8: 10, 9: 10, 19: 0}
+# Of 20: one, two in a row, and the last, with those that take their places.
+BAD = {3: 4, 8: 11, 9: 10, 19: 0}
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def feeds(mesh):
 
 
 @pytest.mark.parametrize("way", [DEVICE, STREAM, WORKERS])
-def test_training_takes_the_next_good_example_instead(split, feeds, way):
+def test_training_takes_another_example_instead(split, feeds, way):
     feed, met = feeds(split, make_train_feed, seed=5, **way)
     batches = collect_train(feed, 0, 10)
     assert {index for index, _, _ in met} == set(BAD)
@@ -135,6 +136,33 @@ def test_a_bad_file_among_images_of_one_size_leaves_that_size(tmp_path, write_im
         write_image(tmp_path / "ab"[i % 2] / f"{i}.png", 8, 8, seed=i)
     (tmp_path / "a/0.png").write_bytes(b"")
     assert open_dataset(f"folder:{tmp_path}").train.image_shape == (8, 8, 3)
+
+
+class DamagedShards:
+    """Examples whose label is their index, of which those of some shards cannot be read."""
+
+    def __init__(self, count, bad):
+        self._count, self._bad = count, bad
+
+    def __len__(self):
+        return self._count
+
+    def __getitem__(self, index):
+        if index in self._bad:
+            raise BadExample(str(index), "is damaged", "copy it again")
+        return np.zeros((1, 1, 1), np.uint8), index
+
+
+@pytest.mark.parametrize("bad,most", [
+    (range(100, 164), 7), (range(936, 1000), 7), ([*range(100, 164), *range(170, 234)], 14),
+    ([i for i in range(1000) if i != 500], 999)])
+def test_no_example_takes_the_place_of_a_whole_shard(bad, most):
+    split = Split("train", DamagedShards(1000, set(bad)), (1, 1, 1))
+    labels = [label for _, (_, label), _ in Reader(split, skip=True).read(range(1000))]
+    counts = np.bincount([labels[i] for i in bad], minlength=1000)
+    assert not counts[list(bad)].any() and counts.max() <= most
+    assert [labels[i] for i in range(1000) if i not in set(bad)] == [
+        i for i in range(1000) if i not in set(bad)]
 
 
 def test_a_reader_in_another_process_says_what_it_met(folder):
