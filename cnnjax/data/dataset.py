@@ -126,6 +126,7 @@ class Dataset:
       fingerprint: 16 hex digits that change when the data change.
       divided: whether `eval` was drawn at random from the examples to train on: from others, even
         a single one more, another part is drawn.
+      notes: what was taken for granted, and what to do if it is not so; sentences.
     """
 
     name: str
@@ -136,6 +137,7 @@ class Dataset:
     std: tuple[float, ...]
     fingerprint: str
     divided: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def channels(self) -> int:

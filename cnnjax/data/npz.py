@@ -77,7 +77,8 @@ def open_npz(path: str | os.PathLike[str], train_split: str | None = None,
         contents = hashlib.file_digest(file, "sha256").hexdigest()
     return Dataset(name=where, class_names=class_names, train=train, eval=evaluation, mean=mean,
                    std=std, divided=bool(division), fingerprint=dataset.digest(
-                       contents, train.name, evaluation.name, division))
+                       contents, train.name, evaluation.name, division),
+                   notes=_notes(splits["train"][0].shape[1:], path))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -155,11 +156,22 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
 def _channels_first(shape: tuple[int, ...]) -> bool:
     """Whether the second axis is that of the channels, unless the last one is grey or RGB.
 
-    It is if it is the shortest, or if it is not part of a square and the two behind it are one:
-    [N, 200, 9, 9] are images [N, C, H, W], and [N, 9, 9, 200] are not.
+    It is if it is grey or RGB itself, or if it is not part of a square and the two behind it are
+    one: [N, 200, 9, 9] are images [N, C, H, W], and [N, 9, 9, 200] are not.
     """
     _, first, second, third = shape
-    return third not in (1, 3) and (first < min(second, third) or first != second == third)
+    return third not in (1, 3) and (
+        first in (1, 3) and first < min(second, third) or first != second == third)
+
+
+def _notes(shape: tuple[int, ...], path: Path) -> tuple[str, ...]:
+    """Says of images that are lower than they have channels how they were read."""
+    height, width, channels = shape
+    if channels in (1, 3) or height >= min(width, channels):
+        return ()
+    return (f"{path}: images [N, {height}, {width}, {channels}] are taken to be {height} high and "
+            f"{width} wide, of {channels} channels. If they are [N, C, H, W], save them as "
+            ".transpose(0, 2, 3, 1).",)
 
 
 def _class_names(arrays: Mapping[str, np.ndarray],

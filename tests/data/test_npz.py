@@ -32,6 +32,18 @@ def test_images_of_any_number_of_channels(write_npz, size, channels):
     assert channels == 3 or dataset.mean == dataset.std == (0.5,) * channels
 
 
+@pytest.mark.parametrize(("shape", "told"), [((8, 12, 13), True), ((12, 8, 13), False),
+                                             ((8, 12, 3), False), ((9, 9, 200), False)])
+def test_images_that_are_lower_than_they_have_channels_are_taken_with_a_note(
+        write_npz, shape, told):
+    images = np.zeros((50, *shape), np.uint8)
+    dataset = open_dataset(f"npz:{write_npz(x_train=images, x_test=images[:20])}")
+    assert dataset.train.image_shape == shape
+    notes = " ".join(dataset.notes)
+    assert ("8 high and 12 wide, of 13 channels" in notes and "transpose(0, 2, 3, 1)" in notes
+            ) is told is bool(notes)
+
+
 def test_medmnist_keys_and_class_names(tmp_path):
     np.savez(tmp_path / "m.npz", class_names=["no", "yes"], **{
         f"{split}_{kind}": np.zeros((n, 4, 4) if kind == "images" else (n, 1), np.uint8)

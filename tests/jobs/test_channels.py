@@ -185,3 +185,12 @@ def test_a_teacher_of_other_channels_is_refused_with_what_helps(
                  f"--config.distill.weights={rgb[0]}", f"--workdir={tmp_path / 'run'}"]) == 2
     error = capsys.readouterr().err
     assert f"takes images of 3 channels, and the student of {channels}: {advice}" in error
+
+
+def test_what_was_taken_for_granted_of_the_images_is_told(tmp_path, root, monkeypatch, capsys):
+    monkeypatch.chdir(root)
+    labels = np.arange(32) % 2
+    np.savez(tmp_path / "low.npz", images=np.zeros((32, 8, 12, 13), np.uint8), labels=labels)
+    assert main([*TINY, f"--config.data.name=npz:{tmp_path / 'low.npz'}", "--dry_run"]) == 0
+    captured = capsys.readouterr()
+    assert "Warning: " in captured.err and "8 high and 12 wide, of 13 channels" in captured.err
