@@ -213,8 +213,14 @@ def open_tfds(text: str, data_dir: str | os.PathLike[str] | None = None,
     train, evaluation = (_open_split(builder, name, keys, text)
                          for name in (train_split or "train", eval_split))
     mean, std = statistics.mean_and_std(TfdsName.parse(text).name, channels=train.channels)
+    depth = builder.info.features[keys[0]].shape[-1]
+    notes = () if depth not in (2, 4) else (
+        f"The images of {text} have {depth} channels, the last of which is their transparency: it "
+        f"is dropped, and they are read as RGB. What has another meaning can be saved as npz:PATH, "
+        "uint8 [N, H, W, C].",)
     return Dataset(name=text, class_names=tuple(label.names), train=train, eval=evaluation,
-                   mean=mean, std=std, fingerprint=_fingerprint(builder, train, evaluation))
+                   mean=mean, std=std, fingerprint=_fingerprint(builder, train, evaluation),
+                   notes=notes)
 
 
 def _feature_keys(builder: Any, text: str) -> tuple[str, str]:

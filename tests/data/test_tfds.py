@@ -61,6 +61,16 @@ def test_grey_images_of_one_size_are_read_at_once(write_tfds, encode):
     assert all((split.source[i][0] == images[i]).all() for i in range(7))
 
 
+@pytest.mark.parametrize("channels", [3, 4])
+def test_of_transparency_that_is_dropped_a_note_tells(write_tfds, encode, channels):
+    photos = [(encode(6, 5, i, ".png", channels), i % 3) for i in range(6)]
+    dataset = open_dataset("toy", data_dir=write_tfds({"train": photos, "test": photos},
+                                                      shape=(6, 5, channels)))
+    assert dataset.train.source[0][0].shape == (6, 5, 3) == dataset.train.image_shape
+    assert [("4 channels" in note, "read as RGB" in note) for note in dataset.notes] == [
+        (True, True)] * (channels == 4)
+
+
 def test_the_data_dir_comes_first_then_the_environment_then_home(toy, monkeypatch, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
