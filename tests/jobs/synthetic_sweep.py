@@ -74,11 +74,11 @@ def degradation(folder, seeds=(0, 1, 2)):
     return trials
 
 
-def grid(folder, seeds=(0, 1, 2)):
+def grid(folder, seeds=(0, 1, 2), rates=(0.001, 0.004, 0.016, 0.064, 1.024)):
     """Writes rates against batch sizes, the best along the diagonal."""
     trials = [Trial(f"batch_{batch}_lr_{lr}", {"train.batch_size": batch, "schedule.lr": lr},
                     {"lr": lr, "batch": batch})
-              for batch in (8, 32, 128, 512) for lr in (0.001, 0.004, 0.016, 0.064, 1.024)]
+              for batch in (8, 32, 128, 512) for lr in rates]
     write_sweep(folder, trials, seeds, lambda trial, seed: dict(
         top1=0.95 - 0.03 * abs(math.log2(trial.tags["lr"] / trial.tags["batch"] / 0.0005))
         + 0.002 * seed, seconds=10.0 + 100 / trial.tags["batch"]),

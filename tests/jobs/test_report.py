@@ -3,6 +3,7 @@
 import csv
 import html.parser
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -288,6 +289,28 @@ def test_chromium_shows_the_page_without_an_error_or_a_request(make, width, tmp_
         browser.value("document.querySelector('#table tr.trial').click()")
         assert browser.value("document.querySelectorAll('#table tr.more').length") == 1
         assert browser.errors == [] and browser.requests == [page]
+
+
+@pytest.mark.slow
+def test_chromium_scrolls_a_grid_of_many_columns_in_its_own_box(tmp_path):
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    synthetic.grid(tmp_path, seeds=(0,), rates=[round(0.0001 * 1.5**i, 6) for i in range(16)])
+    report.run(config_lib.default(), tmp_path)
+    with load("chromium").Browser(chromium, tmp_path / "profile", 390) as browser:
+        browser.open((tmp_path / "report" / "index.html").as_uri())
+        assert browser.value("document.documentElement.scrollWidth") == 390
+        assert browser.value("(e => e.scrollWidth > 2 * e.clientWidth)"
+                             "(document.getElementById('grid'))")
+        # Of the cells of a row, and of the rates below the columns.
+        for texts, count in (("#grid g text", 64), ("#grid > svg > text:not(.soft)", 16 + 4)):
+            boxes = browser.value(f"[...document.querySelectorAll('{texts}')].map(e => "
+                                  "{const b = e.getBoundingClientRect();"
+                                  " return [b.top, b.left, b.right]})")
+            assert len(boxes) == count
+            for (top, _, right), (below, left, _) in itertools.pairwise(sorted(boxes)):
+                assert below > top + 1 or left > right
 
 
 def test_runs_of_a_sweep_keep_their_state_in_a_report_of_the_folder_above(tmp_path):

@@ -110,10 +110,11 @@ function logTicks(a, b) {
     }
   return found;
 }
-function frame(host, height) {
-  const width = Math.max(280, host.clientWidth);
+function frame(host, height, least = 0) {
+  const width = Math.max(280, host.clientWidth, least);
   const box = {left: 52, right: width - 12, top: 10, bottom: height - 44, width, height};
-  const svg = element("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "group"});
+  const svg = element("svg", {viewBox: `0 0 ${width} ${height}`, height, role: "group",
+    style: `min-width:${least}px`});
   host.replaceChildren(svg);
   return [svg, box];
 }
@@ -196,12 +197,15 @@ function drawGrid() {
   const sorted = key => [...new Set(sweep.trials.map(t => t.tags[key])
     .filter(v => v !== undefined))].sort((a, b) => a - b);
   const xs = sorted(kx), ys = sorted(ky);
-  const [svg, box] = frame($("grid"), Math.min(460, 70 + 46 * ys.length));
-  const w = (box.right - box.left) / xs.length, h = (box.bottom - box.top) / ys.length;
   const means = sweep.trials.map(t => t.top1.mean).filter(v => v !== null);
   const low = Math.min(...means), high = Math.max(...means);
   const cell = t => t.top1.mean === null ? "–"
     : t.states.stopped ? `(${percent(t.top1.mean, 1)})` : percent(t.top1.mean, 1);
+  // Columns are as wide as what stands in and below them, a letter being 7 pixels at most.
+  const letters = Math.max(...[...sweep.trials.map(cell), ...xs.map(exact)].map(s => s.length));
+  const [svg, box] = frame($("grid"), Math.min(460, 70 + 46 * ys.length),
+    64 + (7 * letters + 4) * xs.length);
+  const w = (box.right - box.left) / xs.length, h = (box.bottom - box.top) / ys.length;
   sweep.trials.forEach((t, i) => {
     if (t.tags[kx] === undefined || t.tags[ky] === undefined) return;
     const x = box.left + w * xs.indexOf(t.tags[kx]), mean = t.top1.mean;
