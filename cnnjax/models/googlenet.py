@@ -80,7 +80,7 @@ class AuxiliaryHead(nn.Module):
         x = nn.relu(self.dense(1024, dtype=self.dtype, name="fc1")(jax.lax.collapse(x, 1)))
         x = widened(x)
         x = nn.Dropout(self.dropout_rate, deterministic=not self.train)(x)
-        return self.head(self.num_classes, dtype=x.dtype, name="head")(x)
+        return self.head(self.num_classes, dtype=x.dtype, precision="highest", name="head")(x)
 
 
 class GoogLeNet(nn.Module):

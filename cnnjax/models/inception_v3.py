@@ -85,7 +85,8 @@ class AuxiliaryHead(nn.Module):
         x = self.unit(AvgPool(5, 3, name="pool")(x), 128, name="conv1")
         x = self.unit(x, 768, 5, padding=0, name="conv2").mean((1, 2))
         x = widened(x)
-        return Dense(self.num_classes, x.dtype, normal(0.001), name="head")(x)
+        return Dense(self.num_classes, x.dtype, normal(0.001), precision="highest",
+                     name="head")(x)
 
 
 class InceptionV3(nn.Module):

@@ -114,7 +114,7 @@ class Dense(nn.Module):
     dtype: np.dtype = FLOAT32
     kernel_init: Initializer = torch_uniform
     bias_init: Initializer | None = None
-    precision: lax.Precision | None = None
+    precision: lax.Precision | str | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -108,6 +108,7 @@ class SqueezeNet(nn.Module):
         if not self.num_classes:
             return end.result(features)
         x = nn.Dropout(self.dropout_rate, deterministic=not train)(x)
-        x = nn.relu(conv(self.num_classes, 1, kernel_init=normal(0.01),
-                         dtype=x.dtype, name="head")(x))
+        with jax.default_matmul_precision("highest"):
+            x = nn.relu(conv(self.num_classes, 1, kernel_init=normal(0.01),
+                             dtype=x.dtype, name="head")(x))
         return end.result(end("logits", x.mean((1, 2))))

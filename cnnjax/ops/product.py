@@ -92,7 +92,8 @@ def _backward(residuals, dy):
 product.defvjp(_forward, _backward)
 
 
-def dense(x: jax.Array, kernel: jax.Array, precision: lax.Precision | None = None) -> jax.Array:
+def dense(x: jax.Array, kernel: jax.Array, precision: lax.Precision | str | None = None
+          ) -> jax.Array:
     """Returns x times kernel, the linear part of a fully connected layer.
 
     Args:

@@ -176,6 +176,30 @@ def test_an_accelerator_computes_the_head_of_a_bfloat16_model_in_float32(choice,
     assert text.count("dot_general") == text.count("precision = [HIGHEST, HIGHEST]") > 0
 
 
+@pytest.mark.parametrize("name,side,arguments", [
+    ("squeezenet1_1", 32, dict(stage_sizes=(1,), widths=(4,))),
+    ("inception_v3", 299, dict(pool_widths=(8,), widths_7x7=(8,), last_blocks=1, aux_logits=True)),
+    ("googlenet", 64, dict(stage_sizes=(1, 5, 1), aux_logits=True)),
+    ("googlenet_original", 224, dict(stage_sizes=(1, 5, 1), aux_logits=True))])
+def test_an_accelerator_rounds_no_factors_in_a_head_of_another_kind(
+        name, side, arguments, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+    model, x = create_model(name, 1009, **arguments), jnp.zeros((2, side, side, 3))
+    variables = jax.eval_shape(model.init, jax.random.key(0), x)
+
+    def loss(params, stats):
+        out, _ = model.apply({"params": params, "batch_stats": stats}, x, train=True,
+                             rngs={"dropout": jax.random.key(0)}, mutable=["batch_stats"])
+        return sum(leaf.sum() for leaf in jax.tree.leaves(out))
+
+    text = jax.jit(jax.grad(loss)).trace(
+        variables["params"], variables.get("batch_stats", {})).lower(
+            lowering_platforms=("tpu",)).as_text()
+    heads = [line for line in text.splitlines() if "1009" in line and re.search(
+        r"stablehlo\.(dot_general|convolution)", line)]
+    assert len(heads) >= 2 and all("HIGHEST" in line for line in heads)
+
+
 def test_a_training_step_of_a_bfloat16_model_gives_float32_gradients_and_statistics():
     variables, x = values("resnet20_cifar"), images("resnet20_cifar")
     model = small("resnet20_cifar", dtype="bfloat16")
