@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from cnnjax import data
+from cnnjax.cores import available_cores
 from cnnjax.data import TrainOrder, host, stream, webdataset
-from cnnjax.data.dataset import available_cores
 from cnnjax.data.resized_copy import in_order
 
 BATCH = 64

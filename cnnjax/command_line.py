@@ -139,10 +139,10 @@ def _run(command: Command | Compare, message_of: Callable[[UserError], UserError
     with (hosts.or_all_end(message_of), hosts.one_voice(),
           backend.explaining_no_memory(command.job)):
         if command.job != "prepare":  # It computes nothing, and needs no accelerator.
-            if not command.dry_run:
-                backend.use_compilation_cache()
             if warning := backend.unused_accelerator():
                 print(f"launch.py: warning: {warning}", file=sys.stderr)
+            if not command.dry_run:
+                backend.use_compilation_cache()
         if launch:
             hosts.check_devices()
             hosts.agree(_asked_for(command) | {

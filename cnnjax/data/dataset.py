@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from cnnjax.cores import available_cores
 from cnnjax.data import order
 from cnnjax.data.bad_examples import BadExample
 from cnnjax.types import UserError
@@ -183,18 +184,6 @@ class NotPrepared(UserError):
             f"The data set {name!r} {reason}:\n  {command}\n"
             "Another directory is named by --config.data.data_dir=DIR or by the environment "
             "variable TFDS_DATA_DIR.")
-
-
-def cores() -> list[int]:
-    """Returns the CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
-
-
-def available_cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(cores())
 
 
 def read_many(source: RandomAccess, indices: Sequence[int]) -> Iterable[tuple[np.ndarray, int]]:

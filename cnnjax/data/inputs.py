@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cnnjax.cores import available_cores
 from cnnjax.data import augment
-from cnnjax.data.dataset import available_cores
 from cnnjax.data.decode import read_image
 from cnnjax.data.host import resize_center_crop, resize_whole
 from cnnjax.types import Preprocess, UserError

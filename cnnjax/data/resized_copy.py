@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cnnjax.data import dataset, decode, records
+from cnnjax.cores import available_cores
+from cnnjax.data import decode, records
 from cnnjax.data.alone import alone
 from cnnjax.data.array_record import write_array_record
 from cnnjax.data.bad_examples import BadExample
@@ -85,7 +86,7 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
             return folder
         for role, split in (("train", source.train), ("val", source.eval)):
             _Writer(folder, role, split, os.path.abspath(root), settings, keep_bad, state).write(
-                threads or dataset.available_cores(), log)
+                threads or available_cores(), log)
         about = {"format": records.FORMAT, "source": source.name, **origin, "splits": {
             role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
                    "unreadable": _total(shards, "unreadable"),

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from cnnjax.cores import available_cores
 from cnnjax.data import dataset, workers
 from cnnjax.data.bad_examples import BadExample, Problem
 from cnnjax.data.dataset import Split
@@ -168,7 +169,7 @@ class HostStream:
         """Gives an iterator over the tasks 0 to count - 1, which are done ahead of it."""
         in_memory = hasattr(self.split.source, "arrays")
         with contextlib.ExitStack() as stack:
-            reader, threads = self, self.threads or dataset.available_cores()
+            reader, threads = self, self.threads or available_cores()
             if self.workers and count and not in_memory:
                 reader = stack.enter_context(workers.started(self, min(self.workers, count)))
                 threads = self.workers + 1  # One waits for whichever worker is done first.

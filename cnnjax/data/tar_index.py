@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from cnnjax import files
+from cnnjax.cores import available_cores
 from cnnjax.data import dataset
 from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
@@ -195,7 +196,7 @@ def indexed(paths: Sequence[str], scan: Callable[[str], Shard], kind: str) -> li
         if size > _SPOKEN_OF:
             print(f"Looking through {len(rest)} tar files of {size / 2**30:,.1f} GiB, once.",
                   file=sys.stderr)
-        with concurrent.futures.ThreadPoolExecutor(dataset.available_cores()) as pool:
+        with concurrent.futures.ThreadPoolExecutor(available_cores()) as pool:
             shards |= zip(rest, pool.map(scan, rest), strict=True)
         _write_index(places, [shards[path] for path in paths])
     return [shards[path] for path in paths]

@@ -14,6 +14,7 @@ import filelock
 import jax
 
 from cnnjax import files
+from cnnjax.cores import available_cores
 from cnnjax.jobs.launches import visible_gpus
 from cnnjax.types import Failure, UserError
 
@@ -37,7 +38,9 @@ def use_compilation_cache() -> None:
     """Keeps compiled programs on disk, so that a second start skips the compiler.
 
     The folder is JAX_COMPILATION_CACHE_DIR, or ~/.cache/cnnjax/xla, at most 2 GB; the least
-    recently used entries go first. Set the variable to nothing to have no cache.
+    recently used entries go first. Set the variable to nothing to have no cache. On a CPU it is a
+    folder within, of this number of cores: XLA divides a program's loops among those it has when it
+    compiles, and what was compiled for a trial of a sweep, on one core, would take one everywhere.
     """
     folder = os.environ.get(CACHE_VARIABLE, files.cache("xla"))
     if folder is None:
@@ -45,6 +48,8 @@ def use_compilation_cache() -> None:
                       "folder that can be written.", stacklevel=2)
     if not folder:
         return
+    if jax.default_backend() == "cpu":
+        folder = os.path.join(folder, f"{available_cores()}_cores")
     try:
         _drop_interrupted_entries(Path(folder))
     except OSError as error:

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from cnnjax import ops
 from cnnjax.analysis.rendering import colors_shown
-from cnnjax.data.dataset import available_cores
+from cnnjax.cores import available_cores
 from cnnjax.data.inputs import normalized
 from cnnjax.files import write_whole
 from cnnjax.jobs import console, contact_sheet, pretrained, workdir

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,8 +14,11 @@ from dev_folder import Dev
 from cnnjax import config as config_lib
 from cnnjax import jobs
 from cnnjax.command_line import main
+from cnnjax.cores import available_cores, cores
 from cnnjax.jobs import backend, experiment, launches
 from cnnjax.types import Failure
+
+OF_THESE_CORES = f"{available_cores()}_cores"
 
 
 def test_an_entry_of_the_cache_that_a_kill_left_half_written_is_dropped(tmp_path):
@@ -32,7 +36,22 @@ def test_compiled_steps_are_kept_in_the_folder_that_the_variable_names(root, tmp
     for _ in range(2):
         subprocess.run([sys.executable, "-W", "error", "-c", code], cwd=root, check=True,
                        env=os.environ | {backend.CACHE_VARIABLE: str(tmp_path / "cache")})
-    assert list((tmp_path / "cache").glob("*-cache"))
+    assert list((tmp_path / "cache" / OF_THESE_CORES).glob("*-cache"))
+
+
+@pytest.mark.skipif(available_cores() == 1, reason="takes two cores")
+def test_what_was_compiled_on_one_core_is_not_taken_on_two(root, tmp_path):
+    code = ("import os, sys; os.sched_setaffinity(0, cores) if (cores := eval(sys.argv[1])) else 0;"
+            "import jax, jax.numpy as jnp; from cnnjax.jobs import backend;"
+            "backend.use_compilation_cache();"
+            "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0);"
+            "f = jax.jit(lambda x: jnp.sin(x) * x + 1).lower(jnp.ones((512, 512))).compile();"
+            "print('outer_dimension_partitions' in f.as_text())")
+    for pinned, divided in ((cores()[:1], False), ([], True)):
+        done = subprocess.run([sys.executable, "-c", code, str(pinned)], cwd=root, check=True,
+                              capture_output=True, text=True,
+                              env=os.environ | {backend.CACHE_VARIABLE: str(tmp_path)})
+        assert done.stdout.strip() == str(divided)
 
 
 @pytest.fixture
@@ -46,13 +65,14 @@ def folder_of_jax():
 @pytest.mark.parametrize("inaccessible", [None, ".lockfile"])
 def test_a_cache_that_cannot_be_written_is_a_warning_and_not_used(
         inaccessible, tmp_path, folder_of_jax, monkeypatch, recwarn):
+    where = tmp_path if inaccessible else Path("/proc/nowhere")
+    folder = where / OF_THESE_CORES
     if inaccessible:  # As another user's, of whom all else can be read and added to.
-        (tmp_path / inaccessible).mkdir()
-    folder, named = ((tmp_path, tmp_path / inaccessible) if inaccessible else
-                     ("/proc/nowhere", "/proc/nowhere"))
-    monkeypatch.setenv(backend.CACHE_VARIABLE, str(folder))
-    folder_of_jax(str(folder))
+        (folder / inaccessible).mkdir(parents=True)
+    monkeypatch.setenv(backend.CACHE_VARIABLE, str(where))
+    folder_of_jax(str(where))
     backend.use_compilation_cache()
+    named = folder / inaccessible if inaccessible else where
     assert f"{folder}: {named}: " in str(recwarn.pop().message)
     assert jax.config.jax_compilation_cache_dir is None
 
@@ -67,7 +87,8 @@ def test_a_user_without_a_home_has_no_cache_unless_the_variable_names_one(
     for folder in ("", str(tmp_path)):
         monkeypatch.setenv(backend.CACHE_VARIABLE, folder)
         backend.use_compilation_cache()
-        assert not recwarn and jax.config.jax_compilation_cache_dir == (folder or None)
+        assert not recwarn and jax.config.jax_compilation_cache_dir == (
+            f"{folder}/{OF_THESE_CORES}" if folder else None)
     folder_of_jax(None)
     monkeypatch.delenv(backend.CACHE_VARIABLE)
     backend.use_compilation_cache()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cnnjax.data.dataset import cores
+from cnnjax.cores import cores
 from cnnjax.jobs.launches import visible_gpus
 from cnnjax.jobs.sweeping.trial import Task
 

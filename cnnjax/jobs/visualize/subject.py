@@ -16,8 +16,8 @@ from cnnjax.analysis.receptive_field import UnknownOperation
 from cnnjax.analysis.rendering import as_rgb, colors_shown, fitted
 from cnnjax.analysis.summary import Summary
 from cnnjax.analysis.survey import Survey, map_endpoints, survey
+from cnnjax.cores import available_cores
 from cnnjax.data import inputs
-from cnnjax.data.dataset import available_cores
 from cnnjax.jobs.images import Images
 from cnnjax.types import UserError
 from cnnjax.weights import Pretrained

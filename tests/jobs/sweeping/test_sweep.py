@@ -19,7 +19,7 @@ from results import summary
 from cnnjax import config as config_lib
 from cnnjax import files, sweeps
 from cnnjax.command_line import main
-from cnnjax.data import dataset
+from cnnjax.cores import cores
 from cnnjax.jobs import launches, report
 from cnnjax.jobs import sweep as sweep_job
 from cnnjax.jobs.lock import Lock, held
@@ -829,7 +829,7 @@ def test_a_gpu_that_is_named_and_not_there_takes_no_core_from_the_trials(monkeyp
     monkeypatch.setattr(launches, "Path", Dev("null"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     slots = local.Local(tmp_path, 0, 99).slots
-    assert slots == [{"cores": (core,), "environment": {}} for core in dataset.cores()]
+    assert slots == [{"cores": (core,), "environment": {}} for core in cores()]
 
 
 def test_two_that_only_ask_whether_a_lock_is_held_do_not_see_each_other(tmp_path):
