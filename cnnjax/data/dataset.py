@@ -125,8 +125,8 @@ class Dataset:
       mean: per channel, of images scaled to [0, 1].
       std: likewise.
       fingerprint: 16 hex digits that change when the data change.
-      divided: whether `eval` was drawn at random from the examples to train on: from others, even
-        a single one more, another part is drawn.
+      divided: whether `eval` was drawn at random from examples of which others are to train on:
+        from others, even a single one more, another part is drawn.
       notes: what was taken for granted, and what to do if it is not so; sentences.
     """
 

@@ -18,6 +18,7 @@ from cnnjax.data.slices import (
     EVAL_NAMES,
     check_eval_folder,
     default_eval,
+    is_part_of,
     is_passed_over,
     is_split_name,
     parse_split,
@@ -114,8 +115,8 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
     if folders:
         check_eval_folder(root, folders, eval_split, "a sub-folder for each class")
     eval_name = eval_split or default_eval(folders, base, where) or ""
-    divided = not eval_name or (not folders and eval_name.partition("[")[0] == "val")
-    if divided:
+    draws = not eval_name or (not folders and eval_name.partition("[")[0] == "val")
+    if draws:
         parts = dataset.stratified_split(files[base].labels, val_fraction, split_seed)
         files = {name: files[base].take(part) for name, part in
                  zip((base, "val"), parts, strict=True)}
@@ -134,7 +135,8 @@ def open_folder(path: str | os.PathLike[str], train_split: str | None = None,
     (train_files, train), (eval_files, evaluation) = split(train_name), split(eval_name)
     mean, std = statistics.mean_and_std("", channels=3)
     return Dataset(name=where, class_names=tuple(classes), train=train, eval=evaluation,
-                   mean=mean, std=std, divided=divided, fingerprint=dataset.digest(
+                   mean=mean, std=std, divided=draws or is_part_of(eval_name, train_name),
+                   fingerprint=dataset.digest(
                        classes, train_name, train_files.names, train_files.sizes,
                        eval_name, eval_files.names, eval_files.sizes))
 

@@ -19,7 +19,7 @@ import numpy as np
 from cnnjax.data import dataset, decode, statistics
 from cnnjax.data.array_record import unread
 from cnnjax.data.dataset import Dataset, Split
-from cnnjax.data.slices import parse_split, shuffled_part, shuffling_seed
+from cnnjax.data.slices import is_part_of, parse_split, shuffled_part, shuffling_seed
 from cnnjax.files import expanded
 from cnnjax.types import UserError, did_you_mean
 
@@ -147,7 +147,9 @@ def open_records(path: str, train_split: str | None = None, eval_split: str | No
     seed = shuffling_seed(split_seed, train.name, evaluation.name)
     mean, std = statistics.mean_and_std("", channels=3)
     about.pop("source", None)  # A path: where the originals lay is not what they were.
+    divided = about.pop("divided", False)
     return Dataset(name=where, class_names=names, train=train, eval=evaluation, mean=mean, std=std,
+                   divided=divided or is_part_of(evaluation.name, train.name),
                    fingerprint=dataset.digest(about, train.name, evaluation.name, *seed))
 
 

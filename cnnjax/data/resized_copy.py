@@ -87,7 +87,8 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
         for role, split in (("train", source.train), ("val", source.eval)):
             _Writer(folder, role, split, os.path.abspath(root), settings, keep_bad, state).write(
                 threads or available_cores(), log)
-        about = {"format": records.FORMAT, "source": source.name, **origin, "splits": {
+        about = {"format": records.FORMAT, "source": source.name,
+                 "divided": source.divided, **origin, "splits": {
             role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
                    "unreadable": _total(shards, "unreadable"),
                    # Copies of different photos may come out alike: they are still to be cropped.

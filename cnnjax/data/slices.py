@@ -75,6 +75,11 @@ def shuffled_part(part: slice, count: int, seed: int, where: str) -> np.ndarray 
     return np.sort(order.permutation(seed, 1, order.SPLIT, count)[chosen.start:chosen.stop])
 
 
+def is_part_of(evaluation: str, train: str) -> bool:
+    """Whether a split to evaluate on is a part of that to train on, such as "train[80%:]"."""
+    return "[" in evaluation and evaluation.partition("[")[0] == train.partition("[")[0]
+
+
 def shuffling_seed(seed: int, *splits: str) -> tuple[int, ...]:
     """Returns what a fingerprint says of the seed by which parts of these splits were taken.
 

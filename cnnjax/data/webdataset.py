@@ -25,6 +25,7 @@ from cnnjax.data.slices import (
     SPLIT_NAMES,
     check_eval_folder,
     default_eval,
+    is_part_of,
     is_passed_over,
     parse_split,
 )
@@ -99,7 +100,8 @@ def open_shards(path: str, train_split: str | None = None, eval_split: str | Non
         raise UserError(f"{where} has only one class; there is nothing to learn to tell apart.")
     mean, std = statistics.mean_and_std("", channels=3)
     return Dataset(name=where, class_names=class_names, train=train, eval=evaluation, mean=mean,
-                   std=std, divided=evaluation.name.partition("[")[0] not in groups,
+                   std=std, divided=evaluation.name.partition("[")[0] not in groups
+                   or is_part_of(evaluation.name, train.name),
                    fingerprint=dataset.digest(class_names, digest))
 
 

@@ -318,6 +318,18 @@ def test_evaluation_images_are_not_silently_those_to_train_on(image_folder):
 
 
 @pytest.mark.parametrize(("kind", "fixture"), [("folder", "image_folder"), ("wds", "shards")])
+def test_a_shuffled_part_of_what_is_trained_on_is_drawn_at_random(kind, fixture, request):
+    name = f"{kind}:{request.getfixturevalue(fixture)}"
+
+    def divided(train, evaluation):
+        return open_dataset(name, train_split=train, eval_split=evaluation).divided
+
+    assert divided("train[:50%]", "train[50%:]")
+    assert not divided("train[:50%]", "val") and not divided("train", "val[50%:]")
+    assert not divided("train", "train")
+
+
+@pytest.mark.parametrize(("kind", "fixture"), [("folder", "image_folder"), ("wds", "shards")])
 def test_lost_and_found_which_only_root_may_read_is_no_part_of_the_data(
         kind, fixture, request, monkeypatch):
     root = request.getfixturevalue(fixture)

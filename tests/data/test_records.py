@@ -54,6 +54,14 @@ def test_small_images_are_copied_as_they_are_and_others_shrunk(image_folder, cop
     assert min(i.shape[0] for i, _ in (copy.train.source[n] for n in range(20))) == 20
 
 
+def test_a_copy_is_divided_as_its_originals_are(image_folder, tmp_path):
+    for path, divided in ((image_folder, False), (image_folder / "train", True)):
+        original = open_dataset(f"folder:{path}")
+        copy = f"records:{write_copy(original, path, tmp_path / str(divided), CopySettings())}"
+        assert original.divided == open_dataset(copy).divided == divided
+        assert open_dataset(copy, train_split="train[:50%]", eval_split="train[50%:]").divided
+
+
 def test_a_shrunk_photo_is_what_pillow_makes_of_it(shared_data, tmp_path):
     from PIL import Image
 
