@@ -270,7 +270,7 @@ def _walk(folder: Path | str, prefix: str, above: tuple[Path | str, ...] = (), i
     with os.scandir(folder) as entries:
         for entry in entries:
             name = f"{prefix}/{entry.name}"
-            if entry.name.startswith("."):
+            if is_passed_over(entry.name):
                 continue
             if _is_folder(entry):
                 if entry.is_symlink():

@@ -9,6 +9,7 @@ from PIL import Image
 
 from cnnjax.data import open_dataset
 from cnnjax.data.bad_examples import BadExample
+from cnnjax.data.folder import list_images
 from cnnjax.data.sizes import image_size
 from cnnjax.types import UserError
 
@@ -343,3 +344,16 @@ def test_lost_and_found_which_only_root_may_read_is_no_part_of_the_data(
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, functools.partial(read, allowed=getattr(os, name)))
     assert open_dataset(f"{kind}:{root}").num_classes > 1
+
+
+def test_what_only_root_may_read_hides_no_message(image_folder, monkeypatch):
+    scandir, root = os.scandir, image_folder / "val"
+    (root / "lost+found").mkdir()
+    monkeypatch.setattr(os, "scandir", lambda path: scandir(
+        "/nowhere" if os.fspath(path).endswith("lost+found") else path))
+    images = list_images(root)
+    assert len(images) == 8
+    for path in images:
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(UserError, match="There are no images in .*There are other files: .heic"):
+        open_dataset(f"folder:{root}")
