@@ -255,7 +255,9 @@ class _Sweep:
         if (saved := workdir.read_json(folder / workdir.CONFIG)) and workdir.holds_run(folder):
             config = config.copy_and_resolve_references()
             config.seed = seed
-            workdir.check_same_experiment(saved, config, folder)
+            from cnnjax.jobs import record  # What it imports takes a while, and few sweeps need it.
+
+            record.check_goes_on(saved, config, folder)
             self._check_length(trial, config_lib.flatten(saved), config, folder)
 
     def _check_length(self, trial: Trial, saved: Mapping[str, Any], config: ConfigDict,

@@ -409,6 +409,18 @@ def test_a_trial_whose_folder_holds_another_experiment_is_one_message_and_its_ru
     assert here.order == ["lr_0"] and (folder / "summary.json").read_bytes() == before
 
 
+def test_trials_may_find_their_weights_at_another_path(experiment, here, tmp_path):
+    words = [f"{experiment}:1", tmp_path / "s"]
+    assert run(*words, "--config.weights.path=there") == 0
+    config = get_config(experiment)
+    config.weights.path = "there"
+    (tmp_path / "s" / "lr_0" / "seed_0" / "config.json").write_text(
+        json.dumps(sweep_job.workdir.to_json(config)))
+    assert run(*words, "--config.weights.path=random") == run(*words) == 2
+    assert run(*words, "--config.weights.path=here") == 0  # The trial compares them.
+    assert here.order == ["lr_0"] * 2
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["--config.train.steps=89"], "step 90, past the end of a run of 89 steps: train longer"),
     (["--config.sweep.asha=True", "--config.sweep.asha_rungs=2", "--config.sweep.asha_reduction=3"],
