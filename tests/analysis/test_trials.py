@@ -258,6 +258,15 @@ def test_names_of_learning_curves_stand_where_no_curve_is():
     assert len(lines) == 8 and not any(map(legend.overlaps, lines))
 
 
+@pytest.mark.filterwarnings("error")
+def test_learning_curves_of_seeds_with_no_epoch_in_common_say_so():
+    trials = groups([row(seed=s, curve={"epoch": [1.0 + s], "train_top1": [0.5],
+                                        "eval_top1": [0.5]}) for s in range(2)])
+    axes, = curves_by_series(trials, lay_out(trials), "title").axes
+    assert not axes.get_lines() and axes.get_legend() is None
+    assert [text.get_text().split()[:2] for text in axes.texts] == [["no", "epoch"]]
+
+
 def test_a_curve_of_one_point_is_seen():
     curve = {"epoch": [1.0, 2.0], "train_top1": [0.5, 0.6], "eval_top1": [None, 0.7]}
     trials = groups([row(curve=curve)])

@@ -43,7 +43,11 @@ def curves_by_series(trials: Sequence[Group], layout: Layout, title: str) -> Any
                  f"{'best ' if tag is None else ''}{len(shown)} of {len(members)}"]
         axes.set_title(text.label(": ".join(filter(None, words))), loc="left")
         axes.set_xlabel("epoch")
-        axes.legend(frameon=False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False)
+        else:  # As of seeds between which the number of images changed.
+            axes.text(0.5, 0.5, "no epoch at which all seeds\nof a trial were evaluated",
+                      transform=axes.transAxes, ha="center", va="center")
     every[0].set_ylabel("top-1 error (%)\ntraining dashed, test full")
     every[0].set_ylim(bottom=0)
     figure.suptitle(text.label(title), x=0.01, ha="left", fontsize=9)
