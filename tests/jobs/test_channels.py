@@ -12,7 +12,9 @@ from cnnjax import config as config_lib
 from cnnjax.command_line import main
 from cnnjax.data import open_dataset
 from cnnjax.jobs import initial_weights
+from cnnjax.jobs.images import open_images
 from cnnjax.types import Preprocess
+from cnnjax.weights import Pretrained
 
 QUIET = ["--config.log.progress=none", "--config.log.plot=False", "--config.log.tensorboard=False"]
 TINY = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
@@ -194,3 +196,9 @@ def test_what_was_taken_for_granted_of_the_images_is_told(tmp_path, root, monkey
     assert main([*TINY, f"--config.data.name=npz:{tmp_path / 'low.npz'}", "--dry_run"]) == 0
     captured = capsys.readouterr()
     assert "Warning: " in captured.err and "8 high and 12 wide, of 13 channels" in captured.err
+    config = config_lib.default()
+    config.data.name, config.data.image_size = f"npz:{tmp_path / 'low.npz'}", 8
+    model = Pretrained(cnnjax.create_model("simple_cnn", 2), {}, Preprocess(
+        (8, 8), (0.5,) * 13, (0.5,) * 13), None, "simple_cnn", {}, "nowhere")
+    open_images(config, model, None)
+    assert "8 high and 12 wide, of 13 channels" in capsys.readouterr().err
