@@ -317,15 +317,15 @@ def _as_it_is(tree: Any) -> Any:  # By its name JAX finds what it has compiled o
     return tree
 
 
+_RATES = 1024
 # Jitted, because outside a trace each operation of the schedule would be compiled by itself.
+_rates_of = jax.jit(lambda learning_rate, steps: jax.vmap(learning_rate)(steps), static_argnums=0)
+
+
 @functools.lru_cache(64)
 def _rates(learning_rate: optax.Schedule, part: int) -> np.ndarray:
     """The rates of many steps, because to compute them waits for all steps that have been begun."""
     return np.asarray(_rates_of(learning_rate, part * _RATES + np.arange(_RATES)))
-
-
-_RATES = 1024
-_rates_of = jax.jit(lambda learning_rate, steps: jax.vmap(learning_rate)(steps), static_argnums=0)
 
 
 def _prepare(preprocess: Preprocess, dtype: Any, images: jax.Array) -> jax.Array:

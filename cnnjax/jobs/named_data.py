@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from cnnjax import data
+from cnnjax.checkpoint import warn
 from cnnjax.types import UserError
 
 
@@ -52,7 +52,7 @@ def warn_of_another_division(dataset: data.Dataset, config: ConfigDict,
         advice = ("Keep those to evaluate on in a split of their own, such as a folder val/."
                   if run else "Put new images into a folder or file of their own, all of which "
                   "--config.data.name=NAME --config.data.eval_split=train evaluates.")
-        print(f"Warning: {dataset.name} is not, or no longer, the data set that {whose} trained "
-              f"on. Its {len(dataset.eval):,} images to evaluate on were drawn anew: some that "
-              "the run trained on may be among them, and then the accuracy says too much. "
-              + advice, file=sys.stderr, flush=True)
+        warn(f"{dataset.name} is not, or no longer, the data set that {whose} trained "
+             f"on. Its {len(dataset.eval):,} images to evaluate on were drawn anew: some that "
+             "the run trained on may be among them, and then the accuracy says too much. "
+             + advice)
