@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from cnnjax import interrupts
+from cnnjax.jobs import made_of
 from cnnjax.jobs.compiled_steps import CompiledStep, in_thread
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.phases import Phase
@@ -36,17 +37,23 @@ class Call:
                 calls: bool = False) -> None:
         """Begins to compile for arguments such as these, arrays or their shapes.
 
-        If `after` is loading, then when it has: of two cores the trace of the step has one. If it
-        `calls` with these arguments as well, the first call finds the result.
+        If `after` is loading, what must be compiled waits for it: of two cores the trace of the
+        step has one. If it `calls` with these arguments as well, the first call finds the result.
         """
-        # Traced here, because what surrounds the trace, such as ops.using, is this thread's own.
-        lowered = self.jitted.lower(*arguments)
+        stored, lowered = self._stored, None
+        digest = stored and made_of.digest(self.jitted, arguments)
+        if stored is None or not stored.holds(digest):
+            # Traced here, because what surrounds the trace, such as ops.using, is this thread's.
+            lowered = self.jitted.lower(*arguments)
 
         def compiled():
-            if after is not None:
+            if lowered is not None and after is not None:
                 after.wait()
-            compiled = self._stored.compile(lowered) if self._stored else lowered.compile()
-            return compiled, compiled(*arguments) if calls else None
+            if lowered is None:
+                compiled = stored.recall()
+            else:
+                compiled = stored.compile(lowered, digest) if stored else lowered.compile()
+            return compiled, compiled(*arguments) if calls and compiled else None
 
         self._compiling = in_thread(compiled, name=interrupts.AHEAD)
 

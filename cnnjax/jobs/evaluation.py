@@ -46,9 +46,10 @@ class Inputs:
         if phase.task.distillation is not None:
             beside["teacher"] = experiment.teacher.variables
         constants = placement.put_everywhere(experiment.mesh, beside) | {"feed": feed.constants}
+        fetch_examples = feed.fetch  # All of the feed that `fetch` is bound to (`jobs.made_of`).
 
         def fetch(constants, batch):
-            batch = dict(feed.fetch(constants["feed"], batch))
+            batch = dict(fetch_examples(constants["feed"], batch))
             batch["key"] = jax.random.key(constants["seed"])
             if "teacher" in constants:
                 batch["teacher"] = constants["teacher"]

@@ -100,11 +100,11 @@ class Experiment:
     @property
     def create_state(self) -> Callable[[jax.Array], state_lib.TrainState]:
         """Returns a function of `seed` that initialises the state, without weights."""
-        task = self.phases[0].task
+        module, task, shape = self.module, self.phases[0].task, self.input_shape
 
-        def create(seed):
+        def create(seed):  # Bound to no more than it needs (`jobs.made_of`).
             return state_lib.create_state(
-                self.module, task.optimizer, jax.random.key(seed), self.input_shape,
+                module, task.optimizer, jax.random.key(seed), shape,
                 lambda params: task.split(params)[0], average=task.average_decay > 0)
 
         return create

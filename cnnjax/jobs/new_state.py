@@ -7,16 +7,22 @@ import functools
 import jax
 
 from cnnjax.jobs import ahead, initial_weights
+from cnnjax.jobs.compiled_steps import CompiledStep
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.jobs.phases import Phase, begin
 from cnnjax.train import step as step_lib
 from cnnjax.train.state import TrainState
 
 
-def make_draw(experiment: Experiment) -> ahead.Call:
-    """Returns a function of `experiment.seed` that draws a state at step 0, on the devices."""
+def make_draw(experiment: Experiment, stored: CompiledStep | None = None) -> ahead.Call:
+    """Returns a function of `experiment.seed` that draws a state at step 0, on the devices.
+
+    Args:
+      experiment: of the run.
+      stored: where it may lie compiled.
+    """
     sharding = experiment.state_sharding(experiment.abstract_state)
-    return ahead.Call(jax.jit(experiment.create_state, out_shardings=sharding))
+    return ahead.Call(jax.jit(experiment.create_state, out_shardings=sharding), stored)
 
 
 def new_state(experiment: Experiment, draw: ahead.Call | None = None) -> TrainState:

@@ -121,7 +121,7 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: resume.
         stored = compiled_steps.of(experiment.config, experiment.phases.index(phase))
     draw = None
     if not step:
-        draw = make_draw(experiment)
+        draw = make_draw(experiment, compiled_steps.of(experiment.config, compiled_steps.DRAW))
         # Several processes compute all things in one order, which the main thread keeps.
         draw.prepare(experiment.seed, after=stored, calls=not hosts.several())
     inputs = make_inputs(experiment, phase)
@@ -131,6 +131,7 @@ def _make_ready(experiment: Experiment, checkpoints: Checkpoints, start: resume.
         steps = min(steps_per_call(experiment.config), stop - step)
         call.prepare(experiment.placed_state_at(step + 1), inputs.constants,
                      inputs.feed.batch_shapes(steps))
+    experiment.multiply_adds  # noqa: B018  Which will be told: traced while the state is drawn.
     return _state_at(experiment, checkpoints, step, draw), inputs, call
 
 

@@ -19,9 +19,9 @@ from cnnjax.ops.pool import avg_pool, max_pool
 from cnnjax.ops.product import dense
 from cnnjax.ops.relu import relu
 from cnnjax.ops.silu import silu
-from cnnjax.ops.switch import products, set_default, set_products, training, using
+from cnnjax.ops.switch import products, set_default, set_products, settings, training, using
 from cnnjax.ops.tanh import tanh
 
 __all__ = ["avg_pool", "batch_norm", "conv2d", "dense", "formulation", "max_pool", "names",
-           "products", "relu", "set_default", "set_products", "silu", "tanh", "training", "using",
-           "without"]
+           "products", "relu", "set_default", "set_products", "settings", "silu", "tanh",
+           "training", "using", "without"]

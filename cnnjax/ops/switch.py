@@ -135,6 +135,12 @@ def rounds_factors(dtype: jnp.dtype) -> bool:
             and jax.default_backend() == "cpu")
 
 
+def settings() -> tuple[str, bool, str, tuple[str, ...]]:
+    """Returns what this thread traces operations by: the choice, whether in training, the type of
+    products and what is left out."""
+    return _choice.value, _training.value, _products.value, _without.value
+
+
 def leaving_out(names: tuple[str, ...]) -> contextlib.AbstractContextManager:
     """Returns a context in which the formulations of these names are not chosen."""
     return _without(names)

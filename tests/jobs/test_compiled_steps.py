@@ -1,5 +1,7 @@
 """Compiled steps in files, and what runs with other seeds share."""
 
+import collections
+import concurrent.futures
 import errno
 import os
 import pickle
@@ -13,9 +15,11 @@ import numpy as np
 import pytest
 
 from cnnjax import config as config_lib
-from cnnjax.jobs import compiled_steps, overview
+from cnnjax.jobs import compiled_steps, made_of, overview, train, workdir
 from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.compiled_steps import CompiledStep
+from cnnjax.train import state as state_lib
+from cnnjax.train import step as step_lib
 
 X = np.arange(6, dtype=np.float32)
 
@@ -54,6 +58,84 @@ def test_what_was_compiled_is_loaded_the_next_time_if_the_text_is_the_same(cache
     assert compile_and_wait(path, 2.0, monkeypatch)[1] == 1
 
 
+def stored(path, factor, digest, monkeypatch):
+    """A file with what was compiled of a function of this digest, as another process sees it."""
+    monkeypatch.setattr(compiled_steps, "in_thread", done)
+    found = CompiledStep(path).compile(lowered(factor), digest)
+    monkeypatch.undo()
+    return found
+
+
+def done(function, *arguments, name=""):
+    future = concurrent.futures.Future()
+    future.set_result(function(*arguments))
+    return future
+
+
+def test_what_is_made_of_the_same_needs_no_trace(cache, monkeypatch):
+    path = cache / "steps" / "name"
+    stored(path, 2.0, "digest", monkeypatch)
+    step = CompiledStep(path)
+    assert step.holds("digest") and not step.holds("another") and not step.holds(None)
+    np.testing.assert_allclose(step.recall()(X)["y"], np.sin(2 * X), rtol=1e-6)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not CompiledStep(path).holds("digest")
+    stored(cache / "steps" / "unknown", 3.0, None, monkeypatch)
+    assert not CompiledStep(cache / "steps" / "unknown").holds(None)
+
+
+def test_code_that_changes_is_traced_once_more(cache, monkeypatch):
+    path, code = cache / "steps" / "name", made_of.code
+    stored(path, 2.0, "digest", monkeypatch)
+    content = path.read_bytes()
+    monkeypatch.setattr(made_of, "unchanged", lambda files: "new" in files)
+    monkeypatch.setattr(made_of, "code", lambda: code() | {"new": (1, 2)})
+    step = CompiledStep(path)
+    assert not step.holds("digest")
+    monkeypatch.setattr(compiled_steps, "in_thread", done)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", None)  # The text is the same.
+    np.testing.assert_allclose(step.compile(lowered(2.0), "digest")(X)["y"], np.sin(2 * X),
+                               rtol=1e-6)
+    assert path.read_bytes() != content and CompiledStep(path).holds("digest")
+
+
+def test_a_program_that_cannot_be_loaded_is_removed(cache, monkeypatch):
+    path = cache / "steps" / "name"
+    stored(path, 2.0, "digest", monkeypatch)
+    monkeypatch.setattr(compiled_steps.serialize_executable, "deserialize_and_load", None)
+    step = CompiledStep(path)
+    assert step.holds("digest") and step.recall() is None and not path.exists()
+
+
+def test_a_second_run_traces_neither_its_step_nor_the_drawing_of_its_state(cache, monkeypatch):
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+    monkeypatch.setattr(compiled_steps, "in_thread", done)
+    traces = collections.Counter()
+
+    def counted(function):
+        def counting(*arguments, **options):
+            traces[function.__name__] += 1
+            return function(*arguments, **options)
+
+        return counting
+
+    monkeypatch.setattr(step_lib, "train_step", counted(step_lib.train_step))
+    monkeypatch.setattr(state_lib, "create_state", counted(state_lib.create_state))
+
+    def run(name, seed):
+        config = config_lib.default()
+        config.model.name, config.data.image_size, config.train.steps = "lenet5", 16, 3
+        config.seed = seed
+        traces.clear()
+        assert train.run(config, cache / name) == 0
+        return workdir.read_json(cache / name / "summary.json")["params_sha256"]
+
+    first = run("first", 0)
+    assert traces == {"train_step": 1, "create_state": 2}  # Once for its shapes.
+    assert run("second", 0) == first and traces == {"create_state": 1}
+    assert run("third", 1) != first and traces == {"create_state": 1}
+
+
 @pytest.mark.parametrize("spoil", [lambda content: b"", lambda content: content[:-1],
                                    lambda content: content[:-9] + b"\0" + content[-8:],
                                    lambda content: content[32:]],
@@ -84,7 +166,7 @@ def test_a_folder_that_cannot_be_searched_costs_nothing_but_time(cache, monkeypa
         return stat(path, *args, **options)
 
     monkeypatch.setattr(os, "stat", denied)
-    assert CompiledStep(cache / "steps" / "name")._loading is None
+    assert not CompiledStep(cache / "steps" / "name").holds("digest")
 
 
 def test_what_there_was_no_room_for_is_not_kept(cache, monkeypatch):
@@ -105,7 +187,7 @@ def test_the_least_recently_used_are_removed(cache, monkeypatch):
         (folder / name).write_bytes(bytes(1_000_000))
         os.utime(folder / name, (day, day))
     monkeypatch.setattr(compiled_steps, "_MOST_BYTES", 2_500_000)
-    CompiledStep(folder / "a")._loading.result()  # What was of no use does not become newer.
+    CompiledStep(folder / "a").wait()  # What was of no use does not become newer.
     compile_and_wait(folder / "d", 2.0, monkeypatch)
     assert {path.name for path in folder.iterdir()} == {"b", "c", "d"}
 
@@ -149,8 +231,9 @@ def test_a_new_run_finds_the_step_that_began_to_load_before_it_was_built(cache, 
     compiled_steps.begin(config, tmp_path)  # Of a run that ends before it asks.
     config.model.name = "lenet5"
     compiled_steps.begin(config, tmp_path)
-    begun, = compiled_steps._begun.values()
+    draw, begun = compiled_steps._begun.values()
     assert compiled_steps.of(config, 1) is not begun is compiled_steps.of(config, 0)
+    assert compiled_steps.of(config, compiled_steps.DRAW) is draw
     assert compiled_steps.of(config, 0) is not begun  # Which has been given away.
     (tmp_path / "checkpoints" / "3").mkdir(parents=True)  # A run that may be in any phase.
     compiled_steps.begin(config, tmp_path)

@@ -1,0 +1,195 @@
+"""What a traced function is made of, so that it can be recognised without a trace.
+
+What JAX makes of a function is decided by code, by the values that the code is bound to, and by the
+shapes it is called with. `digest` tells the last two apart and `code` the first, at a hundredth of
+the price of a trace: a training step is a tree of closures and frozen dataclasses over numbers. Of
+an object that is anything else nothing is claimed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+import sys
+import sysconfig
+import types
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from cnnjax import ops
+
+_PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, np.dtype, np.generic)
+_PLACES = (jax.sharding.Sharding, jax.sharding.PartitionSpec, jax.sharding.Mesh)
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+class _UnknownError(Exception):
+    """An object of which it is not known what decides its behaviour."""
+
+
+def digest(function: Callable, arguments: Any) -> str | None:
+    """Returns a digest of what decides the trace of a function, but for the code of libraries.
+
+    The trace is that of another process if the digest is, and if `unchanged` says so of its code.
+
+    Args:
+      function: a plain function or what `jax.jit` made of it. How it was jitted does not count.
+      arguments: to call it with, arrays or their shapes, as a tuple.
+
+    Returns:
+      None if the function is bound to an object of which that is not known, or the program is not
+      a file, but typed in.
+    """
+    if not getattr(sys.modules["__main__"], "__file__", None):
+        return None
+    walk = _Walk()
+    leaves, structure = jax.tree.flatten(arguments)
+    try:
+        walk.add(getattr(function, "__wrapped__", function))
+    except _UnknownError:
+        return None
+    walk.say(str(structure), ops.settings(), _own_code())
+    for leaf in leaves:
+        walk.say(str(leaf.shape), str(leaf.dtype), getattr(leaf, "weak_type", False),
+                 str(getattr(leaf, "sharding", None)))
+    return walk.digest()
+
+
+class _Walk:
+    """Goes over an object and all that it is bound to, once each."""
+
+    def __init__(self):
+        self._hash = hashlib.sha256()
+        self._met: dict[int, tuple[int, Any]] = {}  # The object too, so that its id stays its own.
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+    def say(self, *words: Any) -> None:
+        self._hash.update(repr(words).encode())
+
+    def add(self, value: Any) -> None:
+        """Says what there is to say of an object.
+
+        Raises:
+          _UnknownError: if it is of no kind that is known here.
+        """
+        if isinstance(value, _PLAIN):
+            self.say(type(value).__name__, repr(value))
+        elif id(value) in self._met:
+            self.say("met", self._met[id(value)][0])
+        else:
+            self._met[id(value)] = len(self._met), value
+            self._add_new(value)
+
+    def _add_new(self, value: Any) -> None:
+        if name := _global_name(value):
+            self.say("global", name)
+        elif isinstance(value, types.FunctionType):
+            self._add_code(value.__code__)
+            self._add_all("bound", [_content(cell) for cell in value.__closure__ or ()]
+                          + [value.__defaults__, value.__kwdefaults__])
+        elif isinstance(value, types.MethodType):
+            self._add_all("method", [value.__func__, value.__self__])
+        elif isinstance(value, types.ModuleType):
+            self.say("module", value.__name__)
+        elif isinstance(value, functools.partial):
+            self._add_all("partial", [value.func, value.args, value.keywords])
+        elif isinstance(value, Mapping):
+            self._add_all(type(value).__name__, [*value.keys(), *value.values()])
+        elif isinstance(value, (tuple, list)):
+            self._add_all(type(value).__name__, value)
+        elif isinstance(value, (set, frozenset)) and all(isinstance(v, _PLAIN) for v in value):
+            self.say("set", sorted(map(repr, value)))
+        elif isinstance(value, _PLACES):
+            self.say("place", str(value), str(getattr(value, "devices", None))
+                     if isinstance(value, jax.sharding.Mesh) else "")
+        elif dataclasses.is_dataclass(value):
+            self._add_all("dataclass", [type(value), *(
+                getattr(value, field.name) for field in dataclasses.fields(value))])
+        elif isinstance(value, (np.ndarray, jax.Array)) and value.dtype != object:
+            array = np.asarray(value)
+            self.say("array", array.shape, str(array.dtype), hashlib.sha256(array).hexdigest())
+        else:
+            raise _UnknownError(type(value))
+
+    def _add_all(self, kind: str, values: Any) -> None:
+        self.say(kind, len(values))
+        for value in values:
+            self.add(value)
+
+    def _add_code(self, code: types.CodeType) -> None:
+        # The text of the file stays the same while `unchanged` holds, so its lines name functions;
+        # what follows is for two on one line.
+        self.say("code", code.co_filename, code.co_firstlineno, code.co_names, code.co_code)
+        for value in code.co_consts:
+            if isinstance(value, types.CodeType):
+                self._add_code(value)
+            else:
+                self.add(value)
+
+
+def _global_name(value: Any) -> str | None:
+    """Returns under which name a module holds an object, if it does: its code is then its file's.
+    """
+    try:
+        module, name = value.__module__, value.__qualname__
+    except AttributeError:
+        return None
+    found = home = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    has_code = getattr(home, "__file__", None) or module in sys.builtin_module_names
+    return f"{module}:{name}" if found is value and has_code else None
+
+
+def _content(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # Not yet filled.
+        return "empty"
+
+
+def code() -> dict[str, tuple[int, int]] | None:
+    """Returns the files of all modules that are imported, with bytes and time of change in ns.
+
+    That is what Python goes by when it decides whether the compiled file of a module still holds.
+    None if there is a module without a file of its own, as in an archive.
+    """
+    try:
+        return {path: _state(path) for path in _files()}
+    except OSError:
+        return None
+
+
+def unchanged(files: Mapping[str, tuple[int, int]] | None) -> bool:
+    """Whether all that `code` named is still as it was."""
+    try:
+        return files is not None and all(_state(path) == state for path, state in files.items())
+    except OSError:
+        return False
+
+
+def _state(path: str) -> tuple[int, int]:
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns
+
+
+def _files() -> list[str]:
+    found = [module.__dict__.get("__file__") for module in list(sys.modules.values())
+             if isinstance(module, types.ModuleType)]
+    return [os.path.abspath(path) for path in found if path]
+
+
+def _own_code() -> list[str]:
+    """Returns the user's own files: an experiment's may change what a library's function does."""
+    installed = tuple(f"{folder}{os.sep}" for folder in {
+        str(_ROOT), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib",
+                                                            "platlib"))})
+    return sorted(path for path in set(_files()) if not path.startswith(installed))
