@@ -5,7 +5,7 @@
 Both sides run the same compiled step in one process. "bare" calls it on one batch that lies on the
 device. "loop" is `train.loop.fit` with everything on: batches from the feed, metrics.jsonl,
 TensorBoard events, a line printed for every log, and an asynchronous checkpoint at the end of every
-epoch. Evaluation is work of its own and is off.
+epoch, unless `--without_checkpoints`. Evaluation is work of its own and is off.
 
 The speed of a shared machine changes within seconds by more than the overhead. So the loop is
 halted every few dozen steps, until what it has begun is done, its checkpoint too, and as many bare
@@ -70,7 +70,8 @@ class Sides:
         self._since = now
 
 
-def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece: int) -> Sides:
+def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece: int,
+              saves: bool) -> Sides:
     """Runs so many steps by the loop, as many bare ones in between, and returns their seconds.
 
     Args:
@@ -81,6 +82,7 @@ def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece:
       folder: for what the loop writes.
       steps: of each side.
       piece: how many at a time.
+      saves: whether there are checkpoints.
     """
     config, sides = experiment.config, Sides()
     checkpoints, record = Checkpoints(folder), describe(experiment)
@@ -107,6 +109,10 @@ def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece:
         jax.block_until_ready(losses)
         sides.lap(sides.bare)
 
+    def save(step, state, values):
+        if saves:
+            checkpoints.save(step, state, record | {"metrics": values})
+
     def on_record(step, values):
         writer.write(step, values)
         display.record(step, values)
@@ -114,9 +120,7 @@ def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece:
     with open(os.devnull, "w") as null, contextlib.redirect_stdout(null):
         display = console.Display("plain", steps, 0, config.train.batch_size)
         hooks = loop.Hooks(
-            on_step=halt, on_record=on_record, evaluate=lambda state, should_stop: {},
-            save=lambda step, state, values: checkpoints.save(step, state,
-                                                              record | {"metrics": values}),
+            on_step=halt, on_record=on_record, evaluate=lambda state, should_stop: {}, save=save,
             should_stop=lambda: False)
         sides.lap(None)
         loop.fit(followed, state, inputs.constants, inputs.feed.batches(0, steps),
@@ -128,7 +132,7 @@ def alternate(call, states, inputs, experiment, folder: Path, steps: int, piece:
     return sides
 
 
-def measure(model: str, rounds: int) -> None:
+def measure(model: str, rounds: int, saves: bool) -> None:
     """Prints a row for each clock."""
     size, steps, epoch, piece = CASES[model]
     experiment = make_experiment(model, size, steps, epoch)
@@ -138,8 +142,7 @@ def measure(model: str, rounds: int) -> None:
     for number in range(rounds + 1):
         with tempfile.TemporaryDirectory() as folder:
             sides = alternate(call, (new_state(experiment), new_state(experiment)), inputs,
-                              experiment, Path(folder), steps,
-                              piece)
+                              experiment, Path(folder), steps, piece, saves)
         if number:  # The first compiles.
             for side, row in times.items():
                 row.append(getattr(sides, side) / steps * 1e3)
@@ -160,6 +163,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--without_checkpoints", action="store_true")
     parser.add_argument("--models", nargs="*", default=list(CASES), choices=list(CASES))
     arguments = parser.parse_args()
     versions = backend.versions()
@@ -167,7 +171,7 @@ def main() -> None:
           f"{os.cpu_count()} CPU cores, {arguments.rounds} rounds\n")
     print("| case | clock | bare, ms a step | loop, ms a step | ratio |\n|---|---|---|---|---|")
     for model in arguments.models:
-        measure(model, arguments.rounds)
+        measure(model, arguments.rounds, not arguments.without_checkpoints)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from cnnjax.data.stream import HostStream, Report, no_report
 from cnnjax.types import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
+_AT_ONCE = 64  # Steps whose indices of resident data are computed together.
 Batch = dict[str, jax.Array]
 HostBatch = dict[str, np.ndarray]  # This process's rows.
 
@@ -108,9 +109,14 @@ class ResidentFeed:
     def host_batches(self, start_step: int, stop_step: int, steps_per_call: int = 1
                      ) -> Iterator[HostBatch]:
         rows = place.local_rows(self.mesh, self.batch_size)
-        for start in range(start_step, stop_step, steps_per_call):
-            steps = np.arange(start, min(start + steps_per_call, stop_step), dtype=np.int64)
-            yield {"index": self.order.at(steps[:, None] * self.batch_size + rows)}
+        # Those of many calls at once: beside a device that is this CPU, and has its caches, NumPy
+        # takes 70 us a time for what takes 13 alone, two per cent of a step of LeNet-5.
+        many = steps_per_call * max(1, _AT_ONCE // steps_per_call)
+        for start in range(start_step, stop_step, many):
+            steps = np.arange(start, min(start + many, stop_step), dtype=np.int64)
+            index = self.order.at(steps[:, None] * self.batch_size + rows)
+            for i in range(0, len(steps), steps_per_call):
+                yield {"index": index[i:i + steps_per_call].copy()}
 
     def put(self, batch: HostBatch) -> Batch:
         # For one device the call itself takes so small an array along, seven times as fast as an

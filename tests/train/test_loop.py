@@ -107,6 +107,23 @@ def test_steps_before_an_error_of_the_input_have_their_lines():
     assert [event[:2] for event in recorder.events] == [("record", step) for step in (1, 2, 3)]
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(0.02, 3), (0.002, 9)])
+def test_the_host_runs_further_ahead_of_short_calls(seconds, most, monkeypatch):
+    now, done = [0.0], []
+    monkeypatch.setattr(loop.jax, "block_until_ready",
+                        lambda call: (done.append(call), now.__setitem__(0, now[0] + seconds)))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    in_flight, ahead = loop._InFlight(), []
+    for call in range(40):
+        in_flight.add(call)
+        ahead.append(call + 1 - len(done))
+        in_flight.keep_short()
+    assert ahead[:4] == [1, 2, 3, 3] and max(ahead) == most
+    assert done == list(range(len(done)))
+    in_flight.wait_for_all_but(0)
+    assert done == list(range(40))
+
+
 def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     rates, hooks = {}, Recorder().hooks()
     hooks.on_record = lambda step, values: rates.update({step: values["images_per_second"]})
