@@ -50,6 +50,7 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     values = {"data": dataset.name, "fingerprint": dataset.fingerprint,
               "input_size": preprocess.size, "mean": preprocess.mean, "std": preprocess.std,
               "splits": {part.split.name: _values(part, dataset.class_names) for part in parts},
+              "not_read": _not_read(dataset),
               "duplicates": [[part.name(i) for part, i in group] for group in groups],
               "in_both_splits": [[part.name(i) for part, i in group] for group in groups
                                  if len({id(part) for part, _ in group}) > 1],
@@ -64,6 +65,14 @@ def run(config: ConfigDict, folder: Path, dry_run: bool = False) -> int:
     return 0
 
 
+def _not_read(dataset: data.Dataset) -> dict[str, dict[str, int]]:
+    """Returns {folder: how many files in it are no images by their extension}, each folder once."""
+    sources = {source.folder: source for source in (dataset.train.source, dataset.eval.source)
+               if hasattr(source, "not_read")}
+    return {str(folder): counts for folder, source in sources.items()
+            if (counts := source.not_read())}
+
+
 def _values(part: Survey, class_names: Sequence[str]) -> dict[str, Any]:
     good = part.labels >= 0
     counts = np.bincount(part.labels[good], minlength=len(class_names))
@@ -71,7 +80,6 @@ def _values(part: Survey, class_names: Sequence[str]) -> dict[str, Any]:
     by_area = sizes[np.argsort(sizes.prod(1), kind="stable")]
     return {
         "examples": len(part.labels), "readable": int(good.sum()), "bytes": part.num_bytes,
-        "not_read": part.split.source.not_read() if hasattr(part.split.source, "not_read") else {},
         "kinds": dict(part.kinds.most_common()),
         "sizes": len(np.unique(sizes, axis=0)),
         **{name: by_area[i].tolist() for name, i in (
@@ -95,7 +103,6 @@ def _print(values: dict[str, Any], experiment: Experiment) -> None:
             "examples": f"{part['examples']:,}" + (
                 f", of which {part['readable']:,} can be read" if part["bad_files"] else ""),
             **({"on disk": text.size(part["bytes"])} if part["bytes"] else {}),
-            **({"not read": console.other_files(part["not_read"])} if part["not_read"] else {}),
             "sizes": _sizes(part),
             "kinds": ", ".join(f"{kind}: {count:,}" for kind, count in part["kinds"].items()),
             f"mean at {height}x{width}": _numbers(part["mean"]) + "; the config's "
@@ -104,6 +111,8 @@ def _print(values: dict[str, Any], experiment: Experiment) -> None:
                                         + _numbers(values["std"]),
             **_balance(part["classes"]),
         })
+    for folder, counts in values["not_read"].items():
+        print(f"Not read in {folder}: {console.other_files(counts)}.")
     equal = values["duplicates"]
     print(f"Examples whose pixels are equal: {sum(map(len, equal)):,} in {len(equal):,} groups.")
     _warn_of(values["in_both_splits"], "in both splits, so that the accuracy says too much")

@@ -53,8 +53,9 @@ def test_a_folder_is_described_and_its_faults_are_named(photos, tmp_path, capsys
     assert (train["examples"], train["readable"]) == (12, 12)
     assert (val["examples"], val["readable"]) == (6, 5)
     assert train["classes"] == {"a": 9, "b": 3} and val["classes"] == {"a": 2, "b": 3}
-    assert train["not_read"] == {".heic": 2, ".db": 1} and val["not_read"] == {}
-    assert "other extensions: .heic: 2, .db: 1" in said.out
+    assert found["not_read"] == {str(photos / "train"): {".heic": 2, ".db": 1}}
+    assert f"Not read in {photos / 'train'}: files with other extensions: .heic: 2, .db: 1" in \
+        said.out
     assert train["kinds"] == {"PNG RGB": 10, "JPEG CMYK": 1, "PNG L": 1}
     assert train["smallest"] == [40, 40] and train["longest_side"] == 123
     assert train["bytes"] == sum(p.stat().st_size for p in (photos / "train").rglob("*.png"))
@@ -70,6 +71,16 @@ def test_a_folder_is_described_and_its_faults_are_named(photos, tmp_path, capsys
     assert "largest over smallest 3" in said.out and "9 (75.0%)" in said.out
     page = Image.open(tmp_path / "out/data.png")
     assert page.size == (8 * 176, 6 * 212)
+
+
+def test_other_files_of_a_folder_that_both_splits_are_of_are_counted_once(photos, tmp_path, capsys):
+    assert main([*CONFIG, f"--config.data.name=folder:{photos / 'train'}",
+                 "--config.data.image_size=8", "--config.train.batch_size=2",
+                 "--config.summarize.images=1", "--config.summarize.draws=1",
+                 f"--workdir={tmp_path / 'out'}"]) == 0
+    assert json.loads((tmp_path / "out/data.json").read_text())["not_read"] == {
+        str(photos / "train"): {".heic": 2, ".db": 1}}
+    assert capsys.readouterr().out.count(".heic: 2") == 1
 
 
 @pytest.mark.parametrize("size", [8, 28])
