@@ -49,6 +49,7 @@ class Reader:
         # What was found before, for speed; and libpng would complain anew in each epoch.
         self._replacements: dict[int, int] = {}
         self._bad: dict[int, BadExample] = {}
+        self._behind: dict[int, int] = {}  # Of a bad one: all up to this one are bad.
 
     def read(self, indices: Sequence[int]
              ) -> Iterator[tuple[int, tuple[np.ndarray, int], BadExample | None]]:
@@ -93,12 +94,25 @@ class Reader:
         return self.check_some(len(self._split))
 
     def _others(self, index: int) -> Iterator[int]:
-        """Yields those that may replace an example: in steps that double, and then all."""
+        """Yields those that may replace a bad example: in steps that double, and then the next."""
         count = len(self._split)
         for doublings in range(1, count.bit_length()):
             yield (index + 2**doublings - 1) % count
-        for step in range(1, count):
-            yield (index + step) % count
+        while len(self._bad) < count:
+            yield self._first_not_bad(index)
+
+    def _first_not_bad(self, index: int) -> int:
+        """Returns the first, from an example on, that is not known to be bad.
+
+        Where nearly all are, the way to it is long, so that each is passed once (a disjoint-set
+        forest, of which all that was passed is hung at its root).
+        """
+        passed, count = [], len(self._split)
+        while index in self._bad and len(self._bad) < count:
+            passed.append(index)
+            index = self._behind.get(index, (index + 1) % count)
+        self._behind.update(dict.fromkeys(passed, index))
+        return index
 
     def check_some(self, bad: int) -> None:
         """Raises a UserError if so many bad examples are all there are."""

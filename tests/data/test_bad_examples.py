@@ -165,6 +165,22 @@ def test_no_example_takes_the_place_of_a_whole_shard(bad, most):
         i for i in range(1000) if i not in set(bad)]
 
 
+@pytest.mark.parametrize("order", [range(2000), range(1999, -1, -1)])
+def test_bad_examples_are_passed_once_on_the_way_to_the_only_good_ones(order, monkeypatch):
+    good, looked_at = (500, 700), []
+    split = Split("train", DamagedShards(2000, set(range(2000)) - set(good)), (1, 1, 1))
+    each = Reader.each
+    monkeypatch.setattr(Reader, "each", lambda self, indices: (
+        looked_at.extend(indices), each(self, indices))[1])
+    took = {i: label for i, (_, label), _ in Reader(split, skip=True).read(order)}
+    powers = [2**k - 1 for k in range(11)]  # 0, 1, 3, … places after it.
+    for i in order:
+        first = next((i + step) % 2000 for step in [*powers, *range(2000)]
+                     if (i + step) % 2000 in good)
+        assert took[i] == first
+    assert len(looked_at) < 2000 * (1 + 10 + 2)  # Itself, the powers, and its replacement twice.
+
+
 def test_a_reader_in_another_process_says_what_it_met(folder):
     reader = pickle.loads(pickle.dumps(Reader(folder, skip=True)))
     stream = pickle.loads(pickle.dumps(HostStream(folder, HostTransform((4, 4)), reader=reader)))
