@@ -16,6 +16,7 @@ from cnnjax.jobs import experiment as experiment_lib
 from cnnjax.jobs.evaluation import eval_module
 from cnnjax.jobs.experiment import Experiment
 from cnnjax.train import step as step_lib
+from cnnjax.train.features import on_host
 from cnnjax.types import UserError, did_you_mean
 
 PyTree = Any
@@ -115,11 +116,14 @@ def _evaluator(experiment: Experiment, variables: PyTree):
         key = jax.random.fold_in(root, zlib.crc32(f"{kind}/{strength}".encode()))
         change = functools.partial(corrupt, kind, strength, key)
         change = change if kind == "jpeg_compression" else jax.jit(change)
-        hits = examples = 0
-        for batch in feed.batches():
+
+        def answers(batch):
             batch = fetch(feed.constants, batch)
             images = jax.device_put(change(batch["image"], batch["index"]), rows)
-            hit, count = right(variables, images, batch["label"], batch["mask"])
+            return right(variables, images, batch["label"], batch["mask"])
+
+        hits = examples = 0
+        for hit, count in on_host(map(answers, feed.batches())):
             hits, examples = hits + int(hit), examples + int(count)
         return hits / examples
 

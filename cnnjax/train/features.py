@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import collections
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -41,8 +42,7 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
 
     call = jax.jit(call, out_shardings=replicated(mesh))
     found, end = {}, 0
-    for batch in batches:
-        part = jax.device_get(call(variables, constants, batch))
+    for part in on_host(call(variables, constants, batch) for batch in batches):
         counts = part.pop("mask") > 0
         begin, end = end, end + np.count_nonzero(counts)
         for name, rows in part.items():
@@ -50,3 +50,17 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
                 found[name] = np.empty((examples, *rows.shape[1:]), rows.dtype)
             found[name][begin:end] = rows[counts]
     return {name: whole[:end] for name, whole in found.items()}
+
+
+def on_host(results: Iterable[PyTree], ahead: int = 2) -> Iterator[PyTree]:
+    """Yields what calls of the device gave, read when `ahead` more have been begun.
+
+    So the device has something to do while the host waits for a result and goes through it.
+    """
+    begun = collections.deque()
+    for result in results:
+        begun.append(result)
+        if len(begun) > ahead:
+            yield jax.device_get(begun.popleft())
+    while begun:
+        yield jax.device_get(begun.popleft())

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from cnnjax.train.features import on_host
+
 
 def knn_predict(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, *,
                 num_classes: int, neighbours: int = 20, temperature: float = 0.07,
@@ -32,9 +34,9 @@ def knn_predict(features: np.ndarray, labels: np.ndarray, queries: np.ndarray, *
     # The last part is filled up, so that there is one shape to compile.
     padded = np.concatenate([queries, np.zeros((-len(queries) % rows, queries.shape[1]),
                                                queries.dtype)])
-    found = [np.asarray(_vote(bank, labels, part, num_classes, neighbours, temperature))
-             for part in padded.reshape(-1, rows, queries.shape[1])]
-    return np.concatenate(found)[:len(queries)]
+    found = on_host(_vote(bank, labels, part, num_classes, neighbours, temperature)
+                    for part in padded.reshape(-1, rows, queries.shape[1]))
+    return np.concatenate(list(found))[:len(queries)]
 
 
 @functools.partial(jax.jit, static_argnums=(3, 4, 5))

@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 from scipy import optimize, special
 
-from cnnjax.train import probe
+from cnnjax.train import features, probe
 from cnnjax.train.views import OverViews, views_of
 
 
@@ -29,6 +30,30 @@ def test_neighbours_vote_by_cosine(data):
         expected.append(votes.argmax())
     found = probe.knn_predict(train, labels[:90], queries, num_classes=3, neighbours=7, rows=16)
     np.testing.assert_array_equal(found, expected)
+
+
+def test_features_are_read_when_two_more_batches_have_begun(monkeypatch):
+    begun, read = [], []
+    get = features.jax.device_get
+    monkeypatch.setattr(features.jax, "device_get", lambda part: read.append(len(begun)) or
+                        get(part))
+
+    def batches():
+        for i in range(5):
+            begun.append(i)
+            images = np.full((2, 3), 2 * i, np.float32) + np.arange(2, dtype=np.float32)[:, None]
+            yield {"image": images, "label": np.arange(2) + 2 * i,
+                   "mask": np.array([1, i < 4], np.float32)}
+
+    class Double:
+        def apply(self, variables, images, train):
+            return images * variables
+
+    found = features.compute_features(Double(), 2.0, {}, batches(), lambda _, batch: batch,
+                                      lambda images: images, Mesh(jax.devices()[:1], "data"), 10)
+    np.testing.assert_array_equal(found["label"], np.arange(9))
+    np.testing.assert_array_equal(found["image"], np.full((9, 3), 2) * np.arange(9)[:, None])
+    assert read == [3, 4, 5, 5, 5]
 
 
 def test_the_nearest_are_found_without_sorting_all():
