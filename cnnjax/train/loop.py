@@ -263,16 +263,19 @@ def evaluate(call: Callable, variables: PyTree, constants: PyTree,
       variables: {"params": …, "batch_stats": …}.
       constants: passed to every call.
       batches: "mask" is 0 in the rows that pad the last one.
-      sums: of `step.empty_sums`; donated.
+      sums: of `step.empty_sums`.
       should_stop: asked before every batch.
 
     Raises:
       EvaluationInterrupted: if it said so.
     """
+    in_flight = _InFlight()
     for batch in batches:
         if should_stop():
             raise EvaluationInterrupted
         sums = call(variables, constants, batch, sums)
+        in_flight.add(sums["count"])
+        in_flight.keep_short()
     sums = jax.device_get(sums)
     count = int(sums["count"])
     return {"loss": float(sums["loss"]) / count, "top1": int(sums["top1"]) / count,

@@ -208,7 +208,8 @@ def make_eval_call(module: nn.Module, fetch: Callable[[PyTree, Batch], Batch],
         batch["image"] = prepare(batch["image"])
         return jax.tree.map(jnp.add, sums, eval_step(module, variables, batch))
 
-    return jax.jit(call, donate_argnums=3, out_shardings=replicated(mesh))
+    # The sums are not donated: that those of a batch are there tells that the device has done it.
+    return jax.jit(call, out_shardings=replicated(mesh))
 
 
 def empty_sums(mesh: Mesh) -> dict[str, jax.Array]:

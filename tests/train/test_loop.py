@@ -124,6 +124,24 @@ def test_the_host_runs_further_ahead_of_short_calls(seconds, most, monkeypatch):
     assert done == list(range(40))
 
 
+@pytest.mark.parametrize(("seconds", "most"), [(0.02, 3), (0.002, 9)])
+def test_an_evaluation_runs_as_far_ahead_of_the_device_as_training(seconds, most, monkeypatch):
+    now, begun, done = [0.0], [], []
+    monkeypatch.setattr(loop.jax, "block_until_ready",
+                        lambda count: (done.append(count), now.__setitem__(0, now[0] + seconds)))
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+
+    def call(variables, constants, batch, sums):
+        begun.append(batch)
+        assert len(begun) - len(done) <= most
+        return {name: value + 1 for name, value in sums.items()}
+
+    sums = dict.fromkeys(("loss", "top1", "top5", "count"), np.int32(0))
+    assert loop.evaluate(call, {}, {}, range(40), sums) == {
+        "loss": 1.0, "top1": 1.0, "top5": 1.0, "examples": 40}
+    assert done == list(range(1, len(done) + 1)) and len(begun) - len(done) < most
+
+
 def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     rates, hooks = {}, Recorder().hooks()
     hooks.on_record = lambda step, values: rates.update({step: values["images_per_second"]})

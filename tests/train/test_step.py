@@ -145,9 +145,11 @@ def test_an_evaluation_compiles_once(batch):
     call = step_lib.make_eval_call(t.module, fetch, lambda x: x.astype(jnp.float32), mesh())
     variables = jax.device_put(start(t).variables, step_lib.replicated(mesh()))
     sums = step_lib.empty_sums(mesh())
+    counts = []
     for _ in range(3):
         sums = call(variables, {}, batch | {"mask": jnp.ones(8)}, sums)
-    assert int(sums["count"]) == 24 and call._cache_size() == 1
+        counts.append(sums["count"])  # `loop.evaluate` waits for those of earlier batches.
+    assert [int(count) for count in counts] == [8, 16, 24] and call._cache_size() == 1
 
 
 def test_on_an_accelerator_several_steps_are_one_loop_with_the_same_result(batch, monkeypatch):
