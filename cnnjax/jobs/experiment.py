@@ -18,7 +18,6 @@ from ml_collections import ConfigDict
 from cnnjax import config as config_lib
 from cnnjax import data, models, ops
 from cnnjax.analysis import summarize
-from cnnjax.checkpoint import warn
 from cnnjax.data import augment
 from cnnjax.jobs import backend, course, initial_weights, memory, recipe
 from cnnjax.jobs.bad_files import BadFiles
@@ -182,8 +181,6 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     ops.set_default(config.ops)
     ops.set_products(backend.product_type(config.precision))
     dataset = open_dataset(config)
-    for note in dataset.notes:
-        warn(note)
     examples = len(dataset.train.source)
     _check_data(config, dataset, mesh, trains)
     weights = None if saved_preprocess else initial_weights.load(config, dataset, trains)

@@ -10,7 +10,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cnnjax import data
-from cnnjax.checkpoint import warn
 from cnnjax.data import inputs
 from cnnjax.data.folder import list_images, not_read
 from cnnjax.files import expanded
@@ -76,8 +75,6 @@ def open_images(config: ConfigDict, model: Pretrained, path: str | None) -> Imag
                       lambda i: (data.read_image(files[i], channels=channels), None), path,
                       pretrained.names_of(model), labelled=False, not_read=not_read(expanded(path)))
     dataset = experiment_lib.open_dataset(config)
-    for note in dataset.notes:
-        warn(note)
     if not (pretrained.knows_classes(model, dataset)
             and takes_images(model.preprocess.channels, dataset)):
         raise UserError("Say which images: --images=FOLDER. (Without it the evaluation split of "

@@ -13,14 +13,14 @@ from cnnjax.types import UserError
 
 
 def open_dataset(config: ConfigDict) -> data.Dataset:
-    """Opens the data set that the config names.
+    """Opens the data set that the config names, and warns of what was taken for granted of it.
 
     Raises:
       UserError: as `data.open_dataset`; the message has the splits that were asked for.
     """
     splits = {key: config.data[key] for key in ("train_split", "eval_split")}
     try:
-        return data.open_dataset(
+        dataset = data.open_dataset(
             config.data.name, data_dir=config.data.data_dir,
             val_fraction=config.data.val_fraction, split_seed=config.data.split_seed, **splits)
     except UserError as error:
@@ -28,6 +28,9 @@ def open_dataset(config: ConfigDict) -> data.Dataset:
             raise
         given = ", ".join(f"data.{key}={value}" for key, value in splits.items() if value)
         raise UserError(f"{error} ({given})") from error
+    for note in dataset.notes:
+        warn(note)
+    return dataset
 
 
 def warn_of_another_division(dataset: data.Dataset, config: ConfigDict,

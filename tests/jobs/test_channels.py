@@ -194,8 +194,10 @@ def test_what_was_taken_for_granted_of_the_images_is_told(tmp_path, root, monkey
     labels = np.arange(32) % 2
     np.savez(tmp_path / "low.npz", images=np.zeros((32, 8, 12, 13), np.uint8), labels=labels)
     assert main([*TINY, f"--config.data.name=npz:{tmp_path / 'low.npz'}", "--dry_run"]) == 0
-    captured = capsys.readouterr()
-    assert "Warning: " in captured.err and "8 high and 12 wide, of 13 channels" in captured.err
+    said = capsys.readouterr().err
+    assert said.count("Warning: ") == 1 and "8 high and 12 wide, of 13 channels" in said
+    assert main([*TINY, f"--config.data.name=npz:{tmp_path / 'low.npz'}", "--job=summarize"]) == 0
+    assert "8 high and 12 wide, of 13 channels" in capsys.readouterr().err
     config = config_lib.default()
     config.data.name, config.data.image_size = f"npz:{tmp_path / 'low.npz'}", 8
     model = Pretrained(cnnjax.create_model("simple_cnn", 2), {}, Preprocess(
