@@ -36,7 +36,8 @@ def open_npz(path: str | os.PathLike[str], train_split: str | None = None,
     train_images, train_labels, val_images, … (MedMNIST), or just images and labels. Where there
     is no split to evaluate on, a part of the training examples, each class in proportion, becomes
     the split "validation". `class_names`, an array of strings, is optional: else the classes are
-    numbered up to the largest label.
+    numbered up to the largest label. The string `layout`="NHWC", optional too, says that images
+    are so, of a shape that would be taken for [N, C, H, W], or not without a note.
 
     Args:
       path: the file.
@@ -78,7 +79,7 @@ def open_npz(path: str | os.PathLike[str], train_split: str | None = None,
     return Dataset(name=where, class_names=class_names, train=train, eval=evaluation, mean=mean,
                    std=std, divided=bool(division), fingerprint=dataset.digest(
                        contents, train.name, evaluation.name, division),
-                   notes=_notes(splits["train"][0].shape[1:], path))
+                   notes=() if _layout_is_told(arrays, path) else _notes(train.image_shape, path))
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
@@ -138,11 +139,15 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
             f"values in [0, 1] save np.round({image_key} * 255).astype(np.uint8).")
     if images.ndim == 3:
         images = images[..., None]
-    if images.ndim != 4 or 0 in images.shape or _channels_first(images.shape):
+    told = _layout_is_told(arrays, path)
+    if images.ndim != 4 or 0 in images.shape or not told and _channels_first(images.shape):
         raise UserError(
             f"{path}: {image_key} has the shape {list(arrays[image_key].shape)}, but images are "
             "[N, H, W] or [N, H, W, C] with any number C of channels. From [N, C, H, W] save "
-            f"{image_key}.transpose(0, 2, 3, 1).")
+            f"{image_key}.transpose(0, 2, 3, 1)." + (
+                "" if images.ndim != 4 or 0 in images.shape else
+                " If they are {} high and {} wide, of {} channels, save layout='NHWC' beside them."
+                .format(*images.shape[1:])))
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != images.shape[:1]:
@@ -151,6 +156,18 @@ def _pick(arrays: Mapping[str, np.ndarray], spellings: tuple[tuple[str, str], ..
             f"of the shape [{len(images)}], one for each image. From one-hot rows save "
             f"{label_key}.argmax(1).")
     return np.ascontiguousarray(images), labels
+
+
+def _layout_is_told(arrays: Mapping[str, np.ndarray], path: Path) -> bool:
+    """Whether the file says that its images are [N, H, W, C].
+
+    Raises:
+      UserError: if it says something else.
+    """
+    if "layout" in arrays and arrays["layout"].tolist() not in ("NHWC", b"NHWC"):
+        raise UserError(f"{path}: layout is {arrays['layout'].tolist()!r}, but images are 'NHWC'. "
+                        "From NCHW save them as .transpose(0, 2, 3, 1).")
+    return "layout" in arrays
 
 
 def _channels_first(shape: tuple[int, ...]) -> bool:
@@ -171,7 +188,7 @@ def _notes(shape: tuple[int, ...], path: Path) -> tuple[str, ...]:
         return ()
     return (f"{path}: images [N, {height}, {width}, {channels}] are taken to be {height} high and "
             f"{width} wide, of {channels} channels. If they are [N, C, H, W], save them as "
-            ".transpose(0, 2, 3, 1).",)
+            ".transpose(0, 2, 3, 1); if not, layout='NHWC' beside them says so.",)
 
 
 def _class_names(arrays: Mapping[str, np.ndarray],

@@ -44,6 +44,14 @@ def test_images_that_are_lower_than_they_have_channels_are_taken_with_a_note(
             ) is told is bool(notes)
 
 
+@pytest.mark.parametrize("shape", [(20, 13, 13), (8, 12, 13), (9, 7, 3)])
+def test_a_file_that_tells_its_layout_is_read_so_without_a_note(write_npz, shape):
+    images = np.random.default_rng(0).integers(0, 256, (50, *shape), np.uint8)
+    path = write_npz(x_train=images, x_test=images[:20], layout=np.array("NHWC"))
+    dataset = open_dataset(f"npz:{path}")
+    assert (dataset.train.arrays()[0] == images).all() and dataset.notes == ()
+
+
 def test_medmnist_keys_and_class_names(tmp_path):
     np.savez(tmp_path / "m.npz", class_names=["no", "yes"], **{
         f"{split}_{kind}": np.zeros((n, 4, 4) if kind == "images" else (n, 1), np.uint8)
@@ -87,6 +95,9 @@ Y = np.arange(50) % 5
     ({"x_train": np.zeros((50, 3, 9, 7), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
     ({"x_train": np.zeros((50, 13, 32, 32), np.uint8)}, r"any number C.*transpose\(0, 2, 3, 1\)"),
     ({"x_train": np.zeros((50, 103, 5, 5), np.uint8)}, r"transpose\(0, 2, 3, 1\)"),
+    ({"x_train": np.zeros((50, 20, 13, 13), np.uint8)},
+     "If they are 20 high and 13 wide, of 13 channels, save layout='NHWC' beside them"),
+    ({"layout": np.array("NCHW")}, "layout is 'NCHW', but images are 'NHWC'. From NCHW save"),
     ({"x_test": np.zeros((20, 9, 7), np.uint8)}, "channels"),
     ({"y_train": Y.astype(np.float32)}, "y_train is float32"),
     ({"y_train": np.eye(5, dtype=int)[Y]}, r"argmax\(1\)"),
