@@ -35,7 +35,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
-from cnnjax.models.parts import AdaptiveAvgPool, local_response_norm
+from cnnjax.models.parts import AdaptiveAvgPool, check_momentum, local_response_norm
 from cnnjax.models.scaling import check_multipliers, round_channels
 from cnnjax.ops.precision import widened
 from cnnjax.types import UserError
@@ -122,6 +122,7 @@ class GoogLeNet(nn.Module):
 
     def __post_init__(self):
         check_multipliers(self, "width")
+        check_momentum(self, self.norm == "batch", "norm='batch'")
         most = tuple(map(len, TABLE_1))
         if len(self.stage_sizes) != 3 or any(map(int.__gt__, self.stage_sizes, most)):
             raise UserError(f"GoogLeNet: stage_sizes={self.stage_sizes} must be at most {most}.")
@@ -187,8 +188,7 @@ class GoogLeNet(nn.Module):
             dense = head = functools.partial(Dense, kernel_init=kernel_init)
         else:
             dense = functools.partial(Dense, **biased)
-            head = functools.partial(Dense, kernel_init=kernel_init,
-                                     bias_init=nn.initializers.zeros)
+            head = functools.partial(dense, bias_init=nn.initializers.zeros)
         return unit, dense, head
 
     def _auxiliary(self, name, x, end, train, unit, dense, head):

@@ -73,6 +73,13 @@ def check_stages(net: nn.Module) -> None:
                         f"{net.widths} must have one entry for each stage.")
 
 
+def check_momentum(net: nn.Module, normalises: bool, needed: str) -> None:
+    """Raises a UserError if the decay of batch norm's statistics is set of a net without any."""
+    if not normalises and net.bn_momentum != type(net).bn_momentum:
+        raise UserError(f"{type(net).__name__}: bn_momentum={net.bn_momentum} changes nothing "
+                        f"without batch norm: leave it out (None in a config), or set {needed}.")
+
+
 class SqueezeExcite(nn.Module):
     """Channel gates (arXiv 1709.01507): x * gate(expand(activation(reduce(mean(x))))).
 

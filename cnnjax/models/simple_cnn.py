@@ -23,6 +23,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
+from cnnjax.models.parts import check_momentum
 from cnnjax.models.scaling import check_multipliers, round_channels, round_repeats
 from cnnjax.types import UserError
 
@@ -60,6 +61,7 @@ class SimpleCNN(nn.Module):
 
     def __post_init__(self):
         check_multipliers(self, "width", "depth")
+        check_momentum(self, self.batch_norm, "batch_norm=True")
         if not self.widths:
             raise UserError("SimpleCNN: widths=() leaves no block; give at least one width, such "
                             "as widths=(32,).")

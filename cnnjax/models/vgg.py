@@ -23,7 +23,7 @@ from cnnjax.models.layers import (
     classify,
     endpoint_names,
 )
-from cnnjax.models.parts import AdaptiveAvgPool, check_stages, stage_names
+from cnnjax.models.parts import AdaptiveAvgPool, check_momentum, check_stages, stage_names
 from cnnjax.types import UserError
 
 
@@ -60,6 +60,7 @@ class VGG(nn.Module):
 
     def __post_init__(self):
         check_stages(self)
+        check_momentum(self, self.batch_norm, "batch_norm=True")
         if self.hidden < 1:
             raise UserError(f"VGG: hidden must be positive, got {self.hidden}.")
         super().__post_init__()

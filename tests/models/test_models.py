@@ -368,6 +368,10 @@ def test_overrides_may_come_as_lists_and_strings():
     ("alexnet_original", dict(widths=(8, 15, 8, 8, 8)), "must be even with towers=2"),
     ("vgg16", dict(widths=(64, 128)), "one entry for each stage"),
     ("vgg16", dict(hidden=0), "hidden must be positive"),
+    *((name, dict(bn_momentum=0.5, **changes), "bn_momentum=0.5 changes nothing without batch norm:"
+       rf" leave it out \(None in a config\), or set {needed}") for name, changes, needed in (
+           ("vgg11", {}, "batch_norm=True"), ("googlenet_original", {}, "norm='batch'"),
+           ("simple_cnn", dict(batch_norm=False), "batch_norm=True"))),
     ("squeezenet1_1", dict(widths=(16, 32)), "one entry for each of the fire modules"),
     ("squeezenet1_1", dict(stem_kernel=0), "stem_width and stem_kernel must be positive"),
     ("simple_cnn", dict(widths=32), "widths must be a tuple of integers, got 32"),
@@ -383,6 +387,13 @@ def test_overrides_may_come_as_lists_and_strings():
 def test_a_mistaken_argument_is_a_user_error_that_says_which(name, arguments, message):
     with pytest.raises(UserError, match=message):
         create_model(name, **arguments)
+
+
+def test_an_argument_without_effect_is_taken_at_its_own_value_and_where_it_has_one():
+    assert create_model("vgg11", **model_arguments("vgg11")).bn_momentum == 0.9
+    for name, changes in (("vgg11_bn", {}), ("vgg11", dict(batch_norm=True)), ("googlenet", {}),
+                          ("simple_cnn", {})):
+        assert create_model(name, bn_momentum=0.5, **changes).bn_momentum == 0.5
 
 
 def test_an_unknown_endpoint_lists_those_there_are():
