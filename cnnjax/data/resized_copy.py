@@ -87,16 +87,7 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
         for role, split in (("train", source.train), ("val", source.eval)):
             _Writer(folder, role, split, os.path.abspath(root), settings, keep_bad, state).write(
                 threads or available_cores(), log)
-        about = {"format": records.FORMAT, "source": source.name,
-                 "divided": source.divided, **origin, "splits": {
-            role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
-                   "unreadable": _total(shards, "unreadable"),
-                   # Copies of different photos may come out alike: they are still to be cropped.
-                   "image_shape": split.image_shape and _common(
-                       [shard["image_shape"] for shard in shards]),
-                   "shards": shards}
-            for (role, shards), split in zip(state["splits"].items(), (source.train, source.eval),
-                                             strict=True)}}
+        about = _about(source, origin, state["splits"])
         write_json(folder / records.ABOUT, about)
         for path in _notes(folder):
             path.unlink()
@@ -106,6 +97,21 @@ def write_copy(source: Dataset, root: str | os.PathLike[str], output: str | os.P
         log(f"  {role}: {split['examples']:,} images, {split['resized']:,} of them made smaller, "
             f"{bad}{size:,.1f} MiB in {len(split['shards'])} files")
     return folder
+
+
+def _about(source: Dataset, origin: dict[str, Any], written: dict[str, list[dict[str, Any]]]
+           ) -> dict[str, Any]:
+    """Returns what stands in dataset.json of a copy whose splits have these shards."""
+    splits = {
+        role: {"of": split.name, "examples": len(split), "resized": _total(shards, "resized"),
+               "unreadable": _total(shards, "unreadable"),
+               # Copies of different photos may come out alike: they are still to be cropped.
+               "image_shape": split.image_shape and _common(
+                   [shard["image_shape"] for shard in shards]),
+               "shards": shards}
+        for (role, shards), split in zip(written.items(), (source.train, source.eval), strict=True)}
+    return {"format": records.FORMAT, "source": source.name, "divided": source.divided, **origin,
+            "splits": splits}
 
 
 def _total(shards: Iterable[dict[str, Any]], key: str) -> int:

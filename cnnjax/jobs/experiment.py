@@ -181,7 +181,6 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
     ops.set_default(config.ops)
     ops.set_products(backend.product_type(config.precision))
     dataset = open_dataset(config)
-    examples = len(dataset.train.source)
     _check_data(config, dataset, mesh, trains)
     weights = None if saved_preprocess else initial_weights.load(config, dataset, trains)
     if weights and not trains:  # Files and runs of cnnjax bring the arguments of their model.
@@ -201,21 +200,13 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         own_size=own_size, mesh=mesh, phases=(), schedule=None, abstract_state=None,
         weights=weights)
     teacher = load_teacher(config, dataset, preprocess, dtype) if trains else None
-    sharded = config.sharding.fsdp_min_size or config.sharding.rules
-    parts = Parts(
-        module=module, params=params, input_shape=experiment.input_shape, mesh=mesh,
-        examples=(examples, len(dataset.eval.source)),
-        prepare=lambda size: experiment.at_size(size).prepare,
-        learning_rate=functools.partial(course.make_learning_rate, config, examples),
-        train_size=train_size,
-        augment=functools.partial(recipe.make_augment, config, dataset, preprocess, dtype, mesh),
-        gathered=step_lib.replicated(mesh) if sharded else None,
-        distillation=teacher and teacher.distillation)
+    parts = _make_parts(experiment, params, train_size, teacher)
     phases = make_phases(config, parts)
     if trains:
         _check_last_phase(config, dataset, phases[-1], mesh)
-    schedule = dataclasses.replace(course.make_schedule(config, examples, phases[-1].stop),
-                                   stop=course.last_step(config, phases))
+    schedule = dataclasses.replace(
+        course.make_schedule(config, len(dataset.train.source), phases[-1].stop),
+        stop=course.last_step(config, phases))
     experiment = dataclasses.replace(experiment, phases=phases, parts=parts, teacher=teacher,
                                      schedule=schedule)
     experiment = dataclasses.replace(experiment, abstract_state=jax.eval_shape(
@@ -224,6 +215,24 @@ def build(config: ConfigDict, saved_preprocess: Preprocess | None = None, trains
         initial_weights.check_fit(weights, experiment.abstract_state)
     memory.check(experiment, trains)
     return experiment
+
+
+def _make_parts(experiment: Experiment, params: Any, train_size: tuple[int, int],
+                teacher: Teacher | None) -> Parts:
+    """Returns what the phases of an experiment that has none yet are made of."""
+    config, dataset, mesh = experiment.config, experiment.dataset, experiment.mesh
+    examples = len(dataset.train.source)
+    sharded = config.sharding.fsdp_min_size or config.sharding.rules
+    return Parts(
+        module=experiment.module, params=params, input_shape=experiment.input_shape, mesh=mesh,
+        examples=(examples, len(dataset.eval.source)),
+        prepare=lambda size: experiment.at_size(size).prepare,
+        learning_rate=functools.partial(course.make_learning_rate, config, examples),
+        train_size=train_size,
+        augment=functools.partial(recipe.make_augment, config, dataset, experiment.preprocess,
+                                  experiment.dtype, mesh),
+        gathered=step_lib.replicated(mesh) if sharded else None,
+        distillation=teacher and teacher.distillation)
 
 
 def _check_data(config: ConfigDict, dataset: data.Dataset, mesh: Mesh, trains: bool) -> None:
