@@ -3,7 +3,8 @@
 What JAX makes of a function is decided by code, by the values that the code is bound to, and by the
 shapes it is called with. `digest` tells the last two apart and `code` the first, at a hundredth of
 the price of a trace: a training step is a tree of closures and frozen dataclasses over numbers. Of
-an object that is anything else nothing is claimed.
+an object that is anything else nothing is claimed, and nothing of the user's own functions and
+classes: what they do may depend on variables of theirs, of their file or of the environment.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import os
 import sys
 import sysconfig
 import types
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+import cnnjax
 from cnnjax import ops
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, np.dtype, np.generic)
 _PLACES = (jax.sharding.Sharding, jax.sharding.PartitionSpec, jax.sharding.Mesh)
-_ROOT = Path(__file__).resolve().parents[1]
+_INSTALLED = tuple(f"{folder}{os.sep}" for folder in (
+    os.path.dirname(os.path.abspath(cnnjax.__file__)),
+    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))))
+_SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")  # Others' too.
+_OPEN = ("cnnjax", "flax", "jax", "optax")  # Where an experiment may put code of its own.
 
 
 class _UnknownError(Exception):
@@ -43,10 +48,10 @@ def digest(function: Callable, arguments: Any) -> str | None:
       arguments: to call it with, arrays or their shapes, as a tuple.
 
     Returns:
-      None if the function is bound to an object of which that is not known, or the program is not
-      a file, but typed in.
+      None if the function is bound to an object of which that is not known, code of the user's own
+      stands in a library, or the program is not a file, but typed in.
     """
-    if not getattr(sys.modules["__main__"], "__file__", None):
+    if not getattr(sys.modules["__main__"], "__file__", None) or _is_patched():
         return None
     walk = _Walk()
     leaves, structure = jax.tree.flatten(arguments)
@@ -102,15 +107,15 @@ class _Walk:
         elif isinstance(value, functools.partial):
             self._add_all("partial", [value.func, value.args, value.keywords])
         elif isinstance(value, Mapping):
-            self._add_all(type(value).__name__, [*value.keys(), *value.values()])
+            self._add_all("mapping", [type(value), *value.keys(), *value.values()])
         elif isinstance(value, (tuple, list)):
-            self._add_all(type(value).__name__, value)
+            self._add_all("sequence", [type(value), *value])
         elif isinstance(value, (set, frozenset)) and all(isinstance(v, _PLAIN) for v in value):
             self.say("set", sorted(map(repr, value)))
         elif isinstance(value, _PLACES):
             self.say("place", str(value), str(getattr(value, "devices", None))
                      if isinstance(value, jax.sharding.Mesh) else "")
-        elif dataclasses.is_dataclass(value):
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
             self._add_all("dataclass", [type(value), *(
                 getattr(value, field.name) for field in dataclasses.fields(value))])
         elif isinstance(value, (np.ndarray, jax.Array)) and value.dtype != object:
@@ -125,6 +130,8 @@ class _Walk:
             self.add(value)
 
     def _add_code(self, code: types.CodeType) -> None:
+        if not _is_installed(code.co_filename):
+            raise _UnknownError(code)
         # The text of the file stays the same while `unchanged` holds, so its lines name functions;
         # what follows is for two on one line.
         self.say("code", code.co_filename, code.co_firstlineno, code.co_names, code.co_code)
@@ -145,8 +152,9 @@ def _global_name(value: Any) -> str | None:
     found = home = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
-    has_code = getattr(home, "__file__", None) or module in sys.builtin_module_names
-    return f"{module}:{name}" if found is value and has_code else None
+    file = _file(home) or ""
+    known = _is_installed(file) or module in sys.builtin_module_names
+    return f"{module}:{name}:{file}" if found is value and known else None
 
 
 def _content(cell: types.CellType) -> Any:
@@ -181,15 +189,42 @@ def _state(path: str) -> tuple[int, int]:
     return found.st_size, found.st_mtime_ns
 
 
+def _file(module: Any) -> str | None:
+    # Not what a module computes when it is asked, which may import others.
+    return module.__dict__.get("__file__") if isinstance(module, types.ModuleType) else None
+
+
 def _files() -> list[str]:
-    found = [module.__dict__.get("__file__") for module in list(sys.modules.values())
-             if isinstance(module, types.ModuleType)]
+    found = [_file(module) for module in list(sys.modules.values())]
     return [os.path.abspath(path) for path in found if path]
+
+
+def _is_installed(path: str) -> bool:
+    return path.startswith(_INSTALLED) or any(site in path for site in _SITES)
 
 
 def _own_code() -> list[str]:
     """Returns the user's own files: an experiment's may change what a library's function does."""
-    installed = tuple(f"{folder}{os.sep}" for folder in {
-        str(_ROOT), *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib",
-                                                            "platlib"))})
-    return sorted(path for path in set(_files()) if not path.startswith(installed))
+    return sorted(path for path in set(_files()) if not _is_installed(path))
+
+
+def _is_patched() -> bool:
+    """Whether a name of a library, or of a class of one, stands for code of the user's own."""
+    own = {name for name, module in list(sys.modules.items())
+           if (file := _file(module)) and not _is_installed(file)}
+    files = set()
+    for value in _open_names():
+        if isinstance(value, types.FunctionType):
+            files.add(value.__code__.co_filename)
+        if getattr(value, "__module__", None) in own:
+            return True
+    return not all(_is_installed(path) for path in files if not path.startswith("<"))
+
+
+def _open_names() -> Iterator[Any]:
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] in _OPEN and "._src" not in name and _file(module):
+            for value in list(vars(module).values()):
+                yield value
+                if isinstance(value, type):
+                    yield from list(vars(value).values())

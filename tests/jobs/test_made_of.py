@@ -2,11 +2,15 @@
 
 import dataclasses
 import functools
+import importlib
+import importlib.util
 import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,6 +30,8 @@ X = np.zeros(3, np.float32)
 def main_is_a_file(monkeypatch):
     """As in a program; a worker of pytest-xdist is typed in."""
     monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+    # And what is here passes for a library's.
+    monkeypatch.setattr(made_of, "_INSTALLED", (*made_of._INSTALLED, os.path.dirname(__file__)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,26 +135,73 @@ def test_a_class_of_a_module_without_a_file_is_not_known(monkeypatch):
     assert made_of.digest(times(module.Net), (X,)) is None
 
 
-def test_code_that_changed_is_seen(tmp_path, monkeypatch):
-    file = tmp_path / "own_code.py"
-    file.write_text("def twice(x):\n    return 2 * x\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    before = made_of.digest(times(2.0), (X,))
-    import own_code  # noqa: F401
+OWN_CODE = """import dataclasses
+import os
 
-    try:
-        assert made_of.digest(times(2.0), (X,)) != before  # It may have changed any function.
-        code = made_of.code()
-        assert code[str(file)] and any(path.endswith("ops/conv.py") for path in code)
-        assert made_of.unchanged(code) and not made_of.unchanged(None)
-        file.write_text("def twice(x):\n    return 3 * x\n")
-        os.utime(file, ns=(0, code[str(file)][1] + 1))
-        assert not made_of.unchanged(code)
-        file.unlink()
-        assert not made_of.unchanged(code)
-        assert made_of.code() is None  # A module without a file.
-    finally:
-        del sys.modules["own_code"]
+def twice(x):
+    return 2 * x * float(os.environ.get("SCALE", "1"))
+
+def made(factor):
+    @dataclasses.dataclass(frozen=True)
+    class Net:
+        classes: int = 10
+
+        def apply(self, x):
+            return factor * x
+
+    return Net()
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """A module of the user's own."""
+    (tmp_path / "own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "own_code", None)  # So that it goes in the end.
+    del sys.modules["own_code"]
+    return importlib.import_module("own_code")
+
+
+def test_nothing_is_claimed_of_the_users_own_code(own_code):
+    for function in (own_code.twice, times(own_code.twice), own_code.made(2.0).apply,
+                     times(own_code.made(2.0)), times(type(own_code.made(2.0)))):
+        assert made_of.digest(function, (X,)) is None
+    spec = importlib.util.spec_from_file_location("not_registered", own_code.__file__)
+    spec.loader.exec_module(module := importlib.util.module_from_spec(spec))
+    assert made_of.digest(module.twice, (X,)) is None
+    exec("def run(x):\n    return x", namespace := {})
+    assert made_of.digest(namespace["run"], (X,)) is None
+
+
+def test_nothing_is_claimed_where_a_library_has_been_given_the_users_own_code(
+        own_code, monkeypatch):
+    for place, name, value in (
+            (ops, "relu", own_code.twice), (nn, "relu", jax.jit(own_code.twice)),
+            (nn, "relu", functools.wraps(nn.relu)(own_code.made)),
+            (nn.Conv, "__call__", own_code.twice)):
+        assert made_of.digest(times(2.0), (X,))
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, value)
+            assert made_of.digest(times(2.0), (X,)) is None
+
+
+def test_the_users_own_files_decide(monkeypatch, request):
+    before = made_of.digest(times(2.0), (X,))
+    request.getfixturevalue("own_code")
+    assert made_of.digest(times(2.0), (X,)) != before  # It may have changed any number.
+
+
+def test_code_that_changed_is_seen(own_code):
+    file, code = own_code.__file__, made_of.code()
+    assert code[file] and any(path.endswith("ops/conv.py") for path in code)
+    assert made_of.unchanged(code) and not made_of.unchanged(None)
+    Path(file).write_text(OWN_CODE.replace("2 *", "3 *"))
+    os.utime(file, ns=(0, code[file][1] + 1))
+    assert not made_of.unchanged(code)
+    os.unlink(file)
+    assert not made_of.unchanged(code)
+    assert made_of.code() is None  # A module without a file.
 
 
 BASE = {"model.name": "simple_cnn", "model.widths": (4, 8), "train.steps": 8, "train.batch_size": 8}
