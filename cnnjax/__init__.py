@@ -5,7 +5,9 @@ does not wait for Flax.
 """
 
 import importlib
+import time
 
+IMPORTED_NS = time.time_ns()  # What has changed since may not be what was imported.
 _PUBLIC = {
     "list_models": "cnnjax.models",
     "create_model": "cnnjax.models",

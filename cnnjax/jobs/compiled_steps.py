@@ -137,9 +137,10 @@ class CompiledStep:
         text, stored = _digest(lowered.as_text()), self._read and self._read.result()
         if stored and stored.text == text and (compiled := self._loaded.result()) and (
                 compiled.in_tree, compiled.out_tree) == (lowered.in_tree, lowered.out_tree):
-            if stored.made_of != digest:  # Code has changed that did not change the text.
+            if stored.made_of != digest and (code := made_of.code()):
+                # Code has changed that did not change the text.
                 in_thread(_write, self.path, dataclasses.replace(
-                    stored, made_of=digest, code=made_of.code()))
+                    stored, made_of=digest, code=code))
             return compiled
         _written.programs = 0
         compiled = lowered.compile()

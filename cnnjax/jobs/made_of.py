@@ -185,7 +185,14 @@ def unchanged(files: Mapping[str, tuple[int, int]] | None) -> bool:
 
 
 def _state(path: str) -> tuple[int, int]:
+    """Returns bytes and time of change of a file.
+
+    Raises:
+      OSError: if there is none, or it was put there after this process may have imported another.
+    """
     found = os.stat(path)
+    if max(found.st_mtime_ns, found.st_ctime_ns) >= cnnjax.IMPORTED_NS:
+        raise OSError(f"{path} has changed.")
     return found.st_size, found.st_mtime_ns
 
 

@@ -99,6 +99,15 @@ def test_code_that_changes_is_traced_once_more(cache, monkeypatch):
     assert path.read_bytes() != content and CompiledStep(path).holds("digest")
 
 
+def test_what_can_never_be_recognised_is_not_written_at_each_start(cache, monkeypatch):
+    path, inodes = cache / "steps" / "name", set()
+    for _ in range(2):
+        monkeypatch.setattr(made_of, "code", lambda: None)  # Of a module in an archive.
+        stored(path, 2.0, "digest", monkeypatch)
+        inodes.add(path.stat().st_ino)
+    assert len(inodes) == 1
+
+
 def test_a_program_that_cannot_be_loaded_is_removed(cache, monkeypatch):
     path = cache / "steps" / "name"
     stored(path, 2.0, "digest", monkeypatch)

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -17,6 +18,7 @@ import numpy as np
 import optax
 import pytest
 
+import cnnjax
 from cnnjax import config as config_lib
 from cnnjax import ops
 from cnnjax.jobs import ahead, made_of
@@ -192,7 +194,8 @@ def test_the_users_own_files_decide(monkeypatch, request):
     assert made_of.digest(times(2.0), (X,)) != before  # It may have changed any number.
 
 
-def test_code_that_changed_is_seen(own_code):
+def test_code_that_changed_is_seen(own_code, monkeypatch):
+    monkeypatch.setattr(cnnjax, "IMPORTED_NS", time.time_ns() + 10**9)
     file, code = own_code.__file__, made_of.code()
     assert code[file] and any(path.endswith("ops/conv.py") for path in code)
     assert made_of.unchanged(code) and not made_of.unchanged(None)
@@ -202,6 +205,19 @@ def test_code_that_changed_is_seen(own_code):
     os.unlink(file)
     assert not made_of.unchanged(code)
     assert made_of.code() is None  # A module without a file.
+
+
+def test_code_that_changed_after_it_was_imported_is_not_taken_for_what_was(own_code, monkeypatch):
+    file = own_code.__file__
+    monkeypatch.setattr(cnnjax, "IMPORTED_NS", time.time_ns() + 10**9)
+    code = made_of.code()
+    # An older file of as many bytes is put there while the program compiles.
+    Path(file).write_text(OWN_CODE.replace("2 *", "3 *"))
+    os.utime(file, ns=(0, 0))
+    later = made_of.code()
+    monkeypatch.setattr(cnnjax, "IMPORTED_NS", os.stat(file).st_ctime_ns)
+    assert made_of.code() is None
+    assert not made_of.unchanged(code) and not made_of.unchanged(later)
 
 
 BASE = {"model.name": "simple_cnn", "model.widths": (4, 8), "train.steps": 8, "train.batch_size": 8}
