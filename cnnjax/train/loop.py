@@ -170,7 +170,7 @@ class _InFlight:
 
     def __init__(self):
         self._calls = collections.deque()  # (losses, what to do then, or None) each.
-        self._most = self._AHEAD
+        self._most, self._waited = self._AHEAD, time.perf_counter()
 
     def add(self, losses: PyTree) -> None:
         self._calls.append((losses, None))
@@ -183,9 +183,10 @@ class _InFlight:
         """Waits, if there are too many."""
         if (waiting := len(self._calls) - self._AHEAD) <= self._most - self._AHEAD:
             return
-        start = time.perf_counter()
         self.wait_for_all_but(self._AHEAD)
-        short = time.perf_counter() - start < waiting * self._SHORT
+        # With the time that their input took: what comes slowly is logged call by call.
+        before, self._waited = self._waited, time.perf_counter()
+        short = self._waited - before < waiting * self._SHORT
         self._most = self._MOST if short else self._AHEAD
 
     def wait_for_all_but(self, calls: int) -> None:

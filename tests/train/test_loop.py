@@ -142,6 +142,19 @@ def test_an_evaluation_runs_as_far_ahead_of_the_device_as_training(seconds, most
     assert done == list(range(1, len(done) + 1)) and len(begun) - len(done) < most
 
 
+def test_the_host_runs_no_further_ahead_where_the_input_is_slow(monkeypatch):
+    """Or lines, and the error of a loss that is not finite, would come many batches late."""
+    now, done = [0.0], []
+    monkeypatch.setattr(loop.jax, "block_until_ready", done.append)
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: now[0])
+    in_flight = loop._InFlight()
+    for call in range(20):
+        now[0] += 1.0  # For the batch; the device has long made it.
+        in_flight.add(call)
+        in_flight.keep_short()
+        assert call + 1 - len(done) <= 2
+
+
 def test_the_rate_of_a_line_counts_no_wait_for_the_input_of_later_steps():
     rates, hooks = {}, Recorder().hooks()
     hooks.on_record = lambda step, values: rates.update({step: values["images_per_second"]})
