@@ -25,7 +25,7 @@ from cnnjax.data.stream import HostStream, Report, no_report
 from cnnjax.types import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
-_AT_ONCE = 64  # Steps whose indices of resident data are computed together.
+_AT_ONCE = 8192  # Indices of resident data that are computed together; more would take too long.
 Batch = dict[str, jax.Array]
 HostBatch = dict[str, np.ndarray]  # This process's rows.
 
@@ -111,7 +111,7 @@ class ResidentFeed:
         rows = place.local_rows(self.mesh, self.batch_size)
         # Those of many calls at once: beside a device that is this CPU, and has its caches, NumPy
         # takes 70 us a time for what takes 13 alone, two per cent of a step of LeNet-5.
-        many = steps_per_call * max(1, _AT_ONCE // steps_per_call)
+        many = steps_per_call * max(1, _AT_ONCE // (steps_per_call * len(rows)))
         for start in range(start_step, stop_step, many):
             steps = np.arange(start, min(start + many, stop_step), dtype=np.int64)
             index = self.order.at(steps[:, None] * self.batch_size + rows)

@@ -113,6 +113,17 @@ def test_calls_of_several_steps(datasets, make, mesh, arguments):
     assert list(feed.batches(5, 5)) == []
 
 
+@pytest.mark.parametrize(("batch_size", "at_once"), [(4, 16), (8, 16), (40, 40)])
+def test_large_batches_are_shuffled_step_by_step(make, monkeypatch, batch_size, at_once):
+    """The indices of many at once would take longer than the device is at work on a few."""
+    monkeypatch.setattr(feed, "_AT_ONCE", 16)
+    resident, asked, at = make(open_dataset("digits"), batch_size=batch_size), [], TrainOrder.at
+    monkeypatch.setattr(TrainOrder, "at", lambda order, positions: (
+        asked.append(positions.size), at(order, positions))[1])
+    assert len(list(resident.host_batches(0, 8))) == 8
+    assert max(asked) == at_once
+
+
 def test_the_number_of_threads_changes_nothing(datasets, make):
     feeds = [make(datasets["folder"], random_resized_crop=(0.2, 0.9), threads=n, batch_size=20)
              for n in (1, 3, 0)]
