@@ -17,6 +17,7 @@ import sys
 import sysconfig
 import types
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,9 +28,10 @@ from cnnjax import ops
 
 _PLAIN = (type(None), type(...), bool, int, float, complex, str, bytes, np.dtype, np.generic)
 _PLACES = (jax.sharding.Sharding, jax.sharding.PartitionSpec, jax.sharding.Mesh)
+_ROOT = os.path.dirname(os.path.abspath(cnnjax.__file__))
+_TRACED = [os.path.join(_ROOT, floor) for floor in ("models", "ops", "train")]
 _INSTALLED = tuple(f"{folder}{os.sep}" for folder in (
-    os.path.dirname(os.path.abspath(cnnjax.__file__)),
-    *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))))
+    _ROOT, *(sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib"))))
 _SITES = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")  # Others' too.
 _OPEN = ("cnnjax", "flax", "jax", "optax")  # Where an experiment may put code of its own.
 
@@ -57,9 +59,9 @@ def digest(function: Callable, arguments: Any) -> str | None:
     leaves, structure = jax.tree.flatten(arguments)
     try:
         walk.add(getattr(function, "__wrapped__", function))
-    except _UnknownError:
+        walk.say(str(structure), ops.settings(), _own_code(), _environment())
+    except (_UnknownError, OSError):
         return None
-    walk.say(str(structure), ops.settings(), _own_code())
     for leaf in leaves:
         walk.say(str(leaf.shape), str(leaf.dtype), getattr(leaf, "weak_type", False),
                  str(getattr(leaf, "sharding", None)))
@@ -213,6 +215,16 @@ def _is_installed(path: str) -> bool:
 def _own_code() -> list[str]:
     """Returns the user's own files: an experiment's may change what a library's function does."""
     return sorted(path for path in set(_files()) if not _is_installed(path))
+
+
+def _environment() -> list[tuple[str, str]]:
+    """Returns the environment variables that are named in what is traced or in the user's own
+    files: whoever works on a model may switch a part of it by one."""
+    files = [path for folder in _TRACED for path in Path(folder).rglob("*.py")]
+    files += [Path(path) for path in _own_code() if not path.endswith((".so", ".pyd"))]
+    texts = [path.read_text(errors="replace") for path in files]
+    return sorted((name, value) for name, value in os.environ.items()
+                  if len(name) > 1 and any(name in text for text in texts))  # "_" is in all.
 
 
 def _is_patched() -> bool:

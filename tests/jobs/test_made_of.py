@@ -194,6 +194,23 @@ def test_the_users_own_files_decide(monkeypatch, request):
     assert made_of.digest(times(2.0), (X,)) != before  # It may have changed any number.
 
 
+def test_an_environment_variable_decides_that_a_model_or_the_users_own_file_names(
+        tmp_path, monkeypatch, request):
+    def with_scale(scale):
+        monkeypatch.setenv("SCALE", scale)
+        return made_of.digest(times(2.0), (X,))
+
+    assert with_scale("1") == with_scale("2") is not None
+    model = tmp_path / "models" / "net.py"
+    model.parent.mkdir()
+    model.write_text("SCALE = os.environ.get('SCALE', '1')")
+    with monkeypatch.context() as patch:
+        patch.setattr(made_of, "_TRACED", [model.parent])
+        assert with_scale("1") != with_scale("2")
+    request.getfixturevalue("own_code")
+    assert with_scale("1") != with_scale("2")
+
+
 def test_code_that_changed_is_seen(own_code, monkeypatch):
     monkeypatch.setattr(cnnjax, "IMPORTED_NS", time.time_ns() + 10**9)
     file, code = own_code.__file__, made_of.code()
