@@ -176,11 +176,11 @@ def _read(path: Path) -> _Stored | None:
         if hashlib.sha256(content[_CHECKSUM:]).digest() != content[:_CHECKSUM]:
             return None  # What is spoilt could end the process instead of raising an error.
         stored = _Stored(*pickle.loads(content[_CHECKSUM:]))
+        if not made_of.unchanged(stored.code):  # Of another version it may be anything.
+            stored = dataclasses.replace(stored, made_of=None)
+        return stored
     except Exception:  # Of several libraries, each in its own words.
         return None
-    if not made_of.unchanged(stored.code):
-        stored = dataclasses.replace(stored, made_of=None)
-    return stored
 
 
 def _load(path: Path, reading: concurrent.futures.Future) -> jax.stages.Compiled | None:

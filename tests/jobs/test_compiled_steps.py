@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import errno
+import hashlib
 import os
 import pickle
 import subprocess
@@ -106,6 +107,17 @@ def test_what_can_never_be_recognised_is_not_written_at_each_start(cache, monkey
         stored(path, 2.0, "digest", monkeypatch)
         inodes.add(path.stat().st_ino)
     assert len(inodes) == 1
+
+
+@pytest.mark.parametrize("content", [
+    ("text", b"program", jax.tree.structure(()), jax.tree.structure(0)), ("text",), "text", 4])
+def test_a_file_of_another_version_holds_nothing(content, cache, monkeypatch):
+    path, content = cache / "steps" / "name", pickle.dumps(content)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(hashlib.sha256(content).digest() + content)
+    assert not CompiledStep(path).holds("digest")
+    np.testing.assert_allclose(stored(path, 2.0, "digest", monkeypatch)(X)["y"], np.sin(2 * X),
+                               rtol=1e-6)
 
 
 def test_a_program_that_cannot_be_loaded_is_removed(cache, monkeypatch):
