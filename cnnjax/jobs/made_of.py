@@ -151,6 +151,8 @@ def _global_name(value: Any) -> str | None:
         module, name = value.__module__, value.__qualname__
     except AttributeError:
         return None
+    if not (isinstance(module, str) and isinstance(name, str)):  # Of what has any attribute.
+        return None
     found = home = sys.modules.get(module)
     for part in name.split("."):
         found = getattr(found, part, None)
@@ -235,7 +237,7 @@ def _is_patched() -> bool:
     for value in _open_names():
         if isinstance(value, types.FunctionType):
             files.add(value.__code__.co_filename)
-        if getattr(value, "__module__", None) in own:
+        if str(getattr(value, "__module__", None)) in own:
             return True
     return not all(_is_installed(path) for path in files if not path.startswith("<"))
 

@@ -120,7 +120,12 @@ def test_nothing_is_claimed_of_other_objects():
     class Local:
         pass
 
-    for value in (Local(), object(), iter([]), np.random.default_rng(0), jax.jit(times(2.0))):
+    class Any:
+        def __getattr__(self, name):
+            return self
+
+    for value in (Local(), Any(), object(), iter([]), np.random.default_rng(0),
+                  jax.jit(times(2.0))):
         assert made_of.digest(times(value), (X,)) is None
 
 
