@@ -87,10 +87,11 @@ def draw(points: dict[str, dict[int, dict]], path: Path, title: str) -> None:
         values, times = list(found), [f["times"]["step"] for f in found.values()]
         images = [f["batch_size"] * 1e3 for f in found.values()]
         rates = [t["images_per_second"] for t in times]
-        spread = [[rate - n / t["ms_most"] for rate, n, t in zip(rates, images, times,
-                                                                 strict=True)],
-                  [n / t["ms_least"] - rate for rate, n, t in zip(rates, images, times,
-                                                                  strict=True)]]
+        # Of a single round the three are equal, but for rounding.
+        spread = [[max(0.0, rate - n / t["ms_most"]) for rate, n, t in zip(rates, images, times,
+                                                                           strict=True)],
+                  [max(0.0, n / t["ms_least"] - rate) for rate, n, t in zip(rates, images, times,
+                                                                            strict=True)]]
         axes.errorbar(values, rates, yerr=spread, marker="o", capsize=3, label="measured")
         macs = [f["multiply_adds_per_image"] for f in found.values()]
         if len(set(macs)) > 1:

@@ -81,6 +81,16 @@ def test_the_growth_of_cost_has_a_line_and_a_mark_for_every_point(tmp_path):
     assert (tmp_path / "growth.png").stat().st_size > 10_000
 
 
+@pytest.mark.parametrize("rounded", [1 - 1e-15, 1 + 1e-15])
+def test_the_growth_of_cost_is_drawn_of_a_single_round(rounded, tmp_path):
+    """Whose rate and least and most time are the same, but for rounding."""
+    step = {"ms_least": 4.0, "ms_most": 4.0}
+    points = {n: {"batch_size": n, "multiply_adds_per_image": 10, "times": {"step": step | {
+        "images_per_second": n / 4e-3 * rounded}}} for n in (8, 16)}
+    cost_growth.draw({"batch": points}, tmp_path / "growth.png", "title")
+    assert (tmp_path / "growth.png").stat().st_size > 10_000
+
+
 def test_the_difference_of_ops_is_that_of_pairs_of_a_seed(tmp_path):
     trials = [Trial(f"net_{ops}", {"ops": ops}, {"net": "net", "formulations": ops})
               for ops in ("auto", "xla", "products")]
