@@ -7,6 +7,7 @@ round the first three calls are left out, in which the queues between host and d
 
 from __future__ import annotations
 
+import concurrent.futures
 import itertools
 import math
 import os
@@ -35,8 +36,7 @@ from cnnjax.types import UserError
 
 PyTree = Any
 RESULT = "benchmark.json"
-# The loop is two calls ahead of the device: the third call is the first that may have to wait.
-WARM_UP = 3
+WARM_UP = 3  # Calls.
 MOST_CALLS = 1000  # Beyond those.
 # What is timed, in the order of a round. "put" is only there if something is put on the device.
 SIDES = {"step": "step, on a batch that lies ready", "host": "input, on the host alone",
@@ -120,12 +120,10 @@ def _sides(experiment: Experiment, inputs: Inputs, call: Callable, state: PyTree
         return _fit(call, jax.tree.map(jnp.copy, state), inputs.constants, batches, schedule,
                     experiment.config.train.batch_size)
 
-    def side(stamps: Callable[[int], list[float]]) -> Side:
+    def side(seconds: Callable[[int], float]) -> Side:
         def timed(calls):
             start = time.perf_counter()
-            found = stamps(calls)
-            return ((found[-1] - found[WARM_UP - 1]) / (calls - WARM_UP) / k,
-                    time.perf_counter() - start)
+            return seconds(calls) / (calls - WARM_UP) / k, time.perf_counter() - start
         return timed
 
     def until(calls):
@@ -133,9 +131,9 @@ def _sides(experiment: Experiment, inputs: Inputs, call: Callable, state: PyTree
 
     found = {
         "step": side(lambda n: fit(itertools.repeat((k, batch), n), quiet)),
-        "host": side(lambda n: _stamps(feed.host_batches(*until(n)))),
-        "put": side(lambda n: _stamps(feed.put(host_batch) for _ in range(n))),
-        "input": side(lambda n: _stamps(b for _, b in feed.batches(*until(n)))),
+        "host": side(lambda n: _draw(feed.host_batches(*until(n)))),
+        "put": side(lambda n: _draw(feed.put(host_batch) for _ in range(n))),
+        "input": side(lambda n: _draw(b for _, b in feed.batches(*until(n)))),
         "loop": side(lambda n: fit(feed.batches(*until(n)), logging))}
     if batch is host_batch:  # It goes along with the call, as it is.
         del found["put"], found["input"]
@@ -143,28 +141,43 @@ def _sides(experiment: Experiment, inputs: Inputs, call: Callable, state: PyTree
 
 
 def _fit(call: Callable, state: PyTree, constants: PyTree, batches: Iterable,
-         schedule: loop.Schedule, batch_size: int) -> list[float]:
-    """Runs the training loop; returns the time of each call's return, two calls behind it."""
-    stamps: list[float] = []
+         schedule: loop.Schedule, batch_size: int) -> float:
+    """Runs the training loop; returns the seconds between the ends of the first calls and of all.
+
+    They are those of the device: how far the host runs ahead of it is the loop's own affair.
+    """
+    numbers = itertools.count(1)
+    clock = concurrent.futures.ThreadPoolExecutor(1)
+    begin: list[concurrent.futures.Future] = []
 
     def nothing(*_):
         raise AssertionError("The schedule never asks for this.")
 
-    hooks = loop.Hooks(on_step=lambda step: stamps.append(time.perf_counter()),
-                       on_record=lambda step, values: None, evaluate=nothing, save=nothing,
-                       should_stop=lambda: False)
-    jax.block_until_ready(loop.fit(call, state, constants, batches, schedule, hooks, start_step=0,
-                                   batch_size=batch_size))
-    return stamps
+    def counted(*arguments):
+        state, losses = call(*arguments)
+        if next(numbers) == WARM_UP:
+            begin.append(clock.submit(_when_ready, losses))
+        return state, losses
+
+    hooks = loop.Hooks(on_step=lambda step: None, on_record=lambda step, values: None,
+                       evaluate=nothing, save=nothing, should_stop=lambda: False)
+    with clock:
+        end = _when_ready(loop.fit(counted, state, constants, batches, schedule, hooks,
+                                   start_step=0, batch_size=batch_size))
+    return end - begin[0].result()
 
 
-def _stamps(batches: Iterator) -> list[float]:
-    """Returns when each of the batches was there, on the device if that is where it goes."""
-    stamps = []
-    for batch in batches:
-        jax.block_until_ready(batch)
-        stamps.append(time.perf_counter())
-    return stamps
+def _draw(batches: Iterator) -> float:
+    """Returns the seconds from when the first batches were there until all were, on the device if
+    that is where they go.
+    """
+    stamps = [_when_ready(batch) for batch in batches]
+    return stamps[-1] - stamps[WARM_UP - 1]
+
+
+def _when_ready(arrays: PyTree) -> float:
+    jax.block_until_ready(arrays)
+    return time.perf_counter()
 
 
 def _take_turns(sides: dict[str, Side], rounds: int, seconds: float) -> dict[str, list[float]]:

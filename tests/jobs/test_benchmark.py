@@ -1,15 +1,19 @@
 """--job=benchmark: what it measures is the run's own, and it leaves a run's files alone."""
 
+import concurrent.futures
+import itertools
 import json
 import os
 import subprocess
 import sys
+import time
 
 import jax
 import pytest
 
 from cnnjax.command_line import main
 from cnnjax.jobs import backend, benchmark
+from cnnjax.train import loop
 
 RUN = ["launch.py", "--config=experiments/simple_cnn.py", "--config.model.widths=(4,8)",
        "--config.train.batch_size=48", "--config.train.steps=6", "--config.data.image_size=8",
@@ -39,6 +43,18 @@ def test_it_times_step_input_and_loop_and_counts_operations(tmp_path, capsys):
     assert "images/s" in printed and "bottleneck" in printed and "without a cache" in printed
     row = benchmark.rows(found | {"device_peak_bytes": 3 * 2**20})["memory"]
     assert "at the peak of the benchmark, which has the state twice" in row
+
+
+def test_a_call_takes_as_long_as_the_device_though_the_host_is_far_ahead_of_it(monkeypatch):
+    never = loop.Every((), sys.maxsize)
+    monkeypatch.setattr(jax, "block_until_ready",
+                        lambda x: x.result() if isinstance(x, concurrent.futures.Future) else x)
+    with concurrent.futures.ThreadPoolExecutor(1) as device:
+        seconds = benchmark._fit(
+            lambda state, *_: (state, device.submit(time.sleep, 0.005)), None, {},
+            itertools.repeat((1, None), benchmark.WARM_UP + 5),
+            loop.Schedule(never, never, never, stop=sys.maxsize), batch_size=1)
+    assert seconds > 0.6 * 5 * 0.005
 
 
 @pytest.mark.slow
