@@ -38,9 +38,12 @@ def shard_state(state: PyTree, params: PyTree, mesh: Mesh, *, min_size: int = 0,
     Raises:
       UserError: if a rule matches no parameter, or one that cannot be divided.
     """
-    if mesh.size == 1 or not (min_size or rules):
+    if not (min_size or rules):
         return None
+    # One device, too, tells of a rule that would end the run on several.
     by_rule = trees.named_leaves(trees.regex_mask(params, rules, "sharding.rules"))
+    if mesh.size == 1:
+        return None
     specs = {}
     for name, leaf in trees.named_leaves(params).items():
         spec = _spec(leaf.shape, mesh.size)

@@ -1,5 +1,7 @@
 """Rematerialisation, ghost batch norm, distillation and sharding of the state, each on its own."""
 
+import types
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -231,6 +233,14 @@ def test_what_belongs_to_a_parameter_lies_as_the_parameter_does(monkeypatch):
                         else PartitionSpec()) for name, spec in specs.items())
     with pytest.raises(UserError, match=r"head/bias has shape \(3,\)"):
         shard_state(state, state.params, _Eight, rules=(".*bias",))
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_rule_that_divides_nothing_is_an_error_on_one_device_too(devices):
+    params = {"head": {"kernel": jax.ShapeDtypeStruct((16, 8), jnp.float32)}}
+    with pytest.raises(UserError, match="'hed/kernel' matches the whole name of no parameter"):
+        shard_state({"params": params}, params, types.SimpleNamespace(size=devices),
+                    rules=("hed/kernel",))
 
 
 def test_the_smallest_parameter_of_that_size_is_divided_and_no_other_shape(monkeypatch):
