@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 from jax.sharding import Mesh
@@ -97,8 +96,15 @@ def check_ghost_batch_size(config: ConfigDict) -> int:
     if size and rows % size:
         raise UserError(f"train.ghost_batch_size is {size}, but it must divide the {rows} examples "
                         "of a batch (of a part of one, with train.accumulate): set "
-                        f"--config.train.ghost_batch_size={math.gcd(size, rows)}.")
+                        f"--config.train.ghost_batch_size={_nearest_divisor(size, rows)}.")
     return size
+
+
+def _nearest_divisor(size: int, rows: int) -> int:
+    """Returns the divisor of `rows` nearest to a size; 1 row alone has no statistics."""
+    return next((n for distance in range(max(size, rows)) for n in (size - distance,
+                                                                    size + distance)
+                 if n > 1 and rows % n == 0), 1)
 
 
 def check_target_threshold(config: ConfigDict, num_classes: int) -> None:

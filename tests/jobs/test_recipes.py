@@ -417,3 +417,14 @@ def test_each_phase_has_its_own_rate_and_decay_and_both_have_the_runs_loss():
     updates, _ = head.optimizer.update(zeros, head.optimizer.init(params), params)
     np.testing.assert_allclose(updates["head"]["kernel"], -0.25 * 0.5)
     np.testing.assert_array_equal(updates["head"]["bias"], 0)
+
+
+@pytest.mark.parametrize(("size", "accumulate", "fits"), [
+    (5, 1, 4), (3, 1, 2), (12, 1, 8), (16, 2, 8), (100, 1, 16), (7, 16, 1)])
+def test_a_ghost_batch_that_does_not_fit_is_told_the_nearest_that_does(size, accumulate, fits):
+    """A batch norm that is given one row alone would give zeros, at the end of a network."""
+    config = config_lib.default()
+    config.train.batch_size, config.train.accumulate = 16, accumulate
+    config.train.ghost_batch_size = size
+    with pytest.raises(UserError, match=rf"set --config.train.ghost_batch_size={fits}\.$"):
+        recipe.check_ghost_batch_size(config)
