@@ -51,7 +51,7 @@ def test_every_key_of_the_page_on_recipes_can_be_set_as_it_stands_there():
     words = [word for row in rows for word in re.findall(r"`([a-z]+\.[a-z_]+(?:=[^`]+)?)`", row)]
     assert len(words) > 20
     flags = [f"--config.{w}" for w in words if "=" in w and "PATH" not in w and "NAME" not in w]
-    command = parse(["launch.py", f"--config={ROOT / 'experiments/simple_cnn.py'}", *flags])
+    command = parse(["launch.py", f"--config={ROOT / 'experiments/resnet_cifar.py'}", *flags])
     keys = config_lib.flatten(command.config)
     assert {word.partition("=")[0] for word in words} <= set(keys)
     validate(command.config)
