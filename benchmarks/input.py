@@ -1,6 +1,6 @@
 """The input pipeline against torchvision's, in images a second, in alternation.
 
-    python -m benchmarks.input --torch_python=some/environment/bin/python
+    python -m benchmarks.input --folder=hymenoptera_data --torch_python=some/environment/bin/python
 
 Photos from disk (from the page cache, after the first round) through decoding, random resized crop
 to 224 pixels and batching, uint8 all the way. Sides: "decode" is a plain loop of this code's reader
@@ -115,7 +115,13 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=600, help="seconds for a measurement")
     parser.add_argument("--json", type=Path, help="a file for every single measurement")
     arguments = parser.parse_args()
+    if not arguments.folder and not os.environ.get("CNNJAX_TEST_DATA"):
+        parser.error("--folder is missing: name a folder of photos with train/CLASS/*.jpg and "
+                     "val/, or set CNNJAX_TEST_DATA.")
     folder = arguments.folder or Path(os.environ["CNNJAX_TEST_DATA"]) / "hymenoptera"
+    if not (folder / "train").is_dir():
+        parser.error(f"There is no folder {folder / 'train'}: name a folder of photos with "
+                     "train/CLASS/*.jpg and val/, --folder=DIR.")
     cases = [case for case in cases_of(arguments.cores, arguments.sides)
              if arguments.torch_python or case[0] not in THEIRS]
     results: dict[Case, list[dict]] = {case: [] for case in cases}

@@ -66,6 +66,7 @@ def decode_alone(core: int, barrier, results, arguments: argparse.Namespace) -> 
 
 def decode_beside(arguments: argparse.Namespace) -> float:
     """Returns the sum of what a process a core decodes in a second: the machine's limit."""
+    open_dataset(f"folder:{arguments.folder}")  # What is wrong with it is said here, once.
     context = multiprocessing.get_context("spawn")
     cores = sorted(os.sched_getaffinity(0))[:arguments.cores]
     barrier, results = context.Barrier(len(cores)), context.Queue()

@@ -1,5 +1,6 @@
 """The benchmark's table, and its own sides of a measurement."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from benchmarks import input as benchmark
+from benchmarks import input_cnnjax
+from cnnjax.types import UserError
 
 
 def speeds(*values):
@@ -62,3 +65,19 @@ def test_the_copies_of_another_size(folder):
         assert len(list(copy.rglob("*.jpg"))) == 12
     with benchmark.photos(folder, None) as same:
         assert same == folder
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    ([], "--folder is missing: name a folder of photos"),
+    (["--folder=nowhere"], "There is no folder nowhere/train")])
+def test_photos_that_are_not_there_are_one_message(words, message, monkeypatch, capsys):
+    monkeypatch.delenv("CNNJAX_TEST_DATA", raising=False)
+    monkeypatch.setattr(sys, "argv", ["input.py", *words])
+    with pytest.raises(SystemExit) as end:
+        benchmark.main()
+    assert end.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_decoders_of_a_folder_without_photos_are_not_waited_for(tmp_path):
+    with pytest.raises(UserError):
+        input_cnnjax.decode_beside(argparse.Namespace(folder=tmp_path, cores=1))
