@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 
-from benchmarks.train_step import CASES, processor, spread
+from benchmarks.train_step import CASES, case_of, processor, spread
 from benchmarks.train_step_cnnjax import make_step
 from cnnjax import allocator, ops
 
@@ -93,7 +93,8 @@ def main() -> None:
     """Prints a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="*", default=DEFAULT, help="model:pixels:batch")
+    parser.add_argument("--cases", nargs="*", type=case_of, default=DEFAULT,
+                        help="model:pixels:batch")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=3, help="of each program in a round")
     parser.add_argument("--dtype", default="float32")

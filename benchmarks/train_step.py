@@ -25,6 +25,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,18 @@ THEIRS = {"torch": ["--mode=eager"], "torch bf16": ["--mode=bf16"],
 SIDES = ["cnnjax", "flax", "torch", "torch bf16", "torch compile"]
 ROOT = Path(__file__).resolve().parents[1]
 HUGE_PAGES = "glibc.malloc.hugetlb=1"
+
+
+def case_of(text: str) -> str:
+    """Returns a case of the command line.
+
+    Raises:
+      argparse.ArgumentTypeError: if it is none.
+    """
+    if not re.fullmatch(r"\w+:[1-9]\d*:[1-9]\d*", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not model:pixels:batch, such as resnet18:32:128")
+    return text
 
 
 def command(side: str, case: str, steps: int, torch_python: str | None) -> list[str]:
@@ -142,7 +155,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--torch_python", help="a Python with torch and torchvision")
-    parser.add_argument("--cases", nargs="*", default=list(CASES), help="model:pixels:batch")
+    parser.add_argument("--cases", nargs="*", type=case_of, default=list(CASES),
+                        help="model:pixels:batch")
     parser.add_argument("--sides", nargs="*", default=SIDES, choices=[*OURS, *THEIRS])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)

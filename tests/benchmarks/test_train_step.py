@@ -1,9 +1,12 @@
 """The benchmark's table, and its own side of a measurement."""
 
+import sys
+
 import jax
 import numpy as np
+import pytest
 
-from benchmarks import train_step, train_step_cnnjax
+from benchmarks import ablation, train_step, train_step_cnnjax
 
 
 def test_ratios_are_of_the_same_round_and_a_failure_has_a_row_that_says_so():
@@ -31,3 +34,13 @@ def test_our_side_takes_the_products_own_step():
     assert int(state.step) == 1 and np.isfinite(losses).all()
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(before),
                                               jax.tree.leaves(state.params), strict=True))
+
+
+@pytest.mark.parametrize("program", [train_step, ablation])
+@pytest.mark.parametrize("case", ["resnet18", "resnet18:32", "resnet18:0:8", "resnet18:32:many"])
+def test_a_case_that_is_none_is_said_before_anything_is_timed(program, case, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--cases", case])
+    with pytest.raises(SystemExit) as end:
+        program.main()
+    assert end.value.code == 2
+    assert f"{case!r} is not model:pixels:batch, such as" in capsys.readouterr().err
