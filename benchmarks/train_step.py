@@ -157,7 +157,8 @@ def main() -> None:
     parser.add_argument("--torch_python", help="a Python with torch and torchvision")
     parser.add_argument("--cases", nargs="*", type=case_of, default=list(CASES),
                         help="model:pixels:batch")
-    parser.add_argument("--sides", nargs="*", default=SIDES, choices=[*OURS, *THEIRS])
+    parser.add_argument("--sides", nargs="*", choices=[*OURS, *THEIRS],
+                        help=f"default: {', '.join(SIDES)}, the last ones with --torch_python")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--malloc", choices=["hugetlb", "stock"], default="hugetlb",
@@ -165,7 +166,12 @@ def main() -> None:
     parser.add_argument("--timeout", type=float, default=1800, help="seconds for a measurement")
     parser.add_argument("--json", type=Path, help="a file for every single measurement")
     arguments = parser.parse_args()
-    sides = [s for s in arguments.sides if s in OURS or arguments.torch_python]
+    sides = list(SIDES if arguments.sides is None else arguments.sides)
+    if not arguments.torch_python and (theirs := [side for side in sides if side in THEIRS]):
+        if arguments.sides is not None:
+            parser.error(f"{theirs[0]!r} needs --torch_python: name a Python with torch and "
+                         "torchvision.")
+        sides = [side for side in sides if side not in THEIRS]
     if "cnnjax" not in sides:
         sides.insert(0, "cnnjax")
     print(f"{processor()}, {os.cpu_count()} CPU cores, {arguments.rounds} rounds of "

@@ -44,3 +44,11 @@ def test_a_case_that_is_none_is_said_before_anything_is_timed(program, case, mon
         program.main()
     assert end.value.code == 2
     assert f"{case!r} is not model:pixels:batch, such as" in capsys.readouterr().err
+
+
+def test_a_side_of_pytorch_needs_one(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["benchmark", "--sides", "cnnjax", "torch bf16"])
+    with pytest.raises(SystemExit) as end:
+        train_step.main()
+    assert end.value.code == 2
+    assert "'torch bf16' needs --torch_python" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import types
 
 import pytest
 
@@ -13,3 +14,20 @@ sys.path.append(str(pathlib.Path(__file__).parents[1] / "data"))  # odd_files.py
 def in_the_repository(root, monkeypatch):
     """Commands name experiments as a user in the repository does."""
     monkeypatch.chdir(root)
+
+
+@pytest.fixture
+def in_a_program(monkeypatch, request):
+    """The modules of a program: not those of other tests, nor what these have left behind.
+
+    `__main__` has a file, unlike that of a worker of pytest-xdist.
+    """
+    from cnnjax.jobs import made_of
+
+    for name, module in list(sys.modules.items()):
+        file = made_of._file(module)
+        if file and not made_of._is_installed(file) and module is not request.module:
+            monkeypatch.delitem(sys.modules, name)
+    main = types.ModuleType("__main__")
+    main.__file__ = request.module.__file__
+    monkeypatch.setitem(sys.modules, "__main__", main)

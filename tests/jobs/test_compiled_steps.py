@@ -22,6 +22,7 @@ from cnnjax.jobs.compiled_steps import CompiledStep
 from cnnjax.train import state as state_lib
 from cnnjax.train import step as step_lib
 
+pytestmark = pytest.mark.usefixtures("in_a_program")
 X = np.arange(6, dtype=np.float32)
 
 
@@ -129,7 +130,6 @@ def test_a_program_that_cannot_be_loaded_is_removed(cache, monkeypatch):
 
 
 def test_a_second_run_traces_neither_its_step_nor_the_drawing_of_its_state(cache, monkeypatch):
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
     # What counts the traces passes for a library's.
     monkeypatch.setattr(made_of, "_INSTALLED", (*made_of._INSTALLED, os.path.dirname(__file__)))
     monkeypatch.setattr(compiled_steps, "in_thread", done)

@@ -29,10 +29,8 @@ X = np.zeros(3, np.float32)
 
 
 @pytest.fixture(autouse=True)
-def main_is_a_file(monkeypatch):
-    """As in a program; a worker of pytest-xdist is typed in."""
-    monkeypatch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
-    # And what is here passes for a library's.
+def in_a_library(in_a_program, monkeypatch):
+    """What is here passes for a library's."""
     monkeypatch.setattr(made_of, "_INSTALLED", (*made_of._INSTALLED, os.path.dirname(__file__)))
 
 
