@@ -79,7 +79,7 @@ class _Stored:
 
     Attributes:
       text: digest of what was compiled.
-      made_of: what `made_of.digest` said of the function; None if that says nothing today.
+      made_of: what `made_of.digest` said of the function; None if nothing.
       code: what `made_of.code` said when it had been traced.
       program: the rest, as `serialize_executable` gave it, pickled.
     """
@@ -114,7 +114,9 @@ class CompiledStep:
         If so, `recall` gives it, and nothing needs to be traced.
         """
         stored = self._read and self._read.result()
-        return stored is not None and digest is not None and stored.made_of == digest
+        # Asked now that all is imported: a file may have changed since this one was read.
+        return bool(stored and digest) and stored.made_of == digest and made_of.unchanged(
+            stored.code)
 
     def recall(self) -> jax.stages.Compiled | None:
         """Returns what the file holds. None if that cannot be loaded: the file goes then."""
@@ -137,7 +139,7 @@ class CompiledStep:
         text, stored = _digest(lowered.as_text()), self._read and self._read.result()
         if stored and stored.text == text and (compiled := self._loaded.result()) and (
                 compiled.in_tree, compiled.out_tree) == (lowered.in_tree, lowered.out_tree):
-            if stored.made_of != digest and (code := made_of.code()):
+            if digest and not self.holds(digest) and (code := made_of.code()):
                 # Code has changed that did not change the text.
                 in_thread(_write, self.path, dataclasses.replace(
                     stored, made_of=digest, code=code))
@@ -176,9 +178,8 @@ def _read(path: Path) -> _Stored | None:
         if hashlib.sha256(content[_CHECKSUM:]).digest() != content[:_CHECKSUM]:
             return None  # What is spoilt could end the process instead of raising an error.
         stored = _Stored(*pickle.loads(content[_CHECKSUM:]))
-        if not made_of.unchanged(stored.code):  # Of another version it may be anything.
-            stored = dataclasses.replace(stored, made_of=None)
-        return stored
+        # Of another version it may be anything.
+        return stored if isinstance(stored.code, dict | None) else None
     except Exception:  # Of several libraries, each in its own words.
         return None
 

@@ -80,6 +80,9 @@ def test_what_is_made_of_the_same_needs_no_trace(cache, monkeypatch):
     step = CompiledStep(path)
     assert step.holds("digest") and not step.holds("another") and not step.holds(None)
     np.testing.assert_allclose(step.recall()(X)["y"], np.sin(2 * X), rtol=1e-6)
+    with monkeypatch.context() as patch:  # Since it began to load.
+        patch.setattr(made_of, "unchanged", lambda code: False)
+        assert not step.holds("digest")
     path.write_bytes(path.read_bytes()[:-1])
     assert not CompiledStep(path).holds("digest")
     stored(cache / "steps" / "unknown", 3.0, None, monkeypatch)
