@@ -33,8 +33,6 @@ def lowered(factor):
 def compile_and_wait(path, factor, monkeypatch):
     """Returns what a CompiledStep gives, after it was written, and how often the compiler ran."""
     futures, in_thread, compiler, text = [], compiled_steps.in_thread, [], lowered(factor)
-    monkeypatch.setattr(compiled_steps, "in_thread",
-                        lambda *of: futures.append(in_thread(*of)) or futures[-1])
 
     class Watched:
         in_tree, out_tree, as_text = text.in_tree, text.out_tree, text.as_text
@@ -43,10 +41,12 @@ def compile_and_wait(path, factor, monkeypatch):
             compiler.append(True)
             return text.compile()
 
-    compiled = CompiledStep(path).compile(Watched())
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_steps, "in_thread",
+                      lambda *of: futures.append(in_thread(*of)) or futures[-1])
+        compiled = CompiledStep(path).compile(Watched())
     for future in futures:
         future.result()
-    monkeypatch.undo()
     return compiled, len(compiler)
 
 
@@ -62,10 +62,9 @@ def test_what_was_compiled_is_loaded_the_next_time_if_the_text_is_the_same(cache
 
 def stored(path, factor, digest, monkeypatch):
     """A file with what was compiled of a function of this digest, as another process sees it."""
-    monkeypatch.setattr(compiled_steps, "in_thread", done)
-    found = CompiledStep(path).compile(lowered(factor), digest)
-    monkeypatch.undo()
-    return found
+    with monkeypatch.context() as patch:
+        patch.setattr(compiled_steps, "in_thread", done)
+        return CompiledStep(path).compile(lowered(factor), digest)
 
 
 def done(function, *arguments, name=""):
@@ -213,6 +212,7 @@ def test_the_least_recently_used_are_removed(cache, monkeypatch):
         (folder / name).write_bytes(bytes(1_000_000))
         os.utime(folder / name, (day, day))
     monkeypatch.setattr(compiled_steps, "_MOST_BYTES", 2_500_000)
+    monkeypatch.setattr(made_of, "code", dict)  # It is long where much is imported.
     CompiledStep(folder / "a").wait()  # What was of no use does not become newer.
     compile_and_wait(folder / "d", 2.0, monkeypatch)
     assert {path.name for path in folder.iterdir()} == {"b", "c", "d"}
