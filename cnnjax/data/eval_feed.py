@@ -15,6 +15,7 @@ from cnnjax.data import placement as place
 from cnnjax.data.dataset import Split
 from cnnjax.data.feed import Batch
 from cnnjax.data.stream import HostStream, Report, no_report
+from cnnjax.lookahead import ahead
 
 
 class EvalFeed(Protocol):
@@ -77,7 +78,7 @@ class ResidentEvalFeed:
                 mask *= self.good[index]
             return place.put_rows(self.mesh, {"index": index, "mask": mask}, self.batch_size, 0)
 
-        return place.ahead(range(-(-self.num_examples // self.batch_size)), put)
+        return ahead(range(-(-self.num_examples // self.batch_size)), put)
 
     fetch = staticmethod(feed.ResidentFeed.fetch)
 
@@ -117,7 +118,7 @@ class StreamEvalFeed:
 
         host = enumerate(self.stream.calls(examples_of, len(rows), range(steps),
                                            report=self.report))
-        return place.ahead(host, put)
+        return ahead(host, put)
 
     fetch = staticmethod(feed.StreamFeed.fetch)
 
@@ -149,7 +150,7 @@ class HostEvalFeed:
             return place.put_rows(self.mesh, batch | {"index": index, "mask": mask},
                                   self.batch_size, 0)
 
-        return place.ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
+        return ahead(range(-(-self.num_examples // self.batch_size)), put, self.prefetch)
 
     fetch = staticmethod(feed.StreamFeed.fetch)
 

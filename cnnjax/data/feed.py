@@ -22,6 +22,7 @@ from cnnjax.data.host import HostTransform
 from cnnjax.data.order import TrainOrder
 from cnnjax.data.reader import Reader
 from cnnjax.data.stream import HostStream, Report, no_report
+from cnnjax.lookahead import ahead
 from cnnjax.types import UserError
 
 PLACEMENTS = ("auto", "device", "stream")
@@ -185,7 +186,7 @@ def _put_ahead(feed: ResidentFeed | StreamFeed, start_step: int, stop_step: int,
     def put(batch: HostBatch) -> tuple[int, Batch]:
         return len(batch["index"]), feed.put(batch)
 
-    return place.ahead(feed.host_batches(start_step, stop_step, steps_per_call), put)
+    return ahead(feed.host_batches(start_step, stop_step, steps_per_call), put)
 
 
 def make_train_feed(split: Split, *, batch_size: int, seed: int, mesh: Mesh,

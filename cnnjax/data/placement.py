@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import collections
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-T = TypeVar("T")
 AXIS = "data"
 
 
@@ -50,17 +47,6 @@ def put_everywhere(mesh: Mesh, tree: Any) -> Any:
     # device_put would send the data over the network to check that all processes agree.
     return jax.tree.map(lambda array: jax.make_array_from_process_local_data(
         sharding, np.asarray(array), array.shape), tree)
-
-
-def ahead(items: Iterable[Any], put: Callable[[Any], T], depth: int = 2) -> Iterator[T]:
-    """Yields `put(item)` for each item, having put `depth` more before each is yielded."""
-    queue = collections.deque()
-    for item in items:
-        queue.append(put(item))
-        if len(queue) > depth:
-            yield queue.popleft()
-    while queue:
-        yield queue.popleft()
 
 
 def resident_limit(mesh: Mesh) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from cnnjax.lookahead import ahead
 from cnnjax.train.step import Batch, replicated
 
 PyTree = Any
@@ -52,15 +52,9 @@ def compute_features(trunk: nn.Module, variables: PyTree, constants: PyTree,
     return {name: whole[:end] for name, whole in found.items()}
 
 
-def on_host(results: Iterable[PyTree], ahead: int = 2) -> Iterator[PyTree]:
-    """Yields what calls of the device gave, read when `ahead` more have been begun.
+def on_host(results: Iterable[PyTree]) -> Iterator[PyTree]:
+    """Yields what calls of the device gave, read when two more have been begun.
 
     So the device has something to do while the host waits for a result and goes through it.
     """
-    begun = collections.deque()
-    for result in results:
-        begun.append(result)
-        if len(begun) > ahead:
-            yield jax.device_get(begun.popleft())
-    while begun:
-        yield jax.device_get(begun.popleft())
+    return map(jax.device_get, ahead(results, lambda result: result))

@@ -181,8 +181,9 @@ class _InFlight:
 
     def keep_short(self) -> None:
         """Waits, if there are too many."""
-        if (waiting := len(self._calls) - self._AHEAD) <= self._most - self._AHEAD:
+        if len(self._calls) <= self._most:
             return
+        waiting = len(self._calls) - self._AHEAD
         self.wait_for_all_but(self._AHEAD)
         # With the time that their input took: what comes slowly is logged call by call.
         before, self._waited = self._waited, time.perf_counter()

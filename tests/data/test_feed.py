@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
+from cnnjax import lookahead
 from cnnjax.data import (
     CopySettings,
     ResidentFeed,
@@ -233,7 +234,7 @@ def test_batches_are_read_ahead_and_an_early_end_frees_the_threads(datasets, mak
 @pytest.mark.parametrize("depth", [0, 2])
 def test_two_batches_are_put_before_one_is_used(depth):
     put = []
-    stream = placement.ahead(range(5), lambda i: put.append(i) or i, depth)
+    stream = lookahead.ahead(range(5), lambda i: put.append(i) or i, depth)
     for expected in range(5):
         assert next(stream) == expected
         assert put == list(range(min(5, expected + depth + 1)))
